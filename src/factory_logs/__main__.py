@@ -1,0 +1,5 @@
+"""`python -m factory_logs` is `factory-logs`."""
+
+from factory_logs.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""The `factory-logs` command."""
+
+
+def main() -> None:
+    raise SystemExit("not built yet")

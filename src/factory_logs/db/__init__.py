@@ -1,0 +1,1 @@
+"""The database: engine and pools, ORM models, repositories. The only SQL of the service."""

@@ -1,0 +1,113 @@
+"""The tables, as ORM models. The one place where columns are listed on the database's side.
+
+`timestamp without time zone` everywhere, always UTC. The schema stays portable to a Citus cluster: identity
+`by default`, no triggers, foreign keys only to small tables, and no cross-row constraint on `factory_logs` but its
+primary key (docs/decisions.md).
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, SmallInteger, String, Text, text
+from sqlalchemy.dialects.postgresql import BYTEA, JSONB, TIMESTAMP
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from factory_logs.schemas.repair import Process
+
+UTC_NOW = text("(now() at time zone 'utc')")
+TIME = TIMESTAMP(timezone=False)
+
+
+class Base(DeclarativeBase):
+    """The registry of all tables."""
+
+    type_annotation_map = {datetime: TIME, Any: JSONB(none_as_null=True)}
+
+
+class Metadata:
+    """The four columns the system sets; a client's values for them are ignored (SPEC 1)."""
+
+    created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
+    created_by: Mapped[str | None] = mapped_column(Text)
+    modified_at: Mapped[datetime | None]
+    modified_by: Mapped[str | None] = mapped_column(Text)
+
+
+class FactoryLog(Metadata, Base):
+    """One log of one app about, usually, one unit (SPEC 1). Never changed once stored."""
+
+    __tablename__ = "factory_logs"
+
+    factory_log_id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
+    app_name: Mapped[str] = mapped_column(String(255))
+    product_imei: Mapped[str | None] = mapped_column(String(15))
+    repair_id: Mapped[int | None] = mapped_column(ForeignKey("repairs.repair_id"))
+    timestamp: Mapped[datetime]
+    tags: Mapped[Any | None]
+    fields: Mapped[Any | None]
+
+
+class Repair(Metadata, Base):
+    """One stay of one unit in a repair centre; `factory_logs.repair_id` points here (SPEC 2)."""
+
+    __tablename__ = "repairs"
+    __table_args__ = (
+        CheckConstraint(f"process in ({', '.join(repr(p.value) for p in Process)})", name="process_is_known"),
+    )
+
+    repair_id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
+    product_imei: Mapped[str] = mapped_column(String(15))
+    arrival_date: Mapped[datetime | None]
+    refurbishment_date: Mapped[datetime | None]
+    measured_battery_capacity: Mapped[float | None]
+    process: Mapped[str | None] = mapped_column(Text)
+    pending_status: Mapped[str | None] = mapped_column(Text)
+    outcome: Mapped[str | None] = mapped_column(Text)
+
+
+class User(Base):
+    """Somebody, or some device, that may call the API."""
+
+    __tablename__ = "users"
+
+    user_id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
+    username: Mapped[str] = mapped_column(String(255), unique=True)
+    display_name: Mapped[str] = mapped_column(String(255))
+    password_hash: Mapped[str | None] = mapped_column(Text)
+    permission: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
+
+
+class Token(Base):
+    """A token, stored only as its SHA-256 (SPEC 3).
+
+    `idle_seconds` is the sliding life after the last use, null for a token whose end does not move;
+    `expires_at` is the end as it stands now, null for never.
+    """
+
+    __tablename__ = "tokens"
+
+    token_hash: Mapped[bytes] = mapped_column(BYTEA, primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
+    last_used_at: Mapped[datetime | None]
+    idle_seconds: Mapped[int | None]
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """The first answer to a write that carried an Idempotency-Key, kept 24 hours (SPEC 7).
+
+    A single log's answer is rebuilt from `factory_log_id`, as records never change; any other answer is in `answer`.
+    """
+
+    __tablename__ = "idempotency_keys"
+
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    fingerprint: Mapped[bytes] = mapped_column(BYTEA)
+    created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW, index=True)
+    factory_log_id: Mapped[int | None] = mapped_column(BigInteger)
+    status: Mapped[int] = mapped_column(SmallInteger)
+    answer: Mapped[bytes | None] = mapped_column(BYTEA)

@@ -1,0 +1,1 @@
+"""InfluxDB's line protocol and how its points become factory logs."""

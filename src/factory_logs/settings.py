@@ -1,0 +1,83 @@
+"""Every knob of the service, read from the environment as `FACTORY_LOGS_*` (SPEC 9).
+
+Each setting has its unit in its name or its description; `factory-logs settings` and docs/settings.md are derived
+from this class.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """The service's settings. Defaults suit one machine; docs/operating.md says what to change for a company."""
+
+    model_config = SettingsConfigDict(env_prefix="FACTORY_LOGS_", frozen=True, extra="ignore")
+
+    database_url: SecretStr | None = Field(
+        None,
+        description="An own PostgreSQL, `postgresql://user:password@host:5432/name`; "
+        "without it an embedded one runs under the data directory",
+    )
+    data_dir: Path = Field(
+        Path("data"),
+        description="Where the embedded PostgreSQL keeps its data; relative to the working directory",
+    )
+
+    host: str = Field("127.0.0.1", description="The address that `serve` listens on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="The port that `serve` listens on")
+    workers: PositiveInt = Field(1, description="Worker processes of `serve`")
+    docs_enabled: bool = Field(True, description="Whether /docs and /openapi.json are served")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least severe log lines that are written"
+    )
+    access_log: bool = Field(True, description="Whether each request writes a log line")
+
+    max_body_bytes: PositiveInt = Field(
+        16 * MIB, description="The largest request body, compressed or not; over it a 413"
+    )
+    max_record_bytes: PositiveInt = Field(
+        256 * 1024, description="The largest record as compact JSON; over it a 400"
+    )
+    max_nesting: PositiveInt = Field(
+        32, description="How deep arrays and objects may nest in `tags` and `fields`"
+    )
+    max_reported_errors: PositiveInt = Field(
+        100, description="How many bad records of a batch an answer lists"
+    )
+
+    session_idle_seconds: PositiveInt = Field(
+        3 * 3600, description="How long after its last use a login's token expires"
+    )
+    token_cache_seconds: PositiveFloat = Field(
+        3.0,
+        description="How long a worker trusts a token it has checked; a revocation is seen within this time",
+    )
+    token_touch_seconds: PositiveFloat = Field(
+        60.0, description="How often at most a token's last use is written back"
+    )
+
+    pool_size: PositiveInt = Field(
+        8, description="Database connections of one worker for everything but group commit"
+    )
+    pool_timeout_seconds: PositiveFloat = Field(
+        5.0, description="How long a request waits for one of them; then a 503"
+    )
+    connect_timeout_seconds: PositiveFloat = Field(
+        5.0, description="How long opening a database connection may take"
+    )
+    statement_timeout_seconds: PositiveFloat = Field(
+        30.0, description="How long one query may run; a longer one is a 503 that says what to narrow"
+    )
+
+    max_filter_depth: PositiveInt = Field(20, description="How deep and/or/not/has may nest in `q`")
+    max_filter_nodes: PositiveInt = Field(500, description="How many filters `q` may hold in all")
+    max_in_values: PositiveInt = Field(1000, description="How many values one `in` or `not_in` may list")
+    max_results_per_page: PositiveInt = Field(100, description="The most records on one page")
+    default_results_per_page: PositiveInt = Field(
+        10, description="Records on a page where the caller names no number"
+    )
