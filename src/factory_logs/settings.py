@@ -40,15 +40,9 @@ class Settings(BaseSettings):
     max_body_bytes: PositiveInt = Field(
         16 * MIB, description="The largest request body, compressed or not; over it a 413"
     )
-    max_record_bytes: PositiveInt = Field(
-        256 * 1024, description="The largest record as compact JSON; over it a 400"
-    )
-    max_nesting: PositiveInt = Field(
-        32, description="How deep arrays and objects may nest in `tags` and `fields`"
-    )
-    max_reported_errors: PositiveInt = Field(
-        100, description="How many bad records of a batch an answer lists"
-    )
+    max_record_bytes: PositiveInt = Field(256 * 1024, description="The largest record as compact JSON; over it a 400")
+    max_nesting: PositiveInt = Field(32, description="How deep arrays and objects may nest in `tags` and `fields`")
+    max_reported_errors: PositiveInt = Field(100, description="How many bad records of a batch an answer lists")
 
     session_idle_seconds: PositiveInt = Field(
         3 * 3600, description="How long after its last use a login's token expires"
@@ -57,27 +51,35 @@ class Settings(BaseSettings):
         3.0,
         description="How long a worker trusts a token it has checked; a revocation is seen within this time",
     )
-    token_touch_seconds: PositiveFloat = Field(
-        60.0, description="How often at most a token's last use is written back"
-    )
+    token_touch_seconds: PositiveFloat = Field(60.0, description="How often at most a token's last use is written back")
 
-    pool_size: PositiveInt = Field(
-        8, description="Database connections of one worker for everything but group commit"
-    )
-    pool_timeout_seconds: PositiveFloat = Field(
-        5.0, description="How long a request waits for one of them; then a 503"
-    )
-    connect_timeout_seconds: PositiveFloat = Field(
-        5.0, description="How long opening a database connection may take"
-    )
+    pool_size: PositiveInt = Field(8, description="Database connections of one worker for everything but group commit")
+    pool_timeout_seconds: PositiveFloat = Field(5.0, description="How long a request waits for one of them; then a 503")
+    connect_timeout_seconds: PositiveFloat = Field(5.0, description="How long opening a database connection may take")
     statement_timeout_seconds: PositiveFloat = Field(
         30.0, description="How long one query may run; a longer one is a 503 that says what to narrow"
     )
+
+    writers: PositiveInt = Field(2, description="Group-commit writers of one worker, a database connection each")
+    max_batch_logs: PositiveInt = Field(1000, description="The most logs in one group commit")
+    max_batch_bytes: PositiveInt = Field(4 * MIB, description="The most bytes in one group commit")
+    max_queued_logs: PositiveInt = Field(
+        10_000, description="How many logs may wait for a group commit in one worker; then a 503"
+    )
+    max_queued_bytes: PositiveInt = Field(
+        64 * MIB, description="How many bytes may wait for a group commit in one worker; then a 503"
+    )
+    commit_timeout_seconds: PositiveFloat = Field(
+        10.0, description="How long a group commit may take before its waiters get a 503"
+    )
+    drain_seconds: PositiveFloat = Field(10.0, description="How long a stopping worker goes on storing what waits")
+    login_max_failures: PositiveInt = Field(
+        10, description="Failed logins of one user from one address within the window; then a 429"
+    )
+    login_window_seconds: PositiveInt = Field(300, description="The window in which failed logins are counted")
 
     max_filter_depth: PositiveInt = Field(20, description="How deep and/or/not/has may nest in `q`")
     max_filter_nodes: PositiveInt = Field(500, description="How many filters `q` may hold in all")
     max_in_values: PositiveInt = Field(1000, description="How many values one `in` or `not_in` may list")
     max_results_per_page: PositiveInt = Field(100, description="The most records on one page")
-    default_results_per_page: PositiveInt = Field(
-        10, description="Records on a page where the caller names no number"
-    )
+    default_results_per_page: PositiveInt = Field(10, description="Records on a page where the caller names no number")

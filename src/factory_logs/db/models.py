@@ -6,7 +6,7 @@ primary key (docs/decisions.md).
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, SmallInteger, String, Text, text
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, TIMESTAMP
@@ -21,7 +21,7 @@ TIME = TIMESTAMP(timezone=False)
 class Base(DeclarativeBase):
     """The registry of all tables."""
 
-    type_annotation_map = {datetime: TIME, Any: JSONB(none_as_null=True)}
+    type_annotation_map: ClassVar[dict[Any, Any]] = {datetime: TIME, Any: JSONB(none_as_null=True)}
 
 
 class Metadata:

@@ -1,0 +1,77 @@
+"""Which JSON values can be stored exactly (SPEC 1): what PostgreSQL or a reader's JSON cannot carry is refused."""
+
+import math
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+
+import orjson
+
+from factory_logs.errors import FieldError
+
+INT_MIN, INT_MAX = -(2**63), 2**64 - 1
+_EXPONENT = re.compile(rb"\de\+?\d")
+
+
+def unstorable(value: object, place: str, max_nesting: int) -> Iterator[FieldError]:
+    """The faults of one decoded JSON value, each with its dotted place; nothing where it can be stored.
+
+    Nesting counts the arrays and objects around a value inside `tags` or `fields`, the outermost being 1.
+    """
+    if isinstance(value, str):
+        yield from _unstorable_text(value, place)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            yield FieldError(place, "NaN, Infinity and numbers beyond a double cannot be stored")
+    elif isinstance(value, int):
+        if not INT_MIN <= value <= INT_MAX:
+            yield FieldError(place, "an integer must fit in 64 bits")
+    elif isinstance(value, dict | list):
+        yield from _unstorable_inside(value, place, max_nesting)
+
+
+def _unstorable_inside(value: dict[str, object] | list[object], place: str, max_nesting: int) -> Iterator[FieldError]:
+    if max_nesting == 0:
+        yield FieldError(place, "arrays and objects are nested too deep")
+        return
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from unstorable(item, f"{place}.{index}", max_nesting - 1)
+        return
+    for key, item in value.items():
+        yield from _unstorable_text(key, place)
+        yield from unstorable(item, f"{place}.{key}", max_nesting - 1)
+
+
+def _unstorable_text(text: str, place: str) -> Iterator[FieldError]:
+    if "\0" in text:
+        yield FieldError(place, "the NUL character cannot be stored")
+    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        yield FieldError(place, "a lone surrogate is not a character and cannot be stored")
+
+
+def canonical_json(value: object) -> bytes:
+    """A storable value as the JSON text that PostgreSQL's jsonb gives back as the same number types.
+
+    jsonb writes 1e23 as 100000000000000000000000, which a reader takes for an integer; written as
+    100000000000000000000000.0 it stays the float that was sent.
+    """
+    text = orjson.dumps(value)
+    if _EXPONENT.search(text) is None:
+        return text
+    return orjson.dumps(_with_plain_floats(value))
+
+
+def _with_plain_floats(value: object) -> object:
+    if isinstance(value, float):
+        return orjson.Fragment(_without_exponent(value))
+    if isinstance(value, list):
+        return [_with_plain_floats(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_plain_floats(item) for key, item in value.items()}
+    return value
+
+
+def _without_exponent(number: float) -> str:
+    digits = format(Decimal(repr(number)), "f")
+    return digits if "." in digits else f"{digits}.0"

@@ -1,0 +1,68 @@
+"""One real PostgreSQL per test process, and one database in it that is emptied before each test."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+
+from factory_logs.db.engine import Database
+from factory_logs.db.migrate import upgrade
+from factory_logs.db.models import Base
+from factory_logs.embedded import running
+from factory_logs.settings import Settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_of_the_developer() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("FACTORY_LOGS_"):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def short_tmp() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's, and that the server's user can reach when we are root."""
+    folder = Path(tempfile.mkdtemp(prefix="flogs-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(short_tmp: Path) -> Iterator[str]:
+    with running(short_tmp / "data") as url:
+        yield url
+
+
+@pytest_asyncio.fixture(scope="session")
+async def migrated_url(postgres_url: str) -> str:
+    await upgrade(postgres_url)
+    return postgres_url
+
+
+@pytest.fixture
+def settings(_no_settings_of_the_developer: None) -> Settings:
+    return Settings()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def _shared_database(migrated_url: str, _no_settings_of_the_developer: None) -> AsyncIterator[Database]:
+    database = Database(migrated_url, Settings())
+    yield database
+    await database.dispose()
+
+
+@pytest_asyncio.fixture
+async def database(_shared_database: Database) -> Database:
+    """The database with all tables empty and all ids beginning at 1."""
+    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    async with _shared_database.begin() as connection:
+        await connection.execute(text(f"truncate {tables} restart identity cascade"))
+    return _shared_database

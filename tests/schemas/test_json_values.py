@@ -1,0 +1,71 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory_logs.schemas.json_values import INT_MAX, INT_MIN, canonical_json, unstorable
+
+STORABLE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(INT_MIN, INT_MAX)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    lambda children: (
+        st.lists(children, max_size=4)
+        | st.dictionaries(
+            st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), children, max_size=4
+        )
+    ),
+    max_leaves=20,
+)
+
+
+def faults(value: object, max_nesting: int = 32) -> list[str]:
+    return [fault.field for fault in unstorable(value, "tags", max_nesting)]
+
+
+@given(STORABLE)
+def test_a_storable_value_has_no_fault_and_survives_as_the_same_types(value: object) -> None:
+    assert faults(value) == []
+    back = json.loads(canonical_json(value))
+    assert back == value
+    assert repr(type(back)) == repr(type(value))
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_float_is_written_with_a_point_so_that_jsonb_keeps_it_a_float(number: float) -> None:
+    assert json.loads(canonical_json([number])) == [number]
+    assert b"." in canonical_json(number) or b"e-" in canonical_json(number)
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ("a\0b", "tags"),
+        ({"a\0": 1}, "tags"),
+        ({"jig": ["ok", "\0"]}, "tags.jig.1"),
+        ({"v": math.nan}, "tags.v"),
+        ({"v": [math.inf]}, "tags.v.0"),
+        ({"n": INT_MAX + 1}, "tags.n"),
+        ({"n": INT_MIN - 1}, "tags.n"),
+        ({"s": "\ud800"}, "tags.s"),
+        ({"s": {"\udfff": 1}}, "tags.s"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_with_its_place(value: object, place: str) -> None:
+    assert faults(value) == [place]
+
+
+def nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_nesting_is_allowed_to_the_limit_and_not_beyond() -> None:
+    assert faults(nested(32)) == []
+    assert len(faults(nested(33))) == 1

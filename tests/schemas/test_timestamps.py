@@ -1,0 +1,71 @@
+import contextlib
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory_logs.schemas.timestamps import format_timestamp, parse_timestamp
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        ("2024-01-31T13:45:00", "2024-01-31 13:45:00"),
+        ("2024-01-31 13:45:00", "2024-01-31 13:45:00"),
+        ("2024-01-31 13:45", "2024-01-31 13:45:00"),
+        ("2024-01-31", "2024-01-31 00:00:00"),
+        ("2024-01-31T13:45:00.5", "2024-01-31 13:45:00.500000"),
+        ("2024-01-31T13:45:00.123456789Z", "2024-01-31 13:45:00.123456"),
+        ("2024-01-31T13:45:00.000000999Z", "2024-01-31 13:45:00"),
+        ("2024-01-31T13:45:00+02:00", "2024-01-31 11:45:00"),
+        ("2024-01-31T13:45:00-0530", "2024-01-31 19:15:00"),
+        ("2024-02-29t13:45:00z", "2024-02-29 13:45:00"),
+        (0, "1970-01-01 00:00:00"),
+        (1706708700123, "2024-01-31 13:45:00.123000"),
+        (-1, "1969-12-31 23:59:59.999000"),
+    ],
+)
+def test_every_documented_form_is_read_as_utc(sent: object, stored: str) -> None:
+    assert format_timestamp(parse_timestamp(sent)) == stored
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "",
+        "yesterday",
+        "2024-02-30",
+        "2024-01-31T24:00:00",
+        "2024-01-31T13:45:00.1234567890",
+        "2024-01-31T13:45:00 Europe/Vienna",
+        "2024-W05-3",
+        "20240131T134500",
+        "٢٠٢٤-01-31",
+        "1706708700123",
+        "0001-01-01T00:00:00+01:00",
+        "2024-01-31T13:45:00+25:00",
+        10**17,
+        -(10**17),
+        10**400,
+        1706708700.5,
+        True,
+        None,
+        ["2024-01-31"],
+    ],
+)
+def test_anything_else_is_refused_with_what_would_be_right(sent: object) -> None:
+    with pytest.raises(ValueError, match=r"expected an ISO 8601 datetime|years 1 to 9999"):
+        parse_timestamp(sent)
+
+
+@given(st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 12, 31)), st.integers(-23, 23))
+def test_what_is_written_reads_back_as_the_same_moment_in_any_zone(moment: datetime, hours: int) -> None:
+    zoned = moment.replace(tzinfo=UTC).astimezone(timezone(timedelta(hours=hours)))
+    assert parse_timestamp(zoned.isoformat()) == parse_timestamp(format_timestamp(moment)) == moment
+
+
+@given(st.text())
+def test_no_text_breaks_the_parser(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        parse_timestamp(text)

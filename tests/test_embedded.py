@@ -1,0 +1,292 @@
+"""The embedded PostgreSQL keeps its data, is shared by its users and stopped by the last, and says what is wrong."""
+
+import asyncio
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import asyncpg
+import pytest
+
+from factory_logs.embedded import EmbeddedPostgresError, is_running, running
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+as_a_user = pytest.mark.skipif(os.geteuid() == 0, reason="needs to run as a normal user")
+
+USER = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from factory_logs.embedded import running
+    with running(Path(sys.argv[1])) as url:
+        print(url, flush=True)
+        sys.stdin.read()
+    """
+)
+
+
+class UserProcess:
+    """Another process that uses the server on a data directory until it is told to leave."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", USER, str(data_dir)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def url(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def leave(self) -> int:
+        self.process.communicate()
+        return self.process.returncode
+
+    def end_by(self, number: int) -> None:
+        os.killpg(self.process.pid, number)
+        self.process.communicate()
+
+
+def fetch(url: str, query: str) -> object:
+    async def run() -> object:
+        connection = await asyncpg.connect(url)
+        try:
+            return await connection.fetchval(query)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
+def server_pid(data_dir: Path) -> int:
+    return int((data_dir / "pgdata" / "postmaster.pid").read_text().split()[0])
+
+
+@pytest.fixture(scope="module")
+def made_once(short_tmp: Path) -> Path:
+    """A data directory with a stopped server in it, to be copied: initdb takes most of a test's time."""
+    data_dir = short_tmp / "made-once"
+    with running(data_dir):
+        pass
+    return data_dir
+
+
+@pytest.fixture
+def data_dir(short_tmp: Path, made_once: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    folder = short_tmp / f"e{abs(hash(request.node.name)) % 10**6}"
+    subprocess.run(["cp", "-a", str(made_once), str(folder)], check=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_data_is_kept_between_runs(data_dir: Path) -> None:
+    with running(data_dir) as url:
+        fetch(url, "create table kept as select 42 as answer")
+    assert not is_running(data_dir)
+    with running(data_dir) as url:
+        assert fetch(url, "select answer from kept") == 42
+
+
+def test_what_is_committed_is_on_the_disk_and_the_text_is_utf8(data_dir: Path) -> None:
+    with running(data_dir) as url:
+        wanted = {
+            "fsync": "on",
+            "synchronous_commit": "on",
+            "full_page_writes": "on",
+            "data_checksums": "on",
+            "server_encoding": "UTF8",
+            "listen_addresses": "",
+            "max_connections": "200",
+            "max_wal_size": "4GB",
+        }
+        assert {name: fetch(url, f"show {name}") for name in wanted} == wanted
+
+
+def test_a_setting_of_the_operator_wins(data_dir: Path) -> None:
+    with running(data_dir) as url:
+        fetch(url, "alter system set checkpoint_timeout = '7min'")
+    with running(data_dir) as url:
+        assert fetch(url, "show checkpoint_timeout") == "7min"
+
+
+def test_the_socket_is_private(data_dir: Path) -> None:
+    with running(data_dir) as url:
+        folder = Path(parse_qs(urlsplit(url).query)["host"][0])
+        assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_two_users_share_one_server_and_the_last_one_stops_it(data_dir: Path) -> None:
+    other = UserProcess(data_dir)
+    assert other.url()
+    with running(data_dir) as url:
+        first = server_pid(data_dir)
+        assert other.leave() == 0
+        assert server_pid(data_dir) == first
+        assert fetch(url, "select 1") == 1
+    assert not is_running(data_dir)
+
+
+def test_users_that_come_at_the_same_moment_on_a_new_directory_share_one_server(short_tmp: Path) -> None:
+    data_dir = short_tmp / "at-once"
+    users = [UserProcess(data_dir) for _ in range(4)]
+    assert len({user.url() for user in users}) == 1
+    assert is_running(data_dir)
+    assert [user.leave() for user in users] == [0, 0, 0, 0]
+    assert not is_running(data_dir)
+
+
+def test_one_process_may_use_it_twice(data_dir: Path) -> None:
+    with running(data_dir) as url:
+        with running(data_dir) as same:
+            assert same == url
+        assert fetch(url, "select 1") == 1
+    assert not is_running(data_dir)
+
+
+def test_a_server_left_by_a_killed_user_is_shared_and_then_stopped(data_dir: Path) -> None:
+    other = UserProcess(data_dir)
+    assert other.url()
+    left = server_pid(data_dir)
+    other.end_by(signal.SIGKILL)
+    assert is_running(data_dir)
+    with running(data_dir) as url:
+        assert server_pid(data_dir) == left
+        assert fetch(url, "select 1") == 1
+    assert not is_running(data_dir)
+
+
+def test_the_server_survives_the_interrupt_of_the_terminal(data_dir: Path) -> None:
+    other = UserProcess(data_dir)
+    assert other.url()
+    with running(data_dir) as url:
+        other.end_by(signal.SIGINT)
+        assert fetch(url, "select 1") == 1
+
+
+def test_a_killed_server_is_recovered(data_dir: Path) -> None:
+    with running(data_dir) as url:
+        fetch(url, "create table kept as select 42 as answer")
+        os.kill(server_pid(data_dir), signal.SIGKILL)
+        with running(data_dir) as url:
+            assert fetch(url, "select answer from kept") == 42
+    assert not is_running(data_dir)
+
+
+def test_a_process_number_that_another_program_got_is_not_taken_for_the_server(data_dir: Path) -> None:
+    pid_file = data_dir / "pgdata" / "postmaster.pid"
+    pid_file.write_text(f"{os.getpid()}\n{data_dir / 'pgdata'}\n")
+    assert not is_running(data_dir)
+    with running(data_dir) as url:
+        assert fetch(url, "select 1") == 1
+
+
+def test_a_first_start_that_was_broken_off_is_begun_again(short_tmp: Path) -> None:
+    data_dir = short_tmp / "broken-off"
+    (data_dir / "pgdata.new").mkdir(parents=True)
+    (data_dir / "pgdata.new" / "PG_VERSION").write_text("18\n")
+    with running(data_dir) as url:
+        assert fetch(url, "select 1") == 1
+
+
+def test_a_long_path_still_has_room_for_the_socket(made_once: Path, short_tmp: Path) -> None:
+    data_dir = short_tmp / ("long" * 40)
+    subprocess.run(["cp", "-a", str(made_once), str(data_dir)], check=True)
+    with running(data_dir) as url:
+        assert fetch(url, "select 1") == 1
+        folder = Path(parse_qs(urlsplit(url).query)["host"][0])
+        assert folder.parent == Path("/tmp")
+    shutil.rmtree(folder)
+
+
+def test_a_path_with_blanks_and_quotes_works(made_once: Path, short_tmp: Path) -> None:
+    data_dir = short_tmp / "it's 100% a, b&c"
+    subprocess.run(["cp", "-a", str(made_once), str(data_dir)], check=True)
+    with running(data_dir) as url:
+        assert fetch(url, "select 1") == 1
+
+
+def test_data_of_another_version_is_refused(data_dir: Path) -> None:
+    (data_dir / "pgdata" / "PG_VERSION").write_text("14\n")
+    with pytest.raises(EmbeddedPostgresError, match=r"belongs to PostgreSQL 14, but this is PostgreSQL 18"):
+        running(data_dir).__enter__()
+
+
+def test_a_server_that_does_not_start_shows_the_end_of_its_log(data_dir: Path) -> None:
+    with (data_dir / "pgdata" / "postgresql.conf").open("a") as file:
+        file.write("no_such_setting = 1\n")
+    with pytest.raises(EmbeddedPostgresError, match="no_such_setting"):
+        running(data_dir).__enter__()
+
+
+def test_a_data_directory_that_is_a_file_is_refused(short_tmp: Path) -> None:
+    (short_tmp / "file").write_text("")
+    with pytest.raises(EmbeddedPostgresError, match="FACTORY_LOGS_DATA_DIR"):
+        running(short_tmp / "file").__enter__()
+
+
+@as_a_user
+def test_a_data_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(EmbeddedPostgresError, match="FACTORY_LOGS_DATA_DIR"):
+        running(tmp_path / "data").__enter__()
+
+
+@as_a_user
+def test_a_users_server_runs_as_the_user(data_dir: Path) -> None:
+    with running(data_dir):
+        assert Path(f"/proc/{server_pid(data_dir)}").stat().st_uid == os.geteuid()
+
+
+@as_root
+def test_roots_server_runs_as_somebody_else(data_dir: Path) -> None:
+    with running(data_dir):
+        owner = (data_dir / "pgdata").stat().st_uid
+        assert owner != 0
+        assert Path(f"/proc/{server_pid(data_dir)}").stat().st_uid == owner
+        assert data_dir.stat().st_uid == 0
+
+
+@as_root
+def test_roots_server_runs_as_the_owner_of_the_data_directory(short_tmp: Path) -> None:
+    data_dir = short_tmp / "owned"
+    data_dir.mkdir()
+    owner = pwd.getpwnam("daemon")
+    os.chown(data_dir, owner.pw_uid, owner.pw_gid)
+    with running(data_dir) as url:
+        assert (data_dir / "pgdata").stat().st_uid == owner.pw_uid
+        assert fetch(url, "select 1") == 1
+
+
+@as_root
+def test_root_is_told_which_folder_keeps_the_server_from_its_data(short_tmp: Path) -> None:
+    closed = short_tmp / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(EmbeddedPostgresError, match=rf"{closed} is closed.*chmod o\+x {closed}"):
+        running(closed / "data").__enter__()
+
+
+@as_root
+def test_roots_server_runs_from_a_copy_where_the_binaries_cannot_be_reached(
+    data_dir: Path, short_tmp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from factory_logs import embedded
+
+    tree = embedded._installed_tree()
+    closed = short_tmp / "root-only"
+    closed.mkdir(mode=0o700)
+    shutil.copytree(tree, closed / "pginstall", symlinks=True)
+    monkeypatch.setattr(embedded, "_installed_tree", lambda: closed / "pginstall")
+    monkeypatch.setattr(embedded, "BINARIES_COPY", short_tmp / "copies")
+    with running(data_dir) as url:
+        assert fetch(url, "select 1") == 1
+    assert len(list((short_tmp / "copies").iterdir())) == 1
