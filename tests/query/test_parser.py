@@ -1,0 +1,220 @@
+"""Text of `q` -> Query or a 400 that says what and where (SPEC 4)."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory_logs.errors import BadRequestError
+from factory_logs.query import FACTORY_LOGS, REPAIRS, Limits, Query, parse_query
+from factory_logs.query.ast import And, Compare, Field, Has, Kind, Member, Not, Null, Or, Order
+from factory_logs.query.operators import ALIASES, Operator
+
+APP_NAME = Field("app_name", Kind.STR)
+
+
+def parse(q: Any, limits: Limits | None = None) -> Query:
+    return parse_query(json.dumps(q), FACTORY_LOGS, limits or Limits())
+
+
+def fault(q: Any, limits: Limits | None = None) -> str:
+    with pytest.raises(BadRequestError) as caught:
+        parse(q, limits)
+    return caught.value.message
+
+
+def leaf(name: Any = "app_name", op: Any = "==", val: Any = "x") -> dict[str, Any]:
+    return {"name": name, "op": op, "val": val}
+
+
+def test_no_q_and_an_empty_one_ask_for_everything() -> None:
+    assert parse_query(None, FACTORY_LOGS, Limits()) == parse({}) == Query()
+
+
+def test_unknown_members_are_ignored() -> None:
+    assert parse({"page": 3, "filters": [leaf() | {"colour": "red"}]}) == parse({"filters": [leaf()]})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "nope", "[]", "1", "null", '{"limit": NaN}', "[" * 100_000, '{"a":' * 100_000]
+)
+def test_what_is_no_json_object_cannot_be_decoded(text: str) -> None:
+    with pytest.raises(BadRequestError, match=r"^Unable to decode data$"):
+        parse_query(text, FACTORY_LOGS, Limits())
+
+
+@pytest.mark.parametrize(("alias", "operator"), ALIASES.items())
+def test_every_alias_names_its_operator(alias: str, operator: Operator) -> None:
+    name, val = {"in": ("app_name", []), "has": ("repair__process", "x")}.get(operator.label, ("app_name", "x"))
+    if operator in (Operator.IN, Operator.NOT_IN):
+        assert parse({"filters": [leaf(op=alias, val=["x"])]}).filters == (
+            Member(APP_NAME, ("x",), operator is Operator.NOT_IN),
+        )
+    elif operator in (Operator.HAS, Operator.ANY):
+        inner = Compare(Field("process", Kind.STR), Operator.EQUAL, "x")
+        assert parse({"filters": [leaf("repair__process", alias)]}).filters == (Has("repair", inner),)
+    elif operator in (Operator.IS_NULL, Operator.IS_NOT_NULL):
+        filters = parse({"filters": [{"name": name, "op": alias}]}).filters
+        assert filters == (Null(APP_NAME, operator is Operator.IS_NOT_NULL),)
+    else:
+        assert parse({"filters": [leaf(name, alias, val)]}).filters == (Compare(APP_NAME, operator, "x"),)
+
+
+def test_filters_nest() -> None:
+    x = Compare(APP_NAME, Operator.EQUAL, "x")
+    filters = [{"or": [leaf(), {"and": [leaf(), {"not": leaf()}]}]}]
+    assert parse({"filters": filters}).filters == (Or((x, And((x, Not(x))))),)
+
+
+def test_order_by_is_ascending_unless_it_says() -> None:
+    q = {"order_by": [{"field": "app_name"}, {"field": "tags__a", "direction": "desc"}]}
+    assert parse(q).order_by == (Order(APP_NAME), Order(Field("tags", Kind.JSON, path=("a",)), descending=True))
+
+
+@pytest.mark.parametrize("nothing", [0, None, "", False, [], {}, 0.0])
+def test_a_falsy_limit_is_no_limit(nothing: Any) -> None:
+    assert parse({"limit": nothing, "offset": nothing}) == Query()
+
+
+@pytest.mark.parametrize("wrong", [-1, True, 1.0, "5", [1]])
+@pytest.mark.parametrize("member", ["limit", "offset"])
+def test_a_limit_is_an_integer_that_is_not_negative(member: str, wrong: Any) -> None:
+    assert fault({member: wrong}).startswith(f"Unable to construct query: {member}: ")
+
+
+@pytest.mark.parametrize(
+    "name_op",
+    [("app_name", "=="), ("app_name", "in"), ("repair", "has"), ("repair__process", "any"), ("tags__a", "!=")],
+)
+def test_comparing_with_null_says_what_to_use(name_op: tuple[str, str]) -> None:
+    expected = "To compare a value to NULL, use the is_null/is_not_null operators."
+    assert fault({"filters": [leaf(*name_op, val=None)]}) == expected
+
+
+@pytest.mark.parametrize(
+    ("filters", "where"),
+    [
+        ("x", "filters"),
+        (None, "filters"),
+        ({"name": 1}, "filters"),
+        ([1], "filters[0]"),
+        ([{"op": "==", "val": 1}], "filters[0].name"),
+        ([leaf(name=["x"])], "filters[0].name"),
+        ([leaf(name="nope")], "filters[0].name"),
+        ([leaf(name="__class__")], "filters[0].name"),
+        ([leaf(name="app_name__x")], "filters[0].name"),
+        ([leaf(name="tags__")], "filters[0].name"),
+        ([leaf(name="tags__a____b")], "filters[0].name"),
+        ([leaf(name="tags" + "__a" * 17)], "filters[0].name"),
+        ([leaf(name="repair__nope")], "filters[0].name"),
+        ([{"name": "app_name", "val": "x"}], "filters[0].op"),
+        ([leaf(op="~")], "filters[0].op"),
+        ([leaf(op=["=="])], "filters[0].op"),
+        ([leaf(op="has")], "filters[0].op"),
+        ([leaf(name="repair")], "filters[0].op"),
+        ([{"name": "app_name", "op": "=="}], "filters[0].val"),
+        ([leaf(val=1)], "filters[0].val"),
+        ([leaf(), {"or": [leaf(), leaf("factory_log_id", val=True)]}], "filters[1].or[1].val"),
+        ([leaf("factory_log_id", val="1")], "filters[0].val"),
+        ([leaf("factory_log_id", val=1.0)], "filters[0].val"),
+        ([leaf("factory_log_id", "like", "1")], "filters[0].val"),
+        ([leaf("timestamp", val="yesterday")], "filters[0].val"),
+        ([leaf("timestamp", val=10**30)], "filters[0].val"),
+        ([leaf("repair__measured_battery_capacity", val="1")], "filters[0].val"),
+        ([leaf("repair__measured_battery_capacity", val=10**400)], "filters[0].val"),
+        ([leaf("tags", ">", 1)], "filters[0].val"),
+        ([leaf("tags", "in", [1])], "filters[0].val"),
+        ([leaf("tags__a", ">", [1])], "filters[0].val"),
+        ([leaf("tags__a", "like", 1)], "filters[0].val"),
+        ([leaf("tags", "==", json.loads("[" * 40 + "]" * 40))], "filters[0].val"),
+        ([leaf(op="in", val="x")], "filters[0].val"),
+        ([leaf(op="in", val=["x", 1])], "filters[0].val[1]"),
+        ([leaf(op="in", val=[None])], "filters[0].val[0]"),
+        ([leaf(op="like", val="x\\")], "filters[0].val"),
+        ([leaf("repair", "has", "x")], "filters[0].val"),
+        ([leaf("repair", "has", leaf("app_name"))], "filters[0].val.name"),
+        ([{"not": [leaf()]}], "filters[0].not"),
+        ([{"or": leaf()}], "filters[0].or"),
+        ([{"or": [], "and": []}], "filters[0]"),
+        ([{"name": "app_name", "op": "==", "field": "factory_log_id"}], "filters[0].field"),
+        ([{"name": "app_name", "op": "==", "fieldname": "nope"}], "filters[0].fieldname"),
+        ([{"name": "app_name", "op": "like", "field": "product_imei"}], "filters[0].field"),
+        ([{"name": "timestamp", "op": "==", "field": "tags__at"}], "filters[0].field"),
+        ([leaf(val="\x00")], "q"),
+        ([leaf(val="\ud800")], "q"),
+    ],
+)
+def test_a_bad_filter_is_named_by_its_place(filters: Any, where: str) -> None:
+    assert fault({"filters": filters}).startswith(f"Unable to construct query: {where}: ")
+
+
+@pytest.mark.parametrize(
+    ("q", "where"),
+    [
+        ({"order_by": "app_name"}, "order_by"),
+        ({"order_by": [{}]}, "order_by[0].field"),
+        ({"order_by": [{"field": "app_name", "direction": "up"}]}, "order_by[0].direction"),
+        ({"order_by": [{"field": "app_name", "direction": ["asc"]}]}, "order_by[0].direction"),
+        ({"group_by": [{"field": "repair"}]}, "group_by[0].field"),
+        ({"group_by": [7]}, "group_by[0]"),
+    ],
+)
+def test_a_bad_order_is_named_by_its_place(q: Any, where: str) -> None:
+    assert fault(q).startswith(f"Unable to construct query: {where}: ")
+
+
+def test_an_overflowing_number_is_refused() -> None:
+    with pytest.raises(BadRequestError, match="out of the range of a double"):
+        parse_query('{"filters": [{"name": "tags__a", "op": "==", "val": 1e999}]}', FACTORY_LOGS, Limits())
+
+
+def test_depth_nodes_and_lists_are_bounded_and_the_limit_is_said() -> None:
+    nested: dict[str, Any] = leaf()
+    for _ in range(3):
+        nested = {"not": nested}
+    assert "3 deep" in fault({"filters": [nested]}, Limits(max_depth=3))
+    assert "3 deep" in fault({"filters": [{"or": [{"and": [{"or": []}]}]}]}, Limits(max_depth=3))
+    assert parse({"filters": [nested]}, Limits(max_depth=4))
+    assert "more than 2 " in fault(
+        {"filters": [leaf(), leaf()], "order_by": [{"field": "app_name"}]}, Limits(max_nodes=2)
+    )
+    assert "up to 2 values" in fault({"filters": [leaf(op="in", val=["x"] * 3)]}, Limits(max_in_values=2))
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.sampled_from([*ALIASES, *FACTORY_LOGS.fields]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["name", "op", "val", "field", "or", "and", "not", "direction"]) | st.text(),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=20,
+)
+MEMBERS = st.sampled_from(["filters", "order_by", "group_by", "limit", "offset", "single"])
+
+
+@given(JSON | st.dictionaries(MEMBERS, JSON) | st.dictionaries(MEMBERS, st.lists(JSON)))
+def test_any_json_is_a_query_or_a_bad_request(q: Any) -> None:
+    for resource in (FACTORY_LOGS, REPAIRS):
+        try:
+            assert isinstance(parse_query(json.dumps(q), resource, Limits()), Query)
+        except BadRequestError as error:
+            error.message.encode()
+
+
+@given(st.text())
+def test_any_text_is_a_query_or_a_bad_request(text: str) -> None:
+    try:
+        parse_query(text, FACTORY_LOGS, Limits())
+    except BadRequestError as error:
+        assert error.message  # noqa: PT017
