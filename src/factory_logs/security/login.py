@@ -1,0 +1,80 @@
+"""Logging in: username and password to a token that slides on with its use (SPEC 2 and 3)."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from factory_logs.db.engine import Database
+from factory_logs.db.users import UserRecord, UserRepository
+from factory_logs.errors import UnauthenticatedError
+from factory_logs.security.authenticator import Authenticator, CurrentUser
+from factory_logs.security.issuing import issue_sliding_token
+from factory_logs.security.levels import Level
+from factory_logs.security.passwords import Passwords
+from factory_logs.security.throttle import LoginThrottle
+from factory_logs.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class LoginResult:
+    """Who logged in, with which token, and its end as of now (UTC without zone)."""
+
+    user_id: int
+    username: str
+    display_name: str
+    level: Level
+    token: str
+    expires_at: datetime
+
+
+class LoginService:
+    """Checks passwords and issues tokens."""
+
+    def __init__(
+        self,
+        database: Database,
+        authenticator: Authenticator,
+        settings: Settings,
+        *,
+        throttle: LoginThrottle | None = None,
+        passwords: Passwords | None = None,
+    ) -> None:
+        self._users = UserRepository(database)
+        self._database = database
+        self._authenticator = authenticator
+        self._idle_seconds = settings.session_idle_seconds
+        self._throttle = throttle or LoginThrottle()
+        self._passwords = passwords or Passwords()
+
+    async def login(self, username: str, password: str, address: str) -> LoginResult:
+        """Exchange a right pair for a token.
+
+        Raises UnauthenticatedError for a wrong pair, the same whether the user exists or not;
+        TooManyTriesError; OverloadedError; DatabaseUnavailableError.
+        """
+        self._throttle.admit(username, address)
+        try:
+            user = await self._checked(username, password)
+            result = await self._issue(user)
+        except UnauthenticatedError:
+            raise
+        except Exception:
+            self._throttle.withdraw(username, address)
+            raise
+        self._throttle.succeeded(username, address)
+        return result
+
+    async def _checked(self, username: str, password: str) -> UserRecord:
+        user = await self._users.get_by_name(username)
+        stored = None if user is None else user.password_hash
+        matches = await self._passwords.verify(password, stored)
+        if user is None or not matches:
+            raise UnauthenticatedError("The username or the password is wrong.")
+        return user
+
+    async def _issue(self, user: UserRecord) -> LoginResult:
+        issued = await issue_sliding_token(self._database, user.user_id, idle_seconds=self._idle_seconds)
+        current = CurrentUser(user.user_id, user.username, Level(user.permission))
+        self._authenticator.remember(issued.token, current, idle_seconds=self._idle_seconds)
+        return LoginResult(
+            user.user_id, user.username, user.display_name, current.level, issued.token, issued.expires_at
+        )

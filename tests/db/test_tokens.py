@@ -1,0 +1,118 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from factory_logs.db.engine import Database
+from factory_logs.db.tokens import TokenRepository, ValidToken
+from factory_logs.db.users import UserRepository
+
+HASH = bytes(range(32))
+OTHER_HASH = bytes(range(32, 64))
+
+
+@pytest.fixture
+def tokens(database: Database) -> TokenRepository:
+    return TokenRepository(database)
+
+
+@pytest.fixture
+async def user_id(database: Database) -> int:
+    return (await UserRepository(database).create("ann", "Ann", None, "TECHNICAL")).user_id
+
+
+def in_seconds(seconds: float) -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=seconds)
+
+
+async def found(tokens: TokenRepository, token_hash: bytes = HASH) -> ValidToken:
+    token = await tokens.look_up(token_hash)
+    assert token is not None
+    return token
+
+
+async def test_a_token_without_end_tells_its_user(tokens: TokenRepository, user_id: int) -> None:
+    await tokens.issue(HASH, user_id, expires_at=None)
+    assert await tokens.look_up(HASH) == ValidToken(user_id, "ann", "TECHNICAL", None, None, None, None)
+
+
+async def test_an_unknown_hash_is_nothing(tokens: TokenRepository) -> None:
+    assert await tokens.look_up(HASH) is None
+
+
+async def test_a_token_is_good_until_its_end_and_no_longer(tokens: TokenRepository, user_id: int) -> None:
+    await tokens.issue(HASH, user_id, expires_at=in_seconds(100))
+    await tokens.issue(OTHER_HASH, user_id, expires_at=in_seconds(-1))
+    assert (await found(tokens)).seconds_left == pytest.approx(100, abs=5)
+    assert await tokens.look_up(OTHER_HASH) is None
+
+
+async def test_a_sliding_token_starts_with_its_whole_life(tokens: TokenRepository, user_id: int) -> None:
+    end = await tokens.issue_sliding(HASH, user_id, idle_seconds=3 * 3600)
+    assert end.tzinfo is None
+    assert end == (await found(tokens)).expires_at
+    assert abs(end - in_seconds(3 * 3600)) < timedelta(seconds=5)
+
+
+async def test_a_use_moves_the_end_of_a_sliding_token(tokens: TokenRepository, user_id: int) -> None:
+    await tokens.issue_sliding(HASH, user_id, idle_seconds=1000)
+    first_end = (await found(tokens)).expires_at
+    await tokens.touch({HASH: 0.0})
+    touched = await found(tokens)
+    assert first_end is not None
+    assert touched.expires_at is not None
+    assert touched.expires_at > first_end
+    assert touched.seconds_since_use == pytest.approx(0, abs=5)
+
+
+async def test_an_older_use_never_moves_the_end_back(tokens: TokenRepository, user_id: int) -> None:
+    await tokens.issue_sliding(HASH, user_id, idle_seconds=1000)
+    await tokens.touch({HASH: 0.0})
+    newest = (await found(tokens)).expires_at
+    await tokens.touch({HASH: 500.0})
+    older = await found(tokens)
+    assert older.expires_at == newest
+    assert older.seconds_since_use == pytest.approx(0, abs=5)
+
+
+@pytest.mark.parametrize("end", [None, 100])
+async def test_a_use_leaves_the_end_of_other_tokens(tokens: TokenRepository, user_id: int, end: int | None) -> None:
+    expires_at = None if end is None else in_seconds(end)
+    await tokens.issue(HASH, user_id, expires_at=expires_at)
+    await tokens.touch({HASH: 0.0})
+    touched = await found(tokens)
+    assert touched.expires_at == expires_at
+    assert touched.seconds_since_use is not None
+
+
+async def test_many_uses_are_written_at_once_and_unknown_ones_are_passed_over(
+    tokens: TokenRepository, user_id: int
+) -> None:
+    hashes = [number.to_bytes(32, "big") for number in range(300)]
+    for token_hash in hashes[:3]:
+        await tokens.issue_sliding(token_hash, user_id, idle_seconds=1000)
+    await tokens.touch(dict.fromkeys(hashes, 10.0))
+    await tokens.touch({})
+    for token_hash in hashes[:3]:
+        assert (await found(tokens, token_hash)).seconds_since_use == pytest.approx(10, abs=5)
+
+
+async def test_a_revoked_token_is_gone_and_no_use_brings_it_back(tokens: TokenRepository, user_id: int) -> None:
+    await tokens.issue_sliding(HASH, user_id, idle_seconds=1000)
+    assert await tokens.revoke(HASH) == 1
+    assert await tokens.revoke(HASH) == 0
+    await tokens.touch({HASH: 0.0})
+    assert await tokens.look_up(HASH) is None
+
+
+async def test_revoking_all_ends_the_tokens_of_one_user_only(
+    tokens: TokenRepository, database: Database, user_id: int
+) -> None:
+    other = await UserRepository(database).create("bob", "Bob", None, "OVERVIEW")
+    await tokens.issue(HASH, user_id, expires_at=None)
+    await tokens.issue_sliding(OTHER_HASH, user_id, idle_seconds=1000)
+    await tokens.issue(b"bob", other.user_id, expires_at=None)
+    assert await tokens.revoke_all(user_id) == 2
+    assert await tokens.revoke_all(user_id) == 0
+    assert await tokens.look_up(HASH) is None
+    assert await tokens.look_up(OTHER_HASH) is None
+    assert (await found(tokens, b"bob")).username == "bob"

@@ -1,0 +1,90 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from argon2 import PasswordHasher
+
+from factory_logs.db.engine import Database
+from factory_logs.db.users import UserRepository
+from factory_logs.errors import DatabaseUnavailableError, TooManyTriesError, UnauthenticatedError
+from factory_logs.security.authenticator import Authenticator
+from factory_logs.security.levels import Level
+from factory_logs.security.login import LoginService
+from factory_logs.security.passwords import Passwords
+from factory_logs.security.throttle import LoginThrottle
+from factory_logs.settings import Settings
+
+
+@pytest.fixture
+def passwords() -> Passwords:
+    return Passwords(hasher=PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+
+
+@pytest.fixture
+def authenticator(database: Database, settings: Settings) -> Authenticator:
+    return Authenticator(database, settings)
+
+
+@pytest.fixture
+async def service(
+    database: Database, settings: Settings, authenticator: Authenticator, passwords: Passwords
+) -> LoginService:
+    users = UserRepository(database)
+    await users.create("ann", "Ann Example", await passwords.hash("sesame"), "FACTORY")
+    await users.create("jig-7", "Jig 7", None, "SYSTEM")
+    return LoginService(database, authenticator, settings, throttle=LoginThrottle(max_failures=3), passwords=passwords)
+
+
+async def test_a_right_pair_gives_a_token_that_every_worker_accepts(
+    service: LoginService, authenticator: Authenticator, database: Database, settings: Settings
+) -> None:
+    result = await service.login("ann", "sesame", "10.0.0.1")
+    assert (result.username, result.display_name, result.level) == ("ann", "Ann Example", Level.FACTORY)
+    for worker in (authenticator, Authenticator(database, settings)):
+        assert (await worker.authenticate(f"Token token={result.token}")).user_id == result.user_id
+
+
+async def test_the_token_expires_the_idle_time_from_now(service: LoginService, settings: Settings) -> None:
+    result = await service.login("ann", "sesame", "10.0.0.1")
+    expected = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=settings.session_idle_seconds)
+    assert abs(result.expires_at - expected) < timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("username", "password"),
+    [("ann", "wrong"), ("ann", ""), ("nobody", "sesame"), ("Ann", "sesame"), ("jig-7", ""), ("\0", "\ud800")],
+)
+async def test_every_bad_pair_is_refused_with_the_same_words(
+    service: LoginService, username: str, password: str
+) -> None:
+    with pytest.raises(UnauthenticatedError) as refused:
+        await service.login(username, password, "10.0.0.1")
+    assert refused.value.message == "The username or the password is wrong."
+
+
+async def test_after_too_many_failures_even_the_right_password_must_wait(service: LoginService) -> None:
+    for _ in range(3):
+        with pytest.raises(UnauthenticatedError):
+            await service.login("ann", "wrong", "10.0.0.1")
+    with pytest.raises(TooManyTriesError):
+        await service.login("ann", "sesame", "10.0.0.1")
+    assert await service.login("ann", "sesame", "10.0.0.2")
+
+
+async def test_right_logins_never_add_up(service: LoginService) -> None:
+    for _ in range(5):
+        await service.login("ann", "sesame", "10.0.0.1")
+
+
+async def test_a_try_while_the_database_is_away_does_not_count(
+    service: LoginService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise DatabaseUnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UserRepository, "get_by_name", away)
+        for _ in range(5):
+            with pytest.raises(DatabaseUnavailableError):
+                await service.login("ann", "sesame", "10.0.0.1")
+    assert await service.login("ann", "sesame", "10.0.0.1")
