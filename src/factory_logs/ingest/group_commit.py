@@ -1,0 +1,145 @@
+"""Group commit: single logs of concurrent clients share one statement and one commit (DESIGN, write path).
+
+There is no timer: a writer takes whatever waits, bounded by rows and bytes, writes it and answers each waiter; while
+one batch commits the next one gathers, so an idle service adds no latency and a busy one shares its fsyncs. The
+queue is bounded too: when it is full the caller gets an OverloadedError at once.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import asyncpg
+import structlog
+
+from factory_logs.db.engine import Database, translate_errors
+from factory_logs.db.log_writes import Stored, insert_logs
+from factory_logs.errors import BadRequestError, FactoryLogsError, FieldError, OverloadedError
+from factory_logs.ingest.records import NewLog
+from factory_logs.settings import Settings
+
+_log = structlog.get_logger(__name__)
+_ROW_OVERHEAD_BYTES = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A log that waits for its commit."""
+
+    log: NewLog
+    created_by: str
+    size: int
+    answer: "asyncio.Future[Stored]"
+
+
+class GroupCommit:
+    """The queue and its writers of one worker. `start` before the first `store`, `drain` at shutdown."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._waiting: deque[Submission] = deque()
+        self._queued_bytes = 0
+        self._arrived = asyncio.Event()
+        self._writers: list[asyncio.Task[None]] = []
+        self._draining = False
+
+    @property
+    def queued(self) -> tuple[int, int]:
+        """Rows and bytes that wait."""
+        return len(self._waiting), self._queued_bytes
+
+    def start(self) -> None:
+        self._writers = [
+            asyncio.create_task(self._write_forever(), name=f"group-commit-{number}")
+            for number in range(self._settings.writers)
+        ]
+
+    async def drain(self) -> None:
+        """Write what was accepted, then stop. Whatever cannot be written within the deadline is refused."""
+        self._draining = True
+        self._arrived.set()
+        if self._writers:
+            await asyncio.wait(self._writers, timeout=self._settings.drain_seconds)
+        for writer in self._writers:
+            writer.cancel()
+        await asyncio.gather(*self._writers, return_exceptions=True)
+        while self._waiting:
+            _refuse(self._waiting.popleft(), OverloadedError("The service is stopping"))
+
+    def store(self, log: NewLog, created_by: str) -> "asyncio.Future[Stored]":
+        """Queue one log. The future ends when the log is committed, or fails with why it was not stored.
+
+        Raises OverloadedError where the queue is full.
+        """
+        size = _ROW_OVERHEAD_BYTES + len(log.app_name) + len(log.tags or "") + len(log.fields or "")
+        if (
+            self._draining
+            or len(self._waiting) >= self._settings.max_queued_logs
+            or self._queued_bytes + size > self._settings.max_queued_bytes
+        ):
+            raise OverloadedError("The service cannot take more logs right now")
+        answer: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        self._waiting.append(Submission(log, created_by, size, answer))
+        self._queued_bytes += size
+        self._arrived.set()
+        return answer
+
+    async def _write_forever(self) -> None:
+        connection: asyncpg.Connection | None = None
+        while True:
+            while not self._waiting:
+                if self._draining:
+                    if connection is not None:
+                        await connection.close()
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+            connection = await self._write_batch(connection, self._take())
+
+    def _take(self) -> list[Submission]:
+        batch: list[Submission] = []
+        size = 0
+        while self._waiting and len(batch) < self._settings.max_batch_logs and size < self._settings.max_batch_bytes:
+            submission = self._waiting.popleft()
+            self._queued_bytes -= submission.size
+            size += submission.size
+            batch.append(submission)
+        return batch
+
+    async def _write_batch(
+        self, connection: asyncpg.Connection | None, batch: Sequence[Submission]
+    ) -> asyncpg.Connection | None:
+        """One batch, never retried: after a lost connection nobody knows whether it was committed."""
+        try:
+            with translate_errors():
+                if connection is None or connection.is_closed():
+                    connection = await self._database.connect_raw()
+                async with asyncio.timeout(self._settings.commit_timeout_seconds):
+                    results = await insert_logs(connection, [(entry.log, entry.created_by) for entry in batch])
+        except Exception as error:  # noqa: BLE001 - every waiter must get an answer, whatever happened
+            known = isinstance(error, FactoryLogsError)
+            if not known:
+                _log.exception("group commit failed", rows=len(batch))
+            for entry in batch:
+                _refuse(entry, error)
+            if connection is not None:
+                connection.terminate()
+            return None
+        for entry, result in zip(batch, results, strict=True):
+            if result is None:
+                _refuse(entry, no_such_repair(entry.log.repair_id))
+            elif not entry.answer.done():
+                entry.answer.set_result(result)
+        return connection
+
+
+def no_such_repair(repair_id: int | None) -> BadRequestError:
+    """The error of a log whose `repair_id` points nowhere."""
+    return BadRequestError("Validation failed", [FieldError("repair_id", f"there is no repair {repair_id}")])
+
+
+def _refuse(entry: Submission, error: BaseException) -> None:
+    if not entry.answer.done():
+        entry.answer.set_exception(error)
