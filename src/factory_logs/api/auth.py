@@ -1,0 +1,69 @@
+"""`/v1/auth` (SPEC 2, 3)."""
+
+from datetime import UTC
+from email.utils import format_datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+
+from factory_logs.api.answers import json_body
+from factory_logs.api.deps import ServicesDep, Writer
+from factory_logs.api.openapi import document_body, errors
+from factory_logs.db.users import UserRepository
+from factory_logs.errors import BadRequestError, FieldError
+from factory_logs.ingest.records import parse_model
+from factory_logs.schemas.auth import Credentials, LoginAnswer, LoginMessage, LoginSuccessful, UserValidity
+
+router = APIRouter(prefix="/v1/auth", tags=["auth"])
+_FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+
+def _login_body() -> dict[str, object]:
+    extra = document_body(Credentials)
+    content = extra["requestBody"]["content"]
+    content["application/x-www-form-urlencoded"] = content["application/json"]
+    return extra
+
+
+@router.post(
+    "/login", response_model=LoginAnswer, responses=errors(400, 401, 413, 415, 429, 503), openapi_extra=_login_body()
+)
+async def login(request: Request, services: ServicesDep) -> LoginAnswer:
+    """A token for a username and password, sent as a form or as JSON."""
+    credentials = await _credentials(request)
+    address = request.client.host if request.client else ""
+    result = await services.login.login(credentials.username, credentials.password, address)
+    return LoginAnswer(
+        message=LoginMessage(
+            login_successful=LoginSuccessful(
+                username=result.username,
+                entity_id=result.user_id,
+                display_name=result.display_name,
+                name=result.display_name,
+                API_token=result.token,
+                token_expiry=format_datetime(result.expires_at.replace(tzinfo=UTC), usegmt=True),
+                permissions=result.level,
+            )
+        )
+    )
+
+
+async def _credentials(request: Request) -> Credentials:
+    if not request.headers.get("content-type", "").lower().startswith(_FORMS):
+        return parse_model(Credentials, await json_body(request))
+    async with request.form(max_files=0, max_fields=20) as form:
+        values = {name: form.get(name) for name in ("username", "password")}
+    missing = [FieldError(name, "is required") for name, value in values.items() if not isinstance(value, str)]
+    if missing:
+        raise BadRequestError("Validation failed", missing)
+    return Credentials.model_construct(username=str(values["username"]), password=str(values["password"]))
+
+
+@router.get("/validate_user", responses=errors(400, 401, 403, 503))
+async def validate_user(
+    _: Writer, services: ServicesDep, username: Annotated[str, Query(examples=["admin"])]
+) -> UserValidity:
+    """Whether there is a user of this name."""
+    if await UserRepository(services.database).exists(username):
+        return UserValidity(message="The user exists", data="True")
+    return UserValidity(message="The user does not exist", data="False")

@@ -1,0 +1,78 @@
+"""Every error becomes the one JSON body of SPEC 3; nothing of the inside is told."""
+
+from collections.abc import Mapping, Sequence
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Match
+
+from factory_logs.api.answers import json_answer
+from factory_logs.errors import HTTP_STATUS, FactoryLogsError, FieldError, RetryableError, UnauthenticatedError
+
+_log = structlog.get_logger(__name__)
+_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+
+def error_answer(
+    request: Request,
+    status: int,
+    message: str,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    body: dict[str, object] = {"message": message}
+    if errors:
+        body["errors"] = [error.as_json() for error in errors]
+    body["request_id"] = request.scope.get("state", {}).get("request_id", "")
+    return json_answer(body, status, headers)
+
+
+def domain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, FactoryLogsError)  # noqa: S101 - registered for this type alone
+    headers: dict[str, str] = {}
+    if isinstance(error, RetryableError):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, UnauthenticatedError):
+        headers["WWW-Authenticate"] = 'Token realm="factory-logs"'
+    return error_answer(request, HTTP_STATUS[type(error)], error.message, error.errors, headers)
+
+
+def http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this type alone
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed_methods(request))
+    return error_answer(request, error.status_code, error.detail, headers=headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """All methods of a path; Starlette itself names only those of the first route that matches."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.router.routes
+        )
+    ]
+
+
+def validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this type alone
+    errors = [FieldError(".".join(str(part) for part in fault["loc"][1:]), fault["msg"]) for fault in error.errors()]
+    return error_answer(request, 400, "Validation failed", errors)
+
+
+def unexpected_error(request: Request, error: Exception) -> Response:
+    _log.error("unexpected error", exc_info=error, request_id=request.scope.get("state", {}).get("request_id"))
+    return error_answer(request, 500, "Internal server error")
+
+
+def install(app: FastAPI) -> None:
+    """Let the app answer every error so."""
+    app.add_exception_handler(FactoryLogsError, domain_error)
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(Exception, unexpected_error)

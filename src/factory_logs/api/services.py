@@ -1,0 +1,20 @@
+"""What the routers are given: the parts of one running worker, put together by the app's lifespan."""
+
+from dataclasses import dataclass
+
+from factory_logs.db.engine import Database
+from factory_logs.ingest.group_commit import GroupCommit
+from factory_logs.security.authenticator import Authenticator
+from factory_logs.security.login import LoginService
+from factory_logs.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One worker's parts."""
+
+    settings: Settings
+    database: Database
+    authenticator: Authenticator
+    login: LoginService
+    group_commit: GroupCommit
