@@ -28,7 +28,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def document_body(model: type[BaseModel]) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its JSON body itself."""
-    schema = model.model_json_schema(mode="validation")
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 

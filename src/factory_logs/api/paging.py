@@ -51,10 +51,17 @@ def page_request(
         str | None,
         Query(
             description=Q_GRAMMAR,
-            examples=['{"filters":[{"name":"app_name","op":"==","val":"tiger_test_jig_production"}]}'],
+            examples=['{"filters":[{"name":"product_imei","op":"==","val":"352099001761481"}]}'],
         ),
     ] = None,
-    page: Annotated[str | None, Query(description="From 1; past the end `objects` is empty", examples=["1"])] = None,
+    page: Annotated[
+        str | None,
+        Query(
+            description="From 1; past the end `objects` is empty",
+            examples=["1"],
+            json_schema_extra={"pattern": "^[1-9][0-9]{0,8}$"},
+        ),
+    ] = None,
     results_per_page: Annotated[str | None, Query(description="Default 10, at most 100", examples=["10"])] = None,
 ) -> PageRequest:
     """Raises BadRequestError where `page` is not a positive int."""

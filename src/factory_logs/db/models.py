@@ -8,7 +8,7 @@ primary key (docs/decisions.md).
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, SmallInteger, String, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, SmallInteger, String, Text, text
 from sqlalchemy.dialects.postgresql import BYTEA, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -37,6 +37,12 @@ class FactoryLog(Metadata, Base):
     """One log of one app about, usually, one unit (SPEC 1). Never changed once stored."""
 
     __tablename__ = "factory_logs"
+    __table_args__ = (
+        Index("ix_factory_logs_product_imei_timestamp", "product_imei", "timestamp"),
+        Index("ix_factory_logs_app_name_timestamp", "app_name", "timestamp"),
+        Index("ix_factory_logs_timestamp", "timestamp"),
+        Index("ix_factory_logs_repair_id", "repair_id", postgresql_where=text("repair_id is not null")),
+    )
 
     factory_log_id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
     app_name: Mapped[str] = mapped_column(String(255))

@@ -6,10 +6,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from factory_logs.schemas.timestamps import Timestamp
 
-Imei = Annotated[str, StringConstraints(pattern=r"^[0-9]{15}\z"), Field(examples=["352099001761481"])]
+Imei = Annotated[str, StringConstraints(pattern=r"^[0-9]{15}$"), Field(examples=["352099001761481"])]
 """Exactly 15 ASCII digits; no Luhn check."""
 
-RepairId = Annotated[int, Field(description="A repair, as `/v1/repairs` lists them", examples=[17])]
+RepairId = Annotated[int, Field(description="A repair, as `/v1/repairs` lists them")]
 
 IGNORED: Any = Field(None, description="Set by the system; ignored when sent", exclude=True)
 
