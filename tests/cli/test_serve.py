@@ -1,3 +1,4 @@
+import itertools
 import os
 import re
 import shlex
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -75,7 +77,7 @@ def test_from_nothing_to_a_stored_log_and_back_again(short_tmp: Path, tmp_path: 
         (line,) = [line for line in printed.splitlines() if line.startswith("curl ")]
         curl = shlex.split(line)
         assert curl[3] == url
-        headers = dict(part.split(": ", 1) for flag, part in zip(curl, curl[1:], strict=False) if flag == "-H")
+        headers = dict(part.split(": ", 1) for flag, part in itertools.pairwise(curl) if flag == "-H")
         token = headers["Authorization"].partition("=")[2]
         assert re.fullmatch("[A-Za-z0-9]{64}", token)
         stored = httpx.post(url, content=curl[-1], headers=headers)

@@ -1,5 +1,26 @@
-"""The `factory-logs` command."""
+"""The `factory-logs` command (SPEC 9).
+
+The base install has no server: this package imports only typer and rich, and a command imports the rest when it runs.
+"""
+
+import typer
+
+from factory_logs.cli import repairs, serve, tokens, transfer, users
+
+app = typer.Typer(
+    name="factory-logs",
+    help="Stores and serves the product logs of factories and repair centres.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("migrate")(serve.migrate)
+app.add_typer(users.app, name="users")
+app.add_typer(tokens.app, name="tokens")
+app.add_typer(repairs.app, name="repairs")
+app.command("import")(transfer.import_files)
+app.command("export")(transfer.export_logs)
 
 
 def main() -> None:
-    raise SystemExit("not built yet")
+    app()

@@ -1,0 +1,91 @@
+"""`factory-logs tokens`."""
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from factory_logs.cli.reporting import CommandError, reporting_errors, tell
+
+if TYPE_CHECKING:
+    from factory_logs.db.engine import Database
+    from factory_logs.settings import Settings
+
+app = typer.Typer(help="Tokens for devices and people.", no_args_is_help=True)
+
+NEVER = "never"
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"([0-9]+)([smhdw])")
+
+
+@app.command("issue")
+def issue_token(
+    name: Annotated[str, typer.Argument(help="The user the token is for.")],
+    expires_in: Annotated[
+        str | None,
+        typer.Option(
+            help="The token's life from now, such as 30s, 15m, 12h, 90d, 2w, or never.",
+            show_default="3 hours after its last use",
+        ),
+    ] = None,
+) -> None:
+    """Print a new token, and nothing else, on stdout. It cannot be shown again."""
+    with reporting_errors():
+        from factory_logs.cli.database import user_named, with_database
+        from factory_logs.security import issuing
+
+        expires_at = None if expires_in in (None, NEVER) else datetime.now(UTC) + parse_duration(expires_in or "")
+
+        async def issue(database: "Database", settings: "Settings") -> str:
+            user = await user_named(database, name)
+            if expires_in is None:
+                idle_seconds = settings.session_idle_seconds
+                return (await issuing.issue_sliding_token(database, user.user_id, idle_seconds=idle_seconds)).token
+            end = None if expires_at is None else expires_at.replace(tzinfo=None)
+            return await issuing.issue_token(database, user.user_id, expires_at=end)
+
+        typer.echo(with_database(issue))
+
+
+def parse_duration(text: str) -> timedelta:
+    """`90d` and the like. Raises CommandError."""
+    match = _DURATION.fullmatch(text)
+    try:
+        life = timedelta(**{UNITS[match[2]]: int(match[1])}) if match else timedelta()
+        datetime.now(UTC) + life
+    except (OverflowError, ValueError):
+        raise CommandError(f"{text[:30]} is too long a life for a token; use never") from None
+    if not life:
+        raise CommandError(f"{text[:30]!r} is no duration such as 30s, 15m, 12h, 90d, 2w, nor never")
+    return life
+
+
+@app.command("revoke")
+def revoke_token(
+    token: Annotated[
+        str | None, typer.Argument(help="The token; - reads it from stdin, so that the shell keeps no copy.")
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Revoke all tokens of this user.")] = None,
+) -> None:
+    """End one token, or all of a user. Every worker refuses them within 5 seconds."""
+    with reporting_errors():
+        from factory_logs.cli.database import user_named, with_database
+        from factory_logs.db.tokens import TokenRepository
+        from factory_logs.security.tokens import hash_token
+
+        if (token is None) == (user is None):
+            raise CommandError("give either a token (or -) or --user NAME")
+        given = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - not a password
+
+        async def revoke(database: "Database", _: "Settings") -> int:
+            tokens = TokenRepository(database)
+            if user is not None:
+                return await tokens.revoke_all((await user_named(database, user)).user_id)
+            return await tokens.revoke(hash_token(given or ""))
+
+        revoked = with_database(revoke)
+        if user is None and not revoked:
+            raise CommandError("there is no such token, or it is revoked already")
+        tell(f"Revoked {revoked} {'token' if revoked == 1 else 'tokens'}")
