@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from factory_logs import __version__, logs
-from factory_logs.api import auth, errors, factory_logs, openapi, ops, repairs
+from factory_logs.api import auth, errors, log_reads, log_writes, openapi, ops, repairs
 from factory_logs.api.middleware import BodyLimit, RequestContext
 from factory_logs.api.services import Services
 from factory_logs.db.engine import Database
@@ -38,7 +38,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
     )
     app.state.settings = settings
-    for router in (factory_logs.router, repairs.router, auth.router, ops.router):
+    for router in (log_writes.router, log_reads.router, repairs.router, auth.router, ops.router):
         app.include_router(router)
     errors.install(app)
     openapi.install(app)

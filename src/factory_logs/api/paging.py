@@ -103,6 +103,11 @@ async def _answer_single(request: Request, found: list[dict[str, Any]]) -> Respo
     return json_answer(record, headers={"Location": record_url(request, next(iter(record.values())))})
 
 
+def record_id(text: str) -> int:
+    """The id in a path; text that is no id is the id of no record (SPEC 2)."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
+
+
 def record_url(request: Request, record_id: int) -> str:
     """The URL of a record of the collection that was asked."""
     return f"{request.url.replace(query='', fragment='')}/{record_id}".replace("?", "")

@@ -5,9 +5,8 @@ from starlette.responses import Response
 
 from factory_logs.api.answers import json_answer, json_body
 from factory_logs.api.deps import Reader, Repairs, RepairWrites, ServicesDep, Writer
-from factory_logs.api.factory_logs import record_id
 from factory_logs.api.openapi import document_body, errors
-from factory_logs.api.paging import Paging, answer_query, record_url
+from factory_logs.api.paging import Paging, answer_query, record_id, record_url
 from factory_logs.errors import NotFoundError
 from factory_logs.ingest.records import parse_model
 from factory_logs.query import REPAIRS

@@ -1,0 +1,29 @@
+"""Asking for logs: `GET /v1/factory_logs` (SPEC 2, 4)."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from factory_logs.api.answers import json_answer
+from factory_logs.api.deps import Logs, Reader, ServicesDep
+from factory_logs.api.openapi import errors
+from factory_logs.api.paging import Paging, answer_query, record_id
+from factory_logs.errors import NotFoundError
+from factory_logs.query import FACTORY_LOGS
+from factory_logs.schemas.factory_log import FactoryLogOut, FactoryLogPage
+
+router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"])
+
+
+@router.get("", response_model=FactoryLogPage, responses=errors(400, 401, 403, 404, 503))
+async def list_factory_logs(request: Request, _: Reader, paging: Paging, logs: Logs, services: ServicesDep) -> Response:
+    """The logs that `q` selects, page by page; with `single` the one log itself."""
+    return await answer_query(request, paging, FACTORY_LOGS, logs, services.settings)
+
+
+@router.get("/{factory_log_id}", response_model=FactoryLogOut, responses=errors(401, 403, 404, 503))
+async def get_factory_log(factory_log_id: str, _: Reader, logs: Logs) -> Response:
+    """One log by its id."""
+    record = await logs.get(record_id(factory_log_id))
+    if record is None:
+        raise NotFoundError(f"There is no factory log {factory_log_id[:50]}")
+    return json_answer(record)
