@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+import structlog
 from sqlalchemy import text
 
 from factory_logs.db.engine import Database
@@ -15,6 +16,12 @@ from factory_logs.db.migrate import upgrade
 from factory_logs.db.models import Base
 from factory_logs.embedded import running
 from factory_logs.settings import Settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_logs() -> None:
+    """Not structlog's own default, which draws a traceback with all local variables, at length."""
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,3 +73,6 @@ async def database(_shared_database: Database) -> Database:
     async with _shared_database.begin() as connection:
         await connection.execute(text(f"truncate {tables} restart identity cascade"))
     return _shared_database
+
+
+pytest_plugins = ["tests.influxd"]

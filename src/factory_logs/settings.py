@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     session_idle_seconds: PositiveInt = Field(
         3 * 3600, description="How long after its last use a login's token expires"
     )
+    ended_token_seconds: PositiveInt = Field(
+        7 * 86400, description="How long the row of an expired or revoked token is kept"
+    )
     token_cache_seconds: PositiveFloat = Field(
         3.0,
         description="How long a worker trusts a token it has checked; a revocation is seen within this time",
@@ -60,7 +63,7 @@ class Settings(BaseSettings):
         30.0, description="How long one query may run; a longer one is a 503 that says what to narrow"
     )
 
-    writers: PositiveInt = Field(2, description="Group-commit writers of one worker, a database connection each")
+    writers: PositiveInt = Field(1, description="Group-commit writers of one worker, a database connection each")
     max_batch_logs: PositiveInt = Field(1000, description="The most logs in one group commit")
     max_batch_bytes: PositiveInt = Field(4 * MIB, description="The most bytes in one group commit")
     max_queued_logs: PositiveInt = Field(
@@ -69,8 +72,28 @@ class Settings(BaseSettings):
     max_queued_bytes: PositiveInt = Field(
         64 * MIB, description="How many bytes may wait for a group commit in one worker; then a 503"
     )
+    batch_connections: PositiveInt = Field(
+        3, description="Database connections of one worker for batches; that many are written at once"
+    )
+    batch_wait_seconds: PositiveFloat = Field(5.0, description="How long a batch waits for one of them; then a 503")
+    max_bodies_bytes: PositiveInt = Field(
+        128 * MIB, description="How many bytes of bodies one worker holds at once; over it a 503"
+    )
+    batch_part_bytes: PositiveInt = Field(
+        4 * MIB, description="A longer NDJSON body is stored in parts of this size, in one transaction"
+    )
+    body_timeout_seconds: PositiveFloat = Field(
+        300.0, description="How long a body may take to arrive; a slower one is a 400"
+    )
+    body_idle_seconds: PositiveFloat = Field(
+        30.0, description="How long a body may pause on its way; after a longer pause a 400"
+    )
+    idempotency_seconds: PositiveInt = Field(24 * 3600, description="How long an Idempotency-Key is kept at least")
     commit_timeout_seconds: PositiveFloat = Field(
         10.0, description="How long a group commit may take before its waiters get a 503"
+    )
+    stall_seconds: PositiveFloat = Field(
+        2.0, description="After PostgreSQL has kept all writers waiting so long, new logs get a 503 at once"
     )
     drain_seconds: PositiveFloat = Field(10.0, description="How long a stopping worker goes on storing what waits")
     login_max_failures: PositiveInt = Field(
@@ -83,3 +106,11 @@ class Settings(BaseSettings):
     max_in_values: PositiveInt = Field(1000, description="How many values one `in` or `not_in` may list")
     max_results_per_page: PositiveInt = Field(100, description="The most records on one page")
     default_results_per_page: PositiveInt = Field(10, description="Records on a page where the caller names no number")
+
+    max_tails: PositiveInt = Field(50, description="How many connections of one worker may follow new logs; then a 503")
+    tail_poll_seconds: PositiveFloat = Field(0.25, description="How often a worker looks for new logs to be followed")
+    tail_heartbeat_seconds: PositiveFloat = Field(
+        15.0, description="How long a quiet follower waits for a sign of life"
+    )
+    tail_send_seconds: PositiveFloat = Field(30.0, description="How long a follower may take nothing before it is left")
+    tail_max_seconds: PositiveFloat = Field(3600.0, description="How long one connection may follow; it may come back")

@@ -116,3 +116,17 @@ async def test_revoking_all_ends_the_tokens_of_one_user_only(
     assert await tokens.look_up(HASH) is None
     assert await tokens.look_up(OTHER_HASH) is None
     assert (await found(tokens, b"bob")).username == "bob"
+
+
+async def test_tokens_that_ended_long_ago_are_forgotten_and_no_others(tokens: TokenRepository, user_id: int) -> None:
+    hashes = [bytes([n]) * 32 for n in range(6)]
+    for token_hash, end in zip(hashes, (None, 100, -100, -1000, None, 100), strict=True):
+        await tokens.issue(token_hash, user_id, expires_at=None if end is None else in_seconds(end))
+    await tokens.revoke(hashes[4])
+    assert await tokens.purge(keep_seconds=500) == 1
+    assert await tokens.purge(keep_seconds=50) == 1
+    assert [await tokens.look_up(token_hash) is not None for token_hash in hashes] == [
+        True, True, False, False, False, True,
+    ]  # fmt: skip
+    assert await tokens.purge(keep_seconds=-1) == 1, "the revoked one"
+    assert await tokens.purge(keep_seconds=-1) == 0

@@ -69,3 +69,10 @@ def nested(depth: int) -> object:
 def test_nesting_is_allowed_to_the_limit_and_not_beyond() -> None:
     assert faults(nested(32)) == []
     assert len(faults(nested(33))) == 1
+
+
+@pytest.mark.parametrize("value", [-0.0, [-0.0], {"a": [-0.0, -0.05, "-0.0"]}])
+def test_a_negative_zero_is_written_as_jsonb_will_give_it_back(value: object) -> None:
+    text = canonical_json(value).decode()
+    assert json.loads(text) == value
+    assert text.replace('"-0.0"', "").count("-0.0") == text.count("-0.05")

@@ -69,3 +69,37 @@ def test_what_is_written_reads_back_as_the_same_moment_in_any_zone(moment: datet
 def test_no_text_breaks_the_parser(text: str) -> None:
     with contextlib.suppress(ValueError):
         parse_timestamp(text)
+
+
+@pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        ("2024-01-31T13:45:00+24:00", "a zone is less than 24 hours away from UTC"),
+        ("0001-01-01T00:00:00+01:00", "in UTC this is not in the years 1 to 9999"),
+        ("9999-12-31T23:59:59-01:00", "in UTC this is not in the years 1 to 9999"),
+        ("2024-02-30", "day is out of range for month"),
+        ("2024-01-31T25:00:00", "hour must be in 0..23"),
+        (253402300800000, "not in the years 1 to 9999"),
+        (-62135596800001, "not in the years 1 to 9999"),
+    ],
+)
+def test_a_moment_that_does_not_exist_is_refused_in_plain_words(sent: object, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason) as refusal:
+        parse_timestamp(sent)
+    assert "timedelta" not in str(refusal.value)
+
+
+def test_the_first_and_the_last_moment_are_storable() -> None:
+    assert parse_timestamp("0001-01-01T01:00:00+01:00") == parse_timestamp(-62135596800000) == datetime.min
+    assert parse_timestamp("9999-12-31T22:59:59.999999999-01:00") == datetime.max
+
+
+@pytest.mark.parametrize("number", [1706708700123.0, 0.0, -1.0, 2.0**40])
+def test_a_number_without_a_fraction_is_an_integer_however_it_is_written(number: float) -> None:
+    assert parse_timestamp(number) == parse_timestamp(int(number))
+
+
+@pytest.mark.parametrize("number", [0.5, 1e308, float("inf"), float("nan")])
+def test_any_other_float_is_refused(number: float) -> None:
+    with pytest.raises(ValueError, match=r"expected an ISO 8601 datetime|years 1 to 9999"):
+        parse_timestamp(number)

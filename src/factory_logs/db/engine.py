@@ -52,10 +52,13 @@ async def connect_once(
 
 
 class Database:
-    """The connections of one worker. Nothing is opened before the first use."""
+    """The connections of one worker. Nothing is opened before the first use.
+
+    `dsn` is the URL as it was given, `url` as SQLAlchemy has it; both may hold a password.
+    """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self._url = url
+        self.dsn = url
         self._settings = settings
         self.url = normalise_url(url)
         # asyncpg opens the connections from the URL as it was given: it reads all that libpq does, SQLAlchemy's
@@ -75,7 +78,7 @@ class Database:
     async def _connect(self) -> asyncpg.Connection:
         timeout_ms = max(1, round(self._settings.statement_timeout_seconds * 1000))
         return await connect_once(
-            self._url, self._settings.connect_timeout_seconds, {"statement_timeout": str(timeout_ms)}
+            self.dsn, self._settings.connect_timeout_seconds, {"statement_timeout": str(timeout_ms)}
         )
 
     async def connect_raw(self) -> asyncpg.Connection:

@@ -16,6 +16,8 @@ from factory_logs.schemas.repair import Process
 
 UTC_NOW = text("(now() at time zone 'utc')")
 TIME = TIMESTAMP(timezone=False)
+LEVELS = ("OVERVIEW", "TECHNICAL", "ADMIN", "FACTORY", "SYSTEM")
+"""What `security.levels` gives a meaning; a test holds the two together, as this layer lies below that one."""
 
 
 class Base(DeclarativeBase):
@@ -75,6 +77,7 @@ class User(Base):
     """Somebody, or some device, that may call the API."""
 
     __tablename__ = "users"
+    __table_args__ = (CheckConstraint(f"permission in ({', '.join(map(repr, LEVELS))})", name="permission_is_known"),)
 
     user_id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
     username: Mapped[str] = mapped_column(String(255), unique=True)
@@ -117,3 +120,18 @@ class IdempotencyKey(Base):
     factory_log_id: Mapped[int | None] = mapped_column(BigInteger)
     status: Mapped[int] = mapped_column(SmallInteger)
     answer: Mapped[bytes | None] = mapped_column(BYTEA)
+
+
+class Import(Base):
+    """A part of a dump that has been imported; committed with its logs, kept for ever (SPEC 8).
+
+    `source` is the SHA-256 of the dump and of how it was read, so the same dump is known again by any name.
+    """
+
+    __tablename__ = "imports"
+
+    source: Mapped[bytes] = mapped_column(BYTEA, primary_key=True)
+    part: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    logs: Mapped[int] = mapped_column(BigInteger)
+    rejected: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, Select, Table, select
+from sqlalchemy import BigInteger, Row, Select, Table, literal, select
 
 from factory_logs.db.engine import Database, translate_errors
 from factory_logs.db.log_writes import LogRow, Stored
@@ -25,7 +25,8 @@ class RecordRepository:
         """The record with this id, or None; any int is a legal id to ask for."""
         if not 0 < record_id < 2**63:
             return None
-        rows = await self.rows(select(self._table).where(self._key == record_id))
+        # As a bigint even where the key is an int: an id beyond an int is the id of no record, not a fault.
+        rows = await self.rows(select(self._table).where(self._key == literal(record_id, BigInteger)))
         return rows[0] if rows else None
 
     async def rows(self, statement: Select[Any]) -> list[Record]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, extract, func, insert, literal_column, or_, select, text, update
+from sqlalchemy import ColumnElement, delete, extract, func, insert, literal_column, or_, select, text, update
 
 from factory_logs.db.engine import Database
 from factory_logs.db.models import TIME, Token, User
@@ -126,6 +126,14 @@ class TokenRepository:
     async def revoke_all(self, user_id: int) -> int:
         """End all tokens of one user now; how many that were."""
         return await self._revoke(Token.user_id == user_id)
+
+    async def purge(self, keep_seconds: float) -> int:
+        """Forget tokens that ended, by time or by revocation, longer ago than this; how many those were."""
+        limit = _NOW - timedelta(seconds=keep_seconds)
+        ended = or_(Token.revoked_at < limit, Token.expires_at < limit)
+        async with self._database.begin() as connection:
+            forgotten: int = (await connection.execute(delete(Token).where(ended))).rowcount
+        return forgotten
 
     async def _revoke(self, which: ColumnElement[bool]) -> int:
         alive = which & Token.revoked_at.is_(None)

@@ -6,20 +6,31 @@ queue is bounded too: when it is full the caller gets an OverloadedError at once
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 import structlog
 
 from factory_logs.db.engine import Database, translate_errors
-from factory_logs.db.log_writes import Stored, insert_logs
-from factory_logs.errors import BadRequestError, FactoryLogsError, FieldError, OverloadedError
+from factory_logs.db.idempotency import FirstAnswer
+from factory_logs.db.log_writes import NewRow, Stored, insert_logs
+from factory_logs.errors import (
+    BadRequestError,
+    DatabaseUnavailableError,
+    FactoryLogsError,
+    FieldError,
+    OverloadedError,
+)
+from factory_logs.ingest.idempotency import WriteKey
 from factory_logs.ingest.records import NewLog
+from factory_logs.metrics import COMMIT_FAILURES, CommitMetrics
 from factory_logs.settings import Settings
 
 _log = structlog.get_logger(__name__)
+_METRICS = CommitMetrics("single")
 _ROW_OVERHEAD_BYTES = 200
 
 
@@ -27,10 +38,9 @@ _ROW_OVERHEAD_BYTES = 200
 class Submission:
     """A log that waits for its commit."""
 
-    log: NewLog
-    created_by: str
+    row: NewRow
     size: int
-    answer: "asyncio.Future[Stored]"
+    answer: "asyncio.Future[Stored | FirstAnswer]"
 
 
 class GroupCommit:
@@ -44,6 +54,8 @@ class GroupCommit:
         self._arrived = asyncio.Event()
         self._writers: list[asyncio.Task[None]] = []
         self._draining = False
+        self._sent_at: dict[int, float] = {}
+        """When each busy writer sent its batch; in seconds of the loop's clock."""
 
     @property
     def queued(self) -> tuple[int, int]:
@@ -52,7 +64,7 @@ class GroupCommit:
 
     def start(self) -> None:
         self._writers = [
-            asyncio.create_task(self._write_forever(), name=f"group-commit-{number}")
+            asyncio.create_task(self._write_forever(number), name=f"group-commit-{number}")
             for number in range(self._settings.writers)
         ]
 
@@ -65,13 +77,15 @@ class GroupCommit:
         for writer in self._writers:
             writer.cancel()
         await asyncio.gather(*self._writers, return_exceptions=True)
-        while self._waiting:
-            _refuse(self._waiting.popleft(), OverloadedError("The service is stopping"))
+        self._refuse_waiting(OverloadedError("The service is stopping"))
 
-    def store(self, log: NewLog, created_by: str) -> "asyncio.Future[Stored]":
+    def store(
+        self, log: NewLog, created_by: str, key: WriteKey | None = None
+    ) -> "asyncio.Future[Stored | FirstAnswer]":
         """Queue one log. The future ends when the log is committed, or fails with why it was not stored.
 
-        Raises OverloadedError where the queue is full.
+        Where `key` was used before, nothing is stored and the future gives what the first write was answered.
+        Raises OverloadedError where the queue is full, or PostgreSQL has not answered any writer for a while.
         """
         size = _ROW_OVERHEAD_BYTES + len(log.app_name) + len(log.tags or "") + len(log.fields or "")
         if (
@@ -80,13 +94,22 @@ class GroupCommit:
             or self._queued_bytes + size > self._settings.max_queued_bytes
         ):
             raise OverloadedError("The service cannot take more logs right now")
-        answer: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
-        self._waiting.append(Submission(log, created_by, size, answer))
+        if self._stalled():
+            raise OverloadedError("The database does not answer right now")
+        answer: asyncio.Future[Stored | FirstAnswer] = asyncio.get_running_loop().create_future()
+        self._waiting.append(Submission(NewRow(log, created_by, key), size, answer))
         self._queued_bytes += size
         self._arrived.set()
         return answer
 
-    async def _write_forever(self) -> None:
+    def _stalled(self) -> bool:
+        """Whether every writer waits for PostgreSQL longer than a commit should take."""
+        if len(self._sent_at) < len(self._writers) or not self._sent_at:
+            return False
+        now = asyncio.get_running_loop().time()
+        return now - max(self._sent_at.values()) > self._settings.stall_seconds
+
+    async def _write_forever(self, number: int) -> None:
         connection: asyncpg.Connection | None = None
         while True:
             while not self._waiting:
@@ -96,7 +119,10 @@ class GroupCommit:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            connection = await self._write_batch(connection, self._take())
+            batch = self._take()
+            self._sent_at[number] = asyncio.get_running_loop().time()
+            connection = await self._write_batch(connection, batch)
+            del self._sent_at[number]
 
     def _take(self) -> list[Submission]:
         batch: list[Submission] = []
@@ -112,27 +138,40 @@ class GroupCommit:
         self, connection: asyncpg.Connection | None, batch: Sequence[Submission]
     ) -> asyncpg.Connection | None:
         """One batch, never retried: after a lost connection nobody knows whether it was committed."""
+        started = time.perf_counter()
         try:
             with translate_errors():
                 if connection is None or connection.is_closed():
                     connection = await self._database.connect_raw()
                 async with asyncio.timeout(self._settings.commit_timeout_seconds):
-                    results = await insert_logs(connection, [(entry.log, entry.created_by) for entry in batch])
-        except Exception as error:  # noqa: BLE001 - every waiter must get an answer, whatever happened
-            known = isinstance(error, FactoryLogsError)
+                    results = await insert_logs(connection, [entry.row for entry in batch])
+        except BaseException as error:
+            known = isinstance(error, FactoryLogsError | asyncio.CancelledError)
             if not known:
                 _log.exception("group commit failed", rows=len(batch))
-            for entry in batch:
-                _refuse(entry, error)
+            COMMIT_FAILURES.inc()
             if connection is not None:
                 connection.terminate()
+            if isinstance(error, asyncio.CancelledError):
+                _refuse(batch, OverloadedError("The service is stopping"))
+                raise
+            _refuse(batch, error)
+            if isinstance(error, DatabaseUnavailableError):
+                self._refuse_waiting(error)
             return None
+        _METRICS.committed(sum(result is not None for result in results), time.perf_counter() - started)
         for entry, result in zip(batch, results, strict=True):
             if result is None:
-                _refuse(entry, no_such_repair(entry.log.repair_id))
+                _refuse([entry], no_such_repair(entry.row.log.repair_id))
             elif not entry.answer.done():
                 entry.answer.set_result(result)
         return connection
+
+    def _refuse_waiting(self, error: FactoryLogsError) -> None:
+        """Whoever waits behind a database that is away is told at once rather than after another time-out."""
+        _refuse(self._waiting, error)
+        self._waiting.clear()
+        self._queued_bytes = 0
 
 
 def no_such_repair(repair_id: int | None) -> BadRequestError:
@@ -140,6 +179,7 @@ def no_such_repair(repair_id: int | None) -> BadRequestError:
     return BadRequestError("Validation failed", [FieldError("repair_id", f"there is no repair {repair_id}")])
 
 
-def _refuse(entry: Submission, error: BaseException) -> None:
-    if not entry.answer.done():
-        entry.answer.set_exception(error)
+def _refuse(entries: Iterable[Submission], error: BaseException) -> None:
+    for entry in entries:
+        if not entry.answer.done():
+            entry.answer.set_exception(error)

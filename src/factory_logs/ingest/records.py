@@ -2,28 +2,23 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic_core import ErrorDetails
 
 from factory_logs.errors import BadRequestError, FieldError
 from factory_logs.schemas.factory_log import FactoryLogIn
-from factory_logs.schemas.json_values import canonical_json, unstorable
+from factory_logs.schemas.json_values import unstorable
+from factory_logs.schemas.storable import Limits as Limits
+from factory_logs.schemas.storable import field_errors as field_errors
+from factory_logs.schemas.storable import printable, storable_json
 
 Model = TypeVar("Model", bound=BaseModel)
-_LOG = TypeAdapter(FactoryLogIn)
-_MESSAGES = {
-    "missing": "is required",
-    "extra_forbidden": "is not a known field",
-    "string_pattern_mismatch": "expected exactly 15 digits",
-}
+_LOG = TypeAdapter(FactoryLogIn).validator
 
 
-@dataclass(frozen=True, slots=True)
-class NewLog:
+class NewLog(NamedTuple):
     """A valid log, ready to be stored. `tags` and `fields` are JSON text, None for SQL null."""
 
     app_name: str
@@ -32,14 +27,6 @@ class NewLog:
     timestamp: datetime
     tags: str | None
     fields: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one record may hold: compact JSON bytes, and levels of nesting in `tags` and `fields`."""
-
-    max_record_bytes: int
-    max_nesting: int
 
 
 def parse_log(body: bytes, limits: Limits) -> NewLog:
@@ -60,15 +47,7 @@ def validate_log(record: object, limits: Limits) -> NewLog:
 
 def admit(log: FactoryLogIn, limits: Limits) -> NewLog:
     """The row of a valid model, if its strings, JSON values and size can be stored; else BadRequestError."""
-    faults = [
-        fault
-        for place, value in (("app_name", log.app_name), ("tags", log.tags), ("fields", log.fields))
-        for fault in unstorable(value, place, limits.max_nesting)
-    ]
-    if faults:
-        raise BadRequestError("Validation failed", faults)
-    tags, fields = _json_text(log.tags), _json_text(log.fields)
-    _check_size(log, len(tags or b"") + len(fields or b""), limits.max_record_bytes)
+    tags, fields = storable_json(log, limits)
     return NewLog(
         log.app_name,
         log.product_imei,
@@ -77,21 +56,6 @@ def admit(log: FactoryLogIn, limits: Limits) -> NewLog:
         None if tags is None else tags.decode(),
         None if fields is None else fields.decode(),
     )
-
-
-def _json_text(value: object) -> bytes | None:
-    return None if value is None else canonical_json(value)
-
-
-def _check_size(log: FactoryLogIn, json_bytes: int, limit: int) -> None:
-    rest = len(log.app_name.encode()) + len(
-        '{"app_name":"","product_imei":"352099001761481","repair_id":-2147483648,"tags":,"fields":,'
-        '"timestamp":"2024-01-31 13:45:00.123456"}'
-    )
-    if json_bytes + rest > limit:
-        raise BadRequestError(
-            "Validation failed", [FieldError("", f"the record is over the limit of {limit} bytes of compact JSON")]
-        )
 
 
 def parse_model(model: type[Model], body: bytes) -> Model:
@@ -129,20 +93,4 @@ def _faults_beyond_the_parser(body: bytes, limits: Limits) -> Iterator[FieldErro
         return
     if isinstance(record, dict):
         for key, value in record.items():
-            yield from unstorable(value, _printable(key), limits.max_nesting)
-
-
-def field_errors(error: ValidationError) -> Iterator[FieldError]:
-    """Pydantic's errors in the words of this API."""
-    for detail in error.errors(include_url=False, include_input=False):
-        yield FieldError(".".join(_printable(str(part)) for part in detail["loc"]), _message(detail))
-
-
-def _message(detail: ErrorDetails) -> str:
-    if detail["type"] == "value_error":
-        return str(detail["ctx"]["error"])
-    return _MESSAGES.get(detail["type"], detail["msg"])
-
-
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()
+            yield from unstorable(value, printable(key), limits.max_nesting)

@@ -14,6 +14,8 @@ class FieldFault(BaseModel):
 class ErrorBody(BaseModel):
     """What went wrong; `errors` only where fields are at fault."""
 
-    message: str
+    message: str = Field(description="What is wrong, for a person", examples=["Validation failed"])
     errors: list[FieldFault] | None = None
-    request_id: str
+    request_id: str = Field(
+        description="Names this request in the service's log; also in X-Request-ID", examples=["8876ce82a6a1c712"]
+    )

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from factory_logs.schemas.factory_log import IGNORED, Imei, Submitted
 from factory_logs.schemas.timestamps import Timestamp
@@ -30,6 +30,20 @@ Text = Annotated[str, StringConstraints(max_length=255), AfterValidator(_without
 class RepairIn(Submitted):
     """A repair as a client sends it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "product_imei": "352099001761481",
+                    "arrival_date": "2024-01-29T08:30:00Z",
+                    "measured_battery_capacity": 3050.0,
+                    "process": "Repair and Return",
+                    "pending_status": "waiting for parts",
+                }
+            ]
+        }
+    )
+
     repair_id: Any = IGNORED
     product_imei: Imei
     arrival_date: Timestamp | None = None
@@ -43,24 +57,24 @@ class RepairIn(Submitted):
 class RepairOut(BaseModel):
     """A stored repair."""
 
-    repair_id: int
-    product_imei: str
-    arrival_date: str | None
-    refurbishment_date: str | None
-    measured_battery_capacity: float | None
-    process: Process | None
-    pending_status: str | None
-    outcome: str | None
-    created_at: str
-    created_by: str | None
-    modified_at: str | None
-    modified_by: str | None
+    repair_id: int = Field(examples=[1])
+    product_imei: str = Field(examples=["352099001761481"])
+    arrival_date: str | None = Field(description="UTC", examples=["2024-01-29 08:30:00"])
+    refurbishment_date: str | None = Field(description="UTC", examples=[None])
+    measured_battery_capacity: float | None = Field(description="In mAh", examples=[3050.0])
+    process: Process | None = Field(examples=["Repair and Return"])
+    pending_status: str | None = Field(description="What the repair waits for", examples=["waiting for parts"])
+    outcome: str | None = Field(description="What came of it", examples=[None])
+    created_at: str = Field(description="UTC, when it was stored", examples=["2024-01-29 08:31:12.004211"])
+    created_by: str | None = Field(description="The user of the token", examples=["ann"])
+    modified_at: str | None = Field(examples=[None])
+    modified_by: str | None = Field(examples=[None])
 
 
 class RepairPage(BaseModel):
     """A page of repairs (SPEC 4)."""
 
-    num_results: int
-    total_pages: int
-    page: int
+    num_results: int = Field(description="How many repairs `q` selects in all", examples=[1])
+    total_pages: int = Field(examples=[1])
+    page: int = Field(examples=[1])
     objects: list[RepairOut]

@@ -11,8 +11,13 @@ EXPECTED = (
     "or an integer of milliseconds since 1970"
 )
 _ISO_8601 = re.compile(
-    r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII | re.IGNORECASE
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(?:[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
 )
+_DAY = "((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?([Zz]|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)?"
+_PATTERN = f"^(000[2-9]|00[1-9][0-9]|0[1-9][0-9]{{2}}|[1-8][0-9]{{3}})-{_DAY}([Tt ]{_TIME})?$"
+"""For the OpenAPI document: what it matches exists. 29 February and the outermost years it leaves to date-time."""
 _EPOCH = datetime(1970, 1, 1)
 _ONE_MILLISECOND = timedelta(milliseconds=1)
 
@@ -24,6 +29,8 @@ def parse_timestamp(value: object) -> datetime:
     """
     if isinstance(value, str):
         return _from_text(value)
+    if isinstance(value, float) and value.is_integer():  # JSON has one kind of number: 1000.0 is an integer
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         try:
             return _EPOCH + value * _ONE_MILLISECOND
@@ -37,9 +44,14 @@ def _from_text(text: str) -> datetime:
         raise ValueError(EXPECTED)
     try:
         moment = datetime.fromisoformat(text.upper())
-        return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{error}; {EXPECTED}") from None
+        if moment.tzinfo is not None and moment.tzinfo is not UTC:
+            moment = moment.astimezone(UTC)
+        return moment.replace(tzinfo=None)
+    except OverflowError:
+        raise ValueError(f"in UTC this is not in the years 1 to 9999; {EXPECTED}") from None
+    except ValueError as error:
+        reason = "a zone is less than 24 hours away from UTC" if "offset" in str(error) else str(error)
+        raise ValueError(f"{reason}; {EXPECTED}") from None
 
 
 def format_timestamp(moment: datetime) -> str:
@@ -56,9 +68,16 @@ Timestamp = Annotated[
             "anyOf": [
                 {
                     "type": "string",
+                    "pattern": _PATTERN,
                     "description": "ISO 8601, `T` or a space between date and time; UTC unless it says",
                 },
-                {"type": "integer", "description": "milliseconds since 1970-01-01T00:00:00Z"},
+                {"type": "string", "format": "date-time"},
+                {
+                    "type": "integer",
+                    "minimum": -62135596800000,
+                    "maximum": 253402300799999,
+                    "description": "milliseconds since 1970-01-01T00:00:00Z",
+                },
             ],
             "examples": ["2024-01-31T13:45:00.123456Z", "2024-01-31 13:45:00", 1706708700123],
         },

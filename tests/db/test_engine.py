@@ -1,0 +1,117 @@
+"""How a database is named, and how it fails (SPEC 3: 503 while it is away)."""
+
+import socket
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from factory_logs.db.engine import Database, connect_once, normalise_url
+from factory_logs.errors import DatabaseUnavailableError
+from factory_logs.settings import Settings
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@db:5432/logs",
+        "postgres://u:p@db:5432/logs",
+        "postgresql+asyncpg://u:p@db:5432/logs",
+        "postgresql://u:p@db:5432,other:5433/logs",
+    ],
+)
+def test_every_usual_form_of_a_url_is_read(url: str) -> None:
+    found = normalise_url(url)
+    assert (found.drivername, found.host, found.port, found.database) == ("postgresql+asyncpg", "db", 5432, "logs")
+
+
+@pytest.mark.parametrize("url", ["mysql://u:p@db/logs", "sqlite:///logs.db", "http://db"])
+def test_another_database_is_refused_without_showing_the_password(url: str) -> None:
+    with pytest.raises(ValueError, match="must begin with postgresql://") as refusal:
+        normalise_url(url)
+    assert ":p@" not in str(refusal.value)
+
+
+async def test_of_several_hosts_the_one_that_answers_is_used(migrated_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    folder = migrated_url.partition("host=")[2]
+    url = f"postgresql://factory_logs@/factory_logs?host=127.0.0.1,{folder}&port={port},5432"
+    connection = await connect_once(url, 5)
+    assert await connection.fetchval("show timezone") == "UTC"
+    await connection.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/nothing", "postgresql://nobody@/x?host=/nowhere"])
+async def test_a_server_that_is_not_there_is_unavailable(url: str, settings: Settings) -> None:
+    database = Database(url, settings)
+    with pytest.raises(DatabaseUnavailableError, match="cannot be reached"):
+        await database.ping()
+    with pytest.raises(DatabaseUnavailableError, match="cannot be reached"):
+        await database.connect_raw()
+    await database.dispose()
+
+
+async def test_a_server_that_does_not_answer_is_unavailable_in_time(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel takes the connection, nobody answers
+        database = Database(
+            f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/x?sslmode=disable",
+            settings.model_copy(update={"connect_timeout_seconds": 0.2}),
+        )
+        with pytest.raises(DatabaseUnavailableError, match="cannot be reached"):
+            await database.ping()
+        await database.dispose()
+
+
+async def test_a_database_that_does_not_exist_is_unavailable(migrated_url: str, settings: Settings) -> None:
+    database = Database(migrated_url.replace("/factory_logs?", "/nothing?"), settings)
+    with pytest.raises(DatabaseUnavailableError, match="cannot be reached"):
+        await database.ping()
+    await database.dispose()
+
+
+async def test_a_query_over_the_limit_is_unavailable_and_says_what_to_do(migrated_url: str, settings: Settings) -> None:
+    database = Database(migrated_url, settings.model_copy(update={"statement_timeout_seconds": 0.05}))
+    with pytest.raises(DatabaseUnavailableError, match=r"longer than 0\.05 s; narrow it"):
+        async with database.connect() as connection:
+            await connection.execute(text("select pg_sleep(30)"))
+    await database.ping()
+    await database.dispose()
+
+
+async def test_when_all_connections_are_busy_the_next_caller_is_told_so(migrated_url: str, settings: Settings) -> None:
+    database = Database(migrated_url, settings.model_copy(update={"pool_size": 1, "pool_timeout_seconds": 0.05}))
+    async with database.connect():
+        with pytest.raises(DatabaseUnavailableError, match="busy"):
+            await database.ping()
+    await database.ping()
+    await database.dispose()
+
+
+async def test_a_connection_that_was_cut_is_unavailable_once_and_then_replaced(
+    migrated_url: str, settings: Settings, database: Database
+) -> None:
+    cut = Database(migrated_url, settings.model_copy(update={"pool_size": 1}))
+    async with cut.connect() as connection:
+        pid = (await connection.execute(text("select pg_backend_pid()"))).scalar_one()
+    async with database.connect() as connection:
+        await connection.execute(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+    with pytest.raises(DatabaseUnavailableError):
+        await cut.ping()
+    await cut.ping()
+    await cut.dispose()
+
+
+async def test_a_broken_constraint_is_nobodys_outage(database: Database) -> None:
+    insert = text("insert into users (username, display_name, permission) values ('a', 'A', 'BOSS')")
+    with pytest.raises(IntegrityError, match="permission_is_known"):
+        async with database.begin() as connection:
+            await connection.execute(insert)
+
+
+async def test_what_connect_raw_commits_is_flushed(migrated_url: str, settings: Settings) -> None:
+    connection: asyncpg.Connection = await Database(migrated_url, settings).connect_raw()
+    assert await connection.fetchval("show synchronous_commit") == "on"
+    assert await connection.fetchval("show statement_timeout") == "30s"
+    await connection.close()
