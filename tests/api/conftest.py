@@ -1,4 +1,5 @@
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -14,18 +15,30 @@ from factory_logs.security.passwords import Passwords
 from factory_logs.settings import Settings
 
 
-@pytest.fixture
-async def app(database: Database, settings: Settings, migrated_url: str) -> AsyncIterator[FastAPI]:
-    app = create_app(settings.model_copy(update={"database_url": SecretStr(migrated_url)}))
+@asynccontextmanager
+async def worker(url: str, **settings: object) -> AsyncIterator[FastAPI]:
+    """One running worker on the database of `url` with some settings of its own."""
+    app = create_app(Settings().model_copy(update={"database_url": SecretStr(url), **settings}))
     async with app.router.lifespan_context(app):
         yield app
 
 
+@pytest.fixture(scope="session")
+async def password_hash() -> str:
+    """Of `open sesame`; made once, as one hash takes longer than most tests."""
+    return await Passwords().hash("open sesame")
+
+
 @pytest.fixture
-async def tokens(database: Database) -> dict[Level, str]:
+async def app(database: Database, migrated_url: str) -> AsyncIterator[FastAPI]:
+    async with worker(migrated_url) as app:
+        yield app
+
+
+@pytest.fixture
+async def tokens(database: Database, password_hash: str) -> dict[Level, str]:
     """A token of each level, of a user named like the level in lower case with the password `open sesame`."""
     users = UserRepository(database)
-    password_hash = await Passwords().hash("open sesame")
     result = {}
     for level in Level:
         user = await users.create(level.lower(), level.title(), password_hash, level)

@@ -1,4 +1,5 @@
 import re
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 import httpx
@@ -6,16 +7,17 @@ import pytest
 from fastapi import FastAPI
 
 from factory_logs.security.levels import Level
+from factory_logs.settings import Settings
 from tests.api.conftest import client_of
 
 CREDENTIALS = {"username": "overview", "password": "open sesame"}
 
 
-@pytest.mark.parametrize("how", ["json", "data"])
+@pytest.mark.parametrize("how", ["json", "data", "files"])
 async def test_login_answers_with_a_token_that_works(
     app: FastAPI, anonymous: httpx.AsyncClient, tokens: dict[Level, str], how: str
 ) -> None:
-    body = {"json": CREDENTIALS} if how == "json" else {"data": CREDENTIALS}
+    body = {how: {name: (None, text) for name, text in CREDENTIALS.items()} if how == "files" else CREDENTIALS}
     answer = await anonymous.post("/v1/auth/login", **body)  # type: ignore[arg-type]
     assert answer.status_code == 200, answer.text
     login = answer.json()["message"]["login_successful"]
@@ -46,9 +48,84 @@ async def test_a_bad_pair_is_a_401_that_does_not_tell_which(
     assert answer.json()["message"] == "The username or the password is wrong."
 
 
-@pytest.mark.parametrize("body", [{}, {"username": "overview"}, {"username": 1, "password": 2}])
-async def test_login_without_both_parts_is_a_400(anonymous: httpx.AsyncClient, body: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("body", "faulty"),
+    [
+        ({"user": "overview"}, ["username", "password"]),
+        ({"username": "overview"}, ["password"]),
+        ({"username": "x" * 256, "password": "y"}, ["username"]),
+        ({"username": "x", "password": "y" * 1025}, ["password"]),
+    ],
+)
+async def test_login_without_two_good_parts_is_a_400_that_names_them(
+    anonymous: httpx.AsyncClient, body: dict[str, str], faulty: list[str]
+) -> None:
+    for answer in (
+        await anonymous.post("/v1/auth/login", json=body),
+        await anonymous.post("/v1/auth/login", data=body),
+    ):
+        assert answer.status_code == 400
+        assert [error["field"] for error in answer.json()["errors"]] == faulty
+
+
+@pytest.mark.parametrize("body", [{"username": 1, "password": 2}, {"username": None, "password": "x"}])
+async def test_login_with_what_is_no_text_is_a_400(anonymous: httpx.AsyncClient, body: dict[str, object]) -> None:
     assert (await anonymous.post("/v1/auth/login", json=body)).status_code == 400
+
+
+async def test_login_with_a_file_for_a_name_is_a_400(anonymous: httpx.AsyncClient) -> None:
+    answer = await anonymous.post("/v1/auth/login", files={"username": ("f", b"x"), "password": (None, "y")})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/xml"])
+async def test_login_in_another_form_is_a_415(anonymous: httpx.AsyncClient, content_type: str) -> None:
+    answer = await anonymous.post("/v1/auth/login", content=b"{}", headers={"Content-Type": content_type})
+    assert answer.status_code == 415
+    assert "form" in answer.json()["message"]
+
+
+async def test_the_end_of_a_login_is_three_hours_from_now(
+    anonymous: httpx.AsyncClient, tokens: dict[Level, str]
+) -> None:
+    login = (await anonymous.post("/v1/auth/login", json=CREDENTIALS)).json()["message"]["login_successful"]
+    end = parsedate_to_datetime(login["token_expiry"])
+    assert abs(end - datetime.now(UTC) - timedelta(hours=3)) < timedelta(minutes=1)
+
+
+async def test_a_login_has_exactly_the_documented_members(
+    anonymous: httpx.AsyncClient, tokens: dict[Level, str]
+) -> None:
+    answer = (await anonymous.post("/v1/auth/login", json=CREDENTIALS)).json()
+    assert (answer.keys(), answer["message"].keys()) == ({"status", "message"}, {"login_successful"})
+    assert answer["message"]["login_successful"].keys() == {
+        "username", "entity_id", "display_name", "name", "user_product_visibility", "hub_id", "shop_id", "API_token",
+        "token_expiry", "permissions",
+    }  # fmt: skip
+
+
+async def test_too_many_tries_are_a_429_that_says_when_to_come_back(
+    anonymous: httpx.AsyncClient, tokens: dict[Level, str], settings: Settings
+) -> None:
+    wrong = CREDENTIALS | {"password": "wrong"}
+    for _ in range(settings.login_max_failures):
+        assert (await anonymous.post("/v1/auth/login", json=wrong)).status_code == 401
+    for credentials in (wrong, CREDENTIALS):
+        answer = await anonymous.post("/v1/auth/login", json=credentials)
+        assert answer.status_code == 429
+        assert 0 < int(answer.headers["retry-after"]) <= settings.login_window_seconds
+    other = await anonymous.post("/v1/auth/login", json={"username": "system", "password": "open sesame"})
+    assert other.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "form", ["Token token={}", 'Token token="{}"', "token token={}", "TOKEN TOKEN={}", 'tOkEn  token = "{}"']
+)
+async def test_the_header_is_read_in_any_case_and_with_quotes(
+    anonymous: httpx.AsyncClient, tokens: dict[Level, str], form: str
+) -> None:
+    headers = {"Authorization": form.format(tokens[Level.OVERVIEW])}
+    assert (await anonymous.get("/v1/factory_logs", headers=headers)).status_code == 200
 
 
 async def test_validate_user_answers_as_text(client: httpx.AsyncClient) -> None:

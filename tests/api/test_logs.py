@@ -108,22 +108,6 @@ async def test_any_other_content_type_is_a_415(client: httpx.AsyncClient, conten
     assert "application/json" in answer.json()["message"]
 
 
-async def test_a_body_over_the_limit_is_a_413(app: FastAPI, client: httpx.AsyncClient) -> None:
-    answer = await client.post(
-        "/v1/factory_logs", content=b" " * (16 * 1024 * 1024 + 1), headers={"Content-Type": "application/json"}
-    )
-    assert answer.status_code == 413
-    assert answer.json()["message"]
-
-
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-@pytest.mark.parametrize(("path", "allow"), [("/v1/factory_logs", "GET, POST"), ("/v1/factory_logs/1", "GET")])
-async def test_records_are_never_changed(anonymous: httpx.AsyncClient, method: str, path: str, allow: str) -> None:
-    answer = await anonymous.request(method, path)
-    assert (answer.status_code, answer.headers["allow"]) == (405, allow)
-    assert answer.json()["message"]
-
-
 @pytest.mark.parametrize("level", list(Level))
 async def test_reading_needs_overview_and_writing_needs_system(
     app: FastAPI, tokens: dict[Level, str], level: Level
@@ -154,7 +138,9 @@ async def test_pages_hold_ten_records_by_id_and_link_to_the_next_and_the_last(cl
         seen += len(answer.json()["objects"])
     assert seen == 25
     assert (await ask(client, page=4)).json()["objects"] == []
-    assert (await ask(client, page=10**17)).json()["objects"] == []
+    for page in (10**17, 2**63, 10**99):
+        answer = await ask(client, page=page)
+        assert (answer.status_code, answer.json()["page"], answer.json()["objects"]) == (200, page, [])
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "x", "1.5", ""])
@@ -162,7 +148,10 @@ async def test_a_page_that_is_no_positive_int_is_a_400(client: httpx.AsyncClient
     assert (await ask(client, page=page)).status_code == 400
 
 
-@pytest.mark.parametrize(("size", "records"), [("3", 3), ("0", 10), ("-5", 10), ("x", 10), ("", 10), ("100000", 12)])
+@pytest.mark.parametrize(
+    ("size", "records"),
+    [("3", 3), ("0", 10), ("-5", 10), ("x", 10), ("", 10), ("100000", 12), ("9" * 99, 12), ("1.5", 10)],
+)
 async def test_results_per_page_falls_back_to_ten_and_is_capped(
     client: httpx.AsyncClient, size: str, records: int
 ) -> None:

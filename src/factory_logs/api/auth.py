@@ -5,13 +5,15 @@ from email.utils import format_datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
+from pydantic import ValidationError
 
-from factory_logs.api.answers import json_body
+from factory_logs.api.bodies import json_body
 from factory_logs.api.deps import ServicesDep, Writer
 from factory_logs.api.openapi import document_body, errors
+from factory_logs.api.services import Services
 from factory_logs.db.users import UserRepository
-from factory_logs.errors import BadRequestError, FieldError
-from factory_logs.ingest.records import parse_model
+from factory_logs.errors import BadRequestError, UnsupportedMediaTypeError
+from factory_logs.ingest.records import field_errors, parse_model
 from factory_logs.schemas.auth import Credentials, LoginAnswer, LoginMessage, LoginSuccessful, UserValidity
 
 router = APIRouter(prefix="/v1/auth", tags=["auth"])
@@ -21,7 +23,8 @@ _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 def _login_body() -> dict[str, object]:
     extra = document_body(Credentials)
     content = extra["requestBody"]["content"]
-    content["application/x-www-form-urlencoded"] = content["application/json"]
+    for form in _FORMS:
+        content[form] = content["application/json"]
     return extra
 
 
@@ -30,7 +33,7 @@ def _login_body() -> dict[str, object]:
 )
 async def login(request: Request, services: ServicesDep) -> LoginAnswer:
     """A token for a username and password, sent as a form or as JSON."""
-    credentials = await _credentials(request)
+    credentials = await _credentials(request, services)
     address = request.client.host if request.client else ""
     result = await services.login.login(credentials.username, credentials.password, address)
     return LoginAnswer(
@@ -48,15 +51,18 @@ async def login(request: Request, services: ServicesDep) -> LoginAnswer:
     )
 
 
-async def _credentials(request: Request) -> Credentials:
-    if not request.headers.get("content-type", "").lower().startswith(_FORMS):
-        return parse_model(Credentials, await json_body(request))
+async def _credentials(request: Request, services: Services) -> Credentials:
+    content_type = request.headers.get("content-type", "").lower()
+    if not content_type.startswith(_FORMS):
+        if "json" not in content_type:
+            raise UnsupportedMediaTypeError("The login is read as JSON or as a form; say so in Content-Type")
+        return parse_model(Credentials, (await json_body(request, services))[0])
     async with request.form(max_files=0, max_fields=20) as form:
-        values = {name: form.get(name) for name in ("username", "password")}
-    missing = [FieldError(name, "is required") for name, value in values.items() if not isinstance(value, str)]
-    if missing:
-        raise BadRequestError("Validation failed", missing)
-    return Credentials.model_construct(username=str(values["username"]), password=str(values["password"]))
+        values = {name: form[name] for name in ("username", "password") if name in form}
+    try:
+        return Credentials.model_validate(values)
+    except ValidationError as error:
+        raise BadRequestError("Validation failed", list(field_errors(error))) from None
 
 
 @router.get("/validate_user", responses=errors(400, 401, 403, 503))

@@ -35,12 +35,13 @@ class Require:
         self.level = level
 
     async def __call__(
-        self, services: ServicesDep, authorization: Annotated[str | None, Security(TOKEN)]
+        self, request: Request, services: ServicesDep, authorization: Annotated[str | None, Security(TOKEN)]
     ) -> CurrentUser:
         """Raises UnauthenticatedError without a valid token, ForbiddenError below the level."""
         user = services.authenticator.cached(authorization) if authorization else None
         if user is None:
             user = await services.authenticator.authenticate(authorization)
+        request.scope["state"]["user"] = user.username
         check(user, self.level)
         return user
 

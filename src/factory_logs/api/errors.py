@@ -9,11 +9,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
+from factory_logs import metrics
 from factory_logs.api.answers import json_answer
 from factory_logs.errors import HTTP_STATUS, FactoryLogsError, FieldError, RetryableError, UnauthenticatedError
 
 _log = structlog.get_logger(__name__)
-_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
 def error_answer(
@@ -32,6 +33,7 @@ def error_answer(
 
 def domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FactoryLogsError)  # noqa: S101 - registered for this type alone
+    metrics.REJECTED.labels(type(error).__name__.removesuffix("Error")).inc()
     headers: dict[str, str] = {}
     if isinstance(error, RetryableError):
         headers["Retry-After"] = str(error.retry_after)
@@ -45,18 +47,21 @@ def http_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(_allowed_methods(request))
+        if request.method == "OPTIONS":  # the question itself, as the legacy API answered it
+            return Response(headers=headers)
     return error_answer(request, error.status_code, error.detail, headers=headers)
 
 
 def _allowed_methods(request: Request) -> list[str]:
     """All methods of a path; Starlette itself names only those of the first route that matches."""
-    return [
+    methods = [
         method
         for method in _METHODS
         if any(
             route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.router.routes
         )
     ]
+    return sorted([*methods, "OPTIONS", *(["HEAD"] if "GET" in methods else [])])
 
 
 def validation_error(request: Request, error: Exception) -> Response:
@@ -66,7 +71,8 @@ def validation_error(request: Request, error: Exception) -> Response:
 
 
 def unexpected_error(request: Request, error: Exception) -> Response:
-    _log.error("unexpected error", exc_info=error, request_id=request.scope.get("state", {}).get("request_id"))
+    request_id = request.scope.get("state", {}).get("request_id", "")
+    _log.error("unexpected error", exc_info=error, request_id=request_id)
     return error_answer(request, 500, "Internal server error")
 
 

@@ -1,17 +1,8 @@
-"""What surrounds every request: its id and its log line. Pure ASGI, as it is on every hot path."""
+"""ASGI middleware that changes what the application sees of a request. Pure ASGI, as it surrounds streams too."""
 
-import re
-import secrets
-import time
-from typing import Any
-
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from factory_logs.errors import TooLargeError
-
-_log = structlog.get_logger("factory_logs.access")
-_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class BodyLimit:
@@ -44,54 +35,33 @@ class BodyLimit:
         return TooLargeError(f"The body is over the limit of {self._max_bytes} bytes")
 
 
-class RequestContext:
-    """Gives each request an id (the caller's `X-Request-ID` where it is sane), answers with it and logs one line."""
+class HeadAsGet:
+    """Answers HEAD as GET without the body, as every HTTP server should and the legacy API did.
 
-    def __init__(self, app: ASGIApp, access_log: bool) -> None:
+    The application is told that the caller is gone once the head is out, so a long answer is not made for nobody.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
-        scope.setdefault("state", {})["request_id"] = request_id
-        started = time.perf_counter()
-        status = 500
+        answered = False
 
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
+        async def receive_until_answered() -> Message:
+            return {"type": "http.disconnect"} if answered else await receive()
+
+        async def send_head(message: Message) -> None:
+            nonlocal answered
             if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
-            await send(message)
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+                answered = True
 
+        scope["method"] = "GET"
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive_until_answered, send_head)
         finally:
-            if self._access_log:
-                _log.info("request", **_line(scope, request_id, status, time.perf_counter() - started))
-
-
-def _request_id(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
-            return str(value.decode())
-    return secrets.token_hex(8)
-
-
-def _line(scope: Scope, request_id: str, status: int, seconds: float) -> dict[str, Any]:
-    """What is logged: never a body, a query string or a header, as they may hold secrets."""
-    route = scope.get("route")
-    return {
-        "request_id": request_id,
-        "method": scope["method"],
-        "route": getattr(route, "path", scope["path"]),
-        "status": status,
-        "ms": round(seconds * 1000, 2),
-    }
+            scope["method"] = "HEAD"

@@ -1,4 +1,5 @@
-"""What the OpenAPI document says beyond what FastAPI derives: error answers, and bodies that routes read themselves."""
+"""What the OpenAPI document says beyond what FastAPI derives: error answers, headers, `q`, bodies that routes read
+themselves (SPEC 6)."""
 
 from typing import Any
 
@@ -6,24 +7,98 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
+from factory_logs.api.query_schema import query_parameter, query_schemas
+from factory_logs.query import FACTORY_LOGS, REPAIRS
 from factory_logs.schemas.errors import ErrorBody
+from factory_logs.schemas.factory_log import FactoryLogIn
 
-_MEANINGS = {
-    400: "Bad request: the message says what and where",
-    401: "Token missing or invalid",
-    403: "Not enough permission",
-    404: "There is no such record",
-    405: "Method not allowed",
-    413: "The body is too large",
-    415: "Not a JSON content type",
-    429: "Too many tries",
-    503: "The service cannot take more, or the database is away; send it again after Retry-After seconds",
+DESCRIPTION = """\
+Stores and serves the product logs of factories and repair centres.
+
+**Authorize** with `Token token=<token>`. A token comes from `POST /v1/auth/login` and ends three hours after its last
+use, or from `factory-logs tokens issue`. Each level includes those before it: OVERVIEW, TECHNICAL, ADMIN, FACTORY,
+SYSTEM; reading needs OVERVIEW, writing SYSTEM.
+
+**Datetimes** come in as ISO 8601, with a zone or in UTC, or as integer milliseconds since 1970; they go out in UTC as
+`YYYY-MM-DD HH:MM:SS`, with `.ffffff` where that is not zero.
+
+**Every error** has the same JSON body: `message`; `errors`, only where fields are at fault; `request_id`, which is also
+in the header `X-Request-ID` and in the service's log. A method that a path does not have is a 405 with `Allow`. 422 is
+never sent.
+"""
+TAGS = [
+    {"name": "factory logs", "description": "What test jigs and upload tools report, one record each. Never changed."},
+    {"name": "repairs", "description": "The stays of units in repair centres, which a log's `repair_id` points at."},
+    {"name": "auth", "description": "From a username and a password to a token."},
+    {"name": "InfluxDB", "description": "For writers that were made for InfluxDB 1.x or 2.x: line protocol."},
+    {"name": "operations", "description": "For those who run the service. No token needed."},
+]
+
+_REQUEST_ID = "8876ce82a6a1c712"
+_ERRORS: dict[int, tuple[str, dict[str, Any]]] = {
+    400: (
+        "Bad request: the message says what and where",
+        {
+            "message": "Validation failed",
+            "errors": [{"field": "product_imei", "message": "expected exactly 15 digits"}],
+        },
+    ),
+    401: ("Token missing or invalid", {"message": "The token is unknown, revoked or expired."}),
+    403: ("Not enough permission", {"message": "This needs the permission SYSTEM; ann has OVERVIEW."}),
+    404: ("There is no such record", {"message": "There is no factory log 12"}),
+    405: ("The path does not have this method; `Allow` lists those it has", {"message": "Method Not Allowed"}),
+    409: ("The Idempotency-Key was used with another body", {"message": "The key was used with another body"}),
+    413: ("The body is too large", {"message": "The body is over the limit of 16777216 bytes"}),
+    415: (
+        "Not a content type or encoding that is read here",
+        {"message": "The request must have the header Content-Type: application/json"},
+    ),
+    429: (
+        "Too many tries; `Retry-After` says when to come back",
+        {"message": "Too many failed logins; try again later."},
+    ),
+    500: ("A fault of the service; it tells nothing of the inside", {"message": "Internal server error"}),
+    503: (
+        "The service cannot take more, or the database is away; send it again after `Retry-After` seconds",
+        {"message": "The database cannot be reached; try again shortly."},
+    ),
 }
+_BAD_LOGIN = {"message": "The username or the password is wrong.", "request_id": _REQUEST_ID}
+
+_TEXT = {"schema": {"type": "string"}}
+_SECONDS = {"description": "Seconds", "schema": {"type": "integer", "minimum": 1}}
+_HEADERS: dict[str, dict[str, Any]] = {
+    "401": {"WWW-Authenticate": _TEXT | {"example": 'Token realm="factory-logs"'}},
+    "429": {"Retry-After": _SECONDS},
+    "503": {"Retry-After": _SECONDS},
+}
+_EVENT = {
+    "type": "object",
+    "description": "One event of the stream",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+}
+_LOCATION = {"Location": _TEXT | {"description": "The URL of the record"}}
+_LINK = {
+    "Link": _TEXT
+    | {
+        "description": 'The next page, where there is one, and the last: `<url>; rel="next", <url>; rel="last"`',
+        "example": '<http://127.0.0.1:8000/v1/factory_logs?page=2&results_per_page=10>; rel="next"',
+    }
+}
+
+_BASIC = {"type": "http", "scheme": "basic", "description": "InfluxDB 1.x: any user, the token as its password."}
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer with these errors."""
-    return {status: {"model": ErrorBody, "description": _MEANINGS[status]} for status in statuses}
+    return {
+        status: {
+            "model": ErrorBody,
+            "description": _ERRORS[status][0],
+            "content": {"application/json": {"example": _ERRORS[status][1] | {"request_id": _REQUEST_ID}}},
+        }
+        for status in statuses
+    }
 
 
 def document_body(model: type[BaseModel]) -> dict[str, Any]:
@@ -33,24 +108,106 @@ def document_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
+def _filter(name: str, op: str, val: object) -> dict[str, object]:
+    return {"name": name, "op": op, "val": val}
+
+
+def _example(summary: str, **q: object) -> dict[str, Any]:
+    return {"summary": summary, "value": q}
+
+
+_LOG_EXAMPLES = {
+    "unit": _example("The logs of one unit", filters=[_filter("product_imei", "==", "352099001761481")]),
+    "failed": _example(
+        "What failed on jig J-07 since a day",
+        filters=[
+            _filter("tags__jig_id", "==", "J-07"),
+            _filter("fields__passed", "==", False),
+            _filter("timestamp", ">=", "2024-01-31"),
+        ],
+        order_by=[{"field": "timestamp", "direction": "desc"}],
+    ),
+    "either": _example(
+        "Two apps, or a low voltage",
+        filters=[
+            {
+                "or": [
+                    _filter("app_name", "in", ["tiger_test_jig_production", "koala_test_jig_production"]),
+                    _filter("fields__battery__voltage", "<", 3.2),
+                ]
+            }
+        ],
+    ),
+    "repaired": _example(
+        "The last log of each unit that was repaired and returned",
+        filters=[_filter("repair__process", "has", "Repair and Return")],
+        group_by=[{"field": "product_imei"}],
+    ),
+    "related": _example(
+        "By the related repair", filters=[_filter("repair", "has", _filter("arrival_date", ">=", "2024-01-29"))]
+    ),
+    "none": _example("Without a unit", filters=[{"name": "product_imei", "op": "is_null"}], limit=100),
+    "single": _example("The one record itself", filters=[_filter("factory_log_id", "==", 1)], single=True),
+}
+_REPAIR_EXAMPLES = {
+    "open": _example("Units that are still in repair", filters=[{"name": "refurbishment_date", "op": "is_null"}]),
+    "last": _example("The last repair of each unit", group_by=[{"field": "product_imei"}]),
+}
+
+
 def install(app: FastAPI) -> None:
-    """Let the app's document leave out the 422 that FastAPI adds: it is never sent (SPEC 3)."""
+    """Let the app's document say all of SPEC 6, and leave out the 422 that FastAPI adds: it is never sent (SPEC 3)."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
-            document = get_openapi(
+            made = get_openapi(
                 title=app.title,
                 version=app.version,
                 description=app.description,
                 routes=app.routes,
                 tags=app.openapi_tags,
             )
-            for operations in document["paths"].values():
-                for operation in operations.values():
-                    operation["responses"].pop("422", None)
+            schemas = made["components"]["schemas"]
+            made["components"].setdefault("securitySchemes", {})["Basic"] = _BASIC
             for name in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(name, None)
-            app.openapi_schema = document
+                schemas.pop(name, None)
+            schemas |= {"FactoryLogIn": FactoryLogIn.model_json_schema()}
+            schemas |= query_schemas("FactoryLog", FACTORY_LOGS, related="Repair") | query_schemas("Repair", REPAIRS)
+            for path, operations in made["paths"].items():
+                for method, operation in operations.items():
+                    _complete(path, method, operation)
+            app.openapi_schema = made
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
+
+
+def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    responses.pop("422", None)
+    if path.startswith("/v1/"):
+        described, example = _ERRORS[500]
+        content = {
+            "schema": {"$ref": "#/components/schemas/ErrorBody"},
+            "example": example | {"request_id": _REQUEST_ID},
+        }
+        responses["500"] = {"description": described, "content": {"application/json": content}}
+    for status, headers in _HEADERS.items():
+        if status in responses:
+            responses[status]["headers"] = headers
+    if "201" in responses:
+        responses["201"].setdefault("headers", {}).update(_LOCATION)
+    if "text/event-stream" in responses.get("200", {}).get("content", {}):
+        responses["200"]["content"]["text/event-stream"]["schema"] = _EVENT
+    if path == "/v1/auth/login":
+        responses["401"]["content"]["application/json"]["example"] = _BAD_LOGIN
+    parameters = operation.get("parameters", [])
+    for place, parameter in enumerate(parameters):
+        if parameter["in"] == "path":
+            parameter["schema"] |= {"examples": ["1"], "description": "An integer; anything else is a 404"}
+        if parameter["in"] == "query" and parameter["name"] == "q":
+            of_repairs = path.startswith("/v1/repairs")
+            name, examples = ("Repair", _REPAIR_EXAMPLES) if of_repairs else ("FactoryLog", _LOG_EXAMPLES)
+            parameters[place] = query_parameter(name, examples)
+            if any(parameter["name"] == "page" for parameter in parameters):
+                responses["200"].setdefault("headers", {}).update(_LINK)

@@ -1,13 +1,19 @@
 """`/v1/repairs`: the rows that `repair_id` points at (SPEC 2)."""
 
+import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from factory_logs.api.answers import json_answer, json_body
+from factory_logs.api.answers import created, json_answer
+from factory_logs.api.bodies import json_body
 from factory_logs.api.deps import Reader, Repairs, RepairWrites, ServicesDep, Writer
+from factory_logs.api.log_writes_openapi import CONTENT_ENCODING, IDEMPOTENCY_KEY
 from factory_logs.api.openapi import document_body, errors
-from factory_logs.api.paging import Paging, answer_query, record_id, record_url
-from factory_logs.errors import NotFoundError
+from factory_logs.api.paging import Paging, answer_query, record_id
+from factory_logs.db.idempotency import FirstAnswer
+from factory_logs.db.repairs import COLUMNS
+from factory_logs.errors import NotFoundError, OverloadedError
+from factory_logs.ingest.idempotency import check_same
 from factory_logs.ingest.records import parse_model
 from factory_logs.query import REPAIRS
 from factory_logs.schemas.repair import RepairIn, RepairOut, RepairPage
@@ -19,20 +25,25 @@ router = APIRouter(prefix="/v1/repairs", tags=["repairs"])
     "",
     status_code=201,
     response_model=RepairOut,
-    responses=errors(400, 401, 403, 413, 415, 503),
-    openapi_extra=document_body(RepairIn),
+    responses=errors(400, 401, 403, 409, 413, 415, 503),
+    openapi_extra=document_body(RepairIn) | {"parameters": [IDEMPOTENCY_KEY, CONTENT_ENCODING]},
 )
-async def create_repair(request: Request, user: Writer, repairs: RepairWrites) -> Response:
+async def create_repair(request: Request, user: Writer, repairs: RepairWrites, services: ServicesDep) -> Response:
     """Store one repair."""
-    repair = parse_model(RepairIn, await json_body(request))
-    record = await repairs.add(dict(repair_values(repair)), user.username)
-    return json_answer(record, 201, {"Location": record_url(request, record["repair_id"])})
-
-
-def repair_values(repair: RepairIn) -> dict[str, object]:
-    """The columns that a client sets."""
-    columns = RepairIn.model_fields.keys() - {"repair_id", "created_at", "created_by", "modified_at", "modified_by"}
-    return {name: getattr(repair, name) for name in columns}
+    text, key = await json_body(request, services, user.user_id)
+    repair = parse_model(RepairIn, text)
+    values = {name: getattr(repair, name) for name in COLUMNS}
+    if key is None:
+        record = await repairs.add(values, user.username)
+        return created(record, request.scope, record["repair_id"])
+    result = await repairs.add_once(values, user.username, key)
+    if result is None:
+        raise OverloadedError("This Idempotency-Key has just been forgotten; try again")
+    if isinstance(result, FirstAnswer):
+        check_same(key, result.fingerprint)
+        first = orjson.loads(result.answer or b"")
+        return created(first, request.scope, first["repair_id"], replayed=True)
+    return created(result, request.scope, result["repair_id"])
 
 
 @router.get("", response_model=RepairPage, responses=errors(400, 401, 403, 404, 503))

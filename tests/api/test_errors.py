@@ -1,0 +1,128 @@
+"""Every error is the JSON of SPEC 3, whatever went wrong and whoever asks."""
+
+import itertools
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from factory_logs.api.services import Services
+from factory_logs.security.levels import Level
+from tests.api.conftest import client_of
+
+PATHS = {
+    "/v1/factory_logs": "GET, HEAD, OPTIONS, POST",
+    "/v1/factory_logs/1": "GET, HEAD, OPTIONS",
+    "/v1/factory_logs/abc": "GET, HEAD, OPTIONS",
+    "/v1/repairs": "GET, HEAD, OPTIONS, POST",
+    "/v1/repairs/1": "GET, HEAD, OPTIONS",
+    "/v1/auth/login": "OPTIONS, POST",
+    "/v1/auth/validate_user": "GET, HEAD, OPTIONS",
+}
+CALLS = {
+    ("POST", "/v1/factory_logs"): Level.SYSTEM,
+    ("GET", "/v1/factory_logs"): Level.OVERVIEW,
+    ("GET", "/v1/factory_logs/1"): Level.OVERVIEW,
+    ("POST", "/v1/repairs"): Level.SYSTEM,
+    ("GET", "/v1/repairs"): Level.OVERVIEW,
+    ("GET", "/v1/repairs/1"): Level.OVERVIEW,
+    ("GET", "/v1/auth/validate_user?username=x"): Level.SYSTEM,
+}
+"""SPEC 2: what each call needs."""
+
+
+def assert_error(answer: httpx.Response, status: int) -> dict[str, object]:
+    body: dict[str, object] = answer.json()
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert body.keys() <= {"message", "errors", "request_id"}
+    assert isinstance(body["message"], str)
+    assert body["message"]
+    assert body["request_id"] == answer.headers["x-request-id"]
+    return body
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
+async def test_a_method_that_is_not_there_is_a_405_with_allow_also_without_a_token(
+    anonymous: httpx.AsyncClient, client: httpx.AsyncClient, method: str
+) -> None:
+    for caller, (path, allow) in itertools.product((anonymous, client), PATHS.items()):
+        answer = await caller.request(method, path, content=b"{", headers={"Content-Type": "application/json"})
+        assert_error(answer, 405)
+        assert (path, answer.headers["allow"]) == (path, allow)
+
+
+async def test_options_tells_the_methods(anonymous: httpx.AsyncClient) -> None:
+    for path, allow in PATHS.items():
+        answer = await anonymous.options(path)
+        assert (path, answer.status_code, answer.headers["allow"], answer.content) == (path, 200, allow, b"")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+async def test_a_path_that_is_not_there_is_a_404(anonymous: httpx.AsyncClient, method: str) -> None:
+    for path in ("/", "/v1", "/v1/nothing", "/v1/factory_logs/", "/v1/factory_logs/1/", "/v1/factory_logs/1/2"):
+        assert_error(await anonymous.request(method, path), 404)
+
+
+async def test_errors_stand_only_where_fields_are_at_fault(client: httpx.AsyncClient) -> None:
+    body = assert_error(await client.post("/v1/factory_logs", json={"app_name": "a", "timestamp": "?"}), 400)
+    (fault,) = body["errors"]  # type: ignore[misc]
+    assert fault.keys() == {"field", "message"}
+    assert fault["field"] == "timestamp"
+    assert "errors" not in assert_error(await client.get("/v1/factory_logs?q={"), 400)
+
+
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer x", "Token", "Token token=", "Token token=unknown", "\xe9"]
+)
+async def test_without_a_valid_token_every_call_is_a_401(
+    anonymous: httpx.AsyncClient, authorization: str | None
+) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
+    for method, path in CALLS:
+        answer = await anonymous.request(method, path, headers=headers)  # type: ignore[arg-type]
+        assert_error(answer, 401)
+        assert answer.headers["www-authenticate"].lower().startswith("token")
+
+
+@pytest.mark.parametrize("level", list(Level))
+async def test_a_level_below_the_needed_one_is_a_403_that_names_both(
+    app: FastAPI, tokens: dict[Level, str], level: Level
+) -> None:
+    async with client_of(app, tokens[level]) as client:
+        for (method, path), needed in CALLS.items():
+            answer = await client.request(method, path)
+            if level.includes(needed):
+                assert answer.status_code not in (401, 403), (method, path)
+                continue
+            message = str(assert_error(answer, 403)["message"])
+            assert needed in message
+            assert level in message
+
+
+async def test_a_500_tells_nothing_of_the_inside(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("secret of the inside")
+
+    services: Services = app.state.services
+    monkeypatch.setattr(services.authenticator, "cached", broken)
+    answer = await client.get("/v1/factory_logs")
+    assert assert_error(answer, 500)["message"] == "Internal server error"
+    assert "secret" not in answer.text
+
+
+async def test_while_the_database_is_away_the_answer_is_a_503_with_retry_after(
+    app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await client.get("/v1/factory_logs")).status_code == 200  # the token is known now
+
+    services: Services = app.state.services
+    await services.database.engine.dispose()
+    monkeypatch.setattr(services.database, "dsn", "postgresql://nobody@127.0.0.1:1/nowhere")
+    for path in ("/v1/factory_logs", "/v1/factory_logs/1", "/v1/repairs", "/readyz"):
+        answer = await client.get(path)
+        assert_error(answer, 503)
+        assert int(answer.headers["retry-after"]) > 0
+    assert (await client.get("/healthz")).status_code == 200

@@ -1,0 +1,145 @@
+"""Idempotency-Key on every write (SPEC 7)."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import Mapping
+
+import httpx
+import pytest
+
+from factory_logs.db.engine import Database
+from factory_logs.db.users import UserRepository
+from factory_logs.security.issuing import issue_token
+from factory_logs.security.levels import Level
+from tests.api.conftest import client_of, worker
+
+LOG = {"app_name": "koala_test_jig_production", "timestamp": "2024-01-31 13:45:00", "fields": {"passed": True}}
+REPAIR = {"product_imei": "352099001761481", "process": "Replaced"}
+KEY = {"Idempotency-Key": "b1c6-7"}
+
+WRITES = pytest.mark.parametrize(
+    ("path", "body", "other"),
+    [
+        ("/v1/factory_logs", LOG, LOG | {"fields": None}),
+        ("/v1/factory_logs", [LOG, LOG], [LOG]),
+        ("/v1/repairs", REPAIR, REPAIR | {"process": "Repossessed"}),
+    ],
+    ids=["log", "batch", "repair"],
+)
+
+
+async def post(
+    client: httpx.AsyncClient, path: str, body: object, headers: Mapping[str, str] = KEY, **params: str
+) -> httpx.Response:
+    return await client.post(path, json=body, headers=headers, params=params)
+
+
+async def count(client: httpx.AsyncClient, path: str = "/v1/factory_logs") -> int:
+    number: int = (await client.get(path)).json()["num_results"]
+    return number
+
+
+@WRITES
+async def test_the_same_key_and_body_gives_the_first_answer_again(
+    client: httpx.AsyncClient, path: str, body: object, other: object
+) -> None:
+    first = await post(client, path, body)
+    stored = await count(client, path)
+    again = await post(client, path, body)
+    assert first.status_code == again.status_code == 201
+    assert again.content == first.content
+    assert again.headers.get("location") == first.headers.get("location")
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    assert await count(client, path) == stored
+
+
+@WRITES
+async def test_the_same_key_with_another_body_is_a_409(
+    client: httpx.AsyncClient, path: str, body: object, other: object
+) -> None:
+    await post(client, path, body)
+    stored = await count(client, path)
+    answer = await post(client, path, other)
+    assert answer.status_code == 409
+    assert await count(client, path) == stored
+
+
+@WRITES
+async def test_a_rejected_write_does_not_use_up_its_key(
+    client: httpx.AsyncClient, path: str, body: object, other: object
+) -> None:
+    bad = {"nonsense": 1} if isinstance(body, dict) else [{"nonsense": 1}]
+    assert (await post(client, path, bad)).status_code == 400
+    assert (await post(client, path, body)).status_code == 201
+
+
+async def test_an_unknown_repair_does_not_use_up_the_key(client: httpx.AsyncClient) -> None:
+    for body in (LOG | {"repair_id": 1}, [LOG | {"repair_id": 1}]):
+        assert (await post(client, "/v1/factory_logs", body)).status_code == 400
+    assert (await post(client, "/v1/factory_logs", LOG)).status_code == 201
+
+
+async def test_keys_of_two_users_are_two_keys(client: httpx.AsyncClient, app, database: Database) -> None:
+    other = await UserRepository(database).create("other-jig", "Other", None, Level.SYSTEM)
+    token = await issue_token(database, other.user_id, expires_at=None)
+    async with client_of(app, token) as second:
+        first_id = (await post(client, "/v1/factory_logs", LOG)).json()["factory_log_id"]
+        second_id = (await post(second, "/v1/factory_logs", LOG)).json()["factory_log_id"]
+    assert first_id != second_id
+
+
+async def test_one_key_means_one_write_whatever_its_form(client: httpx.AsyncClient) -> None:
+    assert (await post(client, "/v1/factory_logs", LOG)).status_code == 201
+    assert (await post(client, "/v1/factory_logs", [LOG])).status_code == 409
+    assert (await post(client, "/v1/repairs", REPAIR)).status_code == 409
+
+
+async def test_another_encoding_of_the_same_body_is_the_same_body(client: httpx.AsyncClient) -> None:
+    body = json.dumps(LOG).encode()
+    headers = KEY | {"Content-Type": "application/json"}
+    first = await client.post("/v1/factory_logs", content=body, headers=headers)
+    packed = headers | {"Content-Encoding": "gzip"}
+    again = await client.post("/v1/factory_logs", content=gzip.compress(body), headers=packed)
+    assert (again.status_code, again.content) == (201, first.content)
+
+
+async def test_a_skipping_batch_is_answered_again_with_what_it_skipped(client: httpx.AsyncClient) -> None:
+    body = [LOG, {"app_name": ""}]
+    first = await post(client, "/v1/factory_logs", body, on_error="skip")
+    again = await post(client, "/v1/factory_logs", body, on_error="skip")
+    assert again.content == first.content
+    assert again.json()["num_rejected"] == 1
+
+
+@pytest.mark.parametrize("key", ["", " ", "x" * 256, "naïve", "tab\there"])
+async def test_a_key_that_is_no_visible_ascii_is_a_400(client: httpx.AsyncClient, key: str) -> None:
+    answer = await post(client, "/v1/factory_logs", LOG, {"Idempotency-Key": key.encode("latin-1")})
+    assert answer.status_code == 400
+    assert "Idempotency-Key" in answer.json()["message"]
+
+
+async def test_a_key_may_have_255_characters(client: httpx.AsyncClient) -> None:
+    assert (await post(client, "/v1/factory_logs", LOG, {"Idempotency-Key": "x" * 255})).status_code == 201
+
+
+@WRITES
+async def test_fifty_concurrent_tries_on_several_workers_store_once(
+    database: Database, tokens, migrated_url: str, path: str, body: object, other: object
+) -> None:
+    token = tokens[Level.SYSTEM]
+    async with (
+        worker(migrated_url) as one,
+        worker(migrated_url) as two,
+        worker(migrated_url) as three,
+        client_of(one, token) as first,
+        client_of(two, token) as second,
+        client_of(three, token) as third,
+    ):
+        clients = [(first, second, third)[number % 3] for number in range(50)]
+        answers = await asyncio.gather(*(post(client, path, body) for client in clients))
+        assert {answer.status_code for answer in answers} == {201}
+        assert len({answer.content for answer in answers}) == 1
+        assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+        assert await count(first, path) == (2 if isinstance(body, list) else 1)

@@ -1,0 +1,83 @@
+import json
+import re
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from factory_logs.settings import Settings
+
+LOG = {"app_name": "tiger", "timestamp": "2024-01-31"}
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("path", ["/v1/factory_logs", "/v1/factory_logs/1", "/v1/factory_logs/2", "/healthz"])
+async def test_head_answers_as_get_without_the_body(client: httpx.AsyncClient, path: str) -> None:
+    await client.post("/v1/factory_logs", json=LOG)
+    get, head = await client.get(path), await client.head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    own = {"x-request-id", "date"}
+    assert {k: v for k, v in head.headers.items() if k not in own} == {
+        k: v for k, v in get.headers.items() if k not in own
+    }
+
+
+async def test_head_where_there_is_no_get_is_a_405(client: httpx.AsyncClient) -> None:
+    answer = await client.head("/v1/auth/login")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "OPTIONS, POST")
+
+
+async def test_each_answer_has_a_request_id_of_its_own(anonymous: httpx.AsyncClient) -> None:
+    ids = [(await anonymous.get("/healthz")).headers["x-request-id"] for _ in range(2)]
+    assert ids[0] != ids[1]
+    assert all(re.fullmatch("[0-9a-f]{16}", request_id) for request_id in ids)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"), [("abc-1.2_X", True), ("a" * 64, True), ("a" * 65, False), ("a b", False), ("<x>", False)]
+)
+async def test_the_callers_request_id_is_kept_where_it_is_sane(
+    anonymous: httpx.AsyncClient, sent: str, kept: bool
+) -> None:
+    answer = await anonymous.get("/nothing", headers={"X-Request-ID": sent})
+    assert (answer.headers["x-request-id"] == sent) is kept
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+async def test_a_body_at_the_limit_is_read_and_one_byte_more_is_a_413(
+    client: httpx.AsyncClient, settings: Settings
+) -> None:
+    body = json.dumps(LOG).encode()
+    for size, status in ((settings.max_body_bytes, 201), (settings.max_body_bytes + 1, 413)):
+        answer = await client.post("/v1/factory_logs", content=body.ljust(size), headers=JSON)
+        assert answer.status_code == status, answer.text
+        assert str(settings.max_body_bytes) in answer.text or status == 201
+
+
+async def test_a_body_over_the_limit_is_refused_by_its_announced_length_before_it_is_sent(
+    app: FastAPI, client: httpx.AsyncClient, settings: Settings
+) -> None:
+    """Nothing is received: a body of 16 MiB that is refused must not be carried over the wire first."""
+    received = 0
+    sent: list[dict[str, object]] = []
+
+    async def receive() -> dict[str, object]:
+        nonlocal received
+        received += 1
+        return {"type": "http.request", "body": b"", "more_body": True}
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(settings.max_body_bytes + 1).encode()),
+        (b"authorization", client.headers["authorization"].encode()),
+    ]
+    scope = {
+        "type": "http", "method": "POST", "path": "/v1/factory_logs", "raw_path": b"/v1/factory_logs",
+        "query_string": b"", "headers": headers, "scheme": "http", "server": ("logs.test", 80),
+        "client": ("127.0.0.1", 1), "http_version": "1.1", "root_path": "",
+    }  # fmt: skip
+    await app(scope, receive, send)  # type: ignore[arg-type]
+    assert (sent[0]["status"], received) == (413, 0)

@@ -1,0 +1,71 @@
+"""docs/api.md is a session with curl: its commands are run in one shell, and give the answers it shows."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import Service
+
+PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+BLOCK = re.compile(r"^```(sh|json|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CHANGING = {"created_at", "request_id", "API_token", "token_expiry"}
+END = "--- end of the block ---"
+
+
+def session() -> list[tuple[str, str, str]]:
+    """Each block of commands with the kind and the text of the answer that stands below it."""
+    blocks = BLOCK.findall(PAGE.read_text())
+    steps = []
+    for place, (kind, text) in enumerate(blocks):
+        if kind == "sh":
+            after = blocks[place + 1] if place + 1 < len(blocks) else ("sh", "")
+            steps.append((text, *(("text", "") if after[0] == "sh" else after)))
+    return steps
+
+
+def documents(text: str) -> list[Any]:
+    """JSON values one after the other, however they are parted; what changes from run to run becomes `...`."""
+    found, decoder, rest = [], json.JSONDecoder(object_hook=_steady), text.strip()
+    while rest:
+        value, end = decoder.raw_decode(rest)
+        found.append(value)
+        rest = rest[end:].lstrip()
+    return found
+
+
+def _steady(members: dict[str, Any]) -> dict[str, Any]:
+    return {name: "..." if name in CHANGING else value for name, value in members.items()}
+
+
+def plain(text: str) -> str:
+    steady = re.sub(r'"request_id":"[0-9a-f]+"', '"request_id":"..."', text)
+    return "\n".join(line.replace(": ", ":").rstrip() for line in steady.strip().splitlines())
+
+
+async def test_every_command_of_the_page_gives_the_answer_it_shows(service: Service) -> None:
+    steps = session()
+    assert len(steps) > 15
+    script = "\n".join(f"{commands}\necho; echo '{END}'" for commands, _, _ in steps)
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env={"PATH": "/usr/bin:/bin:/usr/local/bin", "BASE": service.url, "TOKEN": service.token},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    answers = ran.stdout.split(END)
+    wrong = []
+    for (commands, kind, expected), answer in zip(steps, answers, strict=False):
+        read = documents if kind == "json" else plain
+        if read(answer) != read(expected):
+            wrong.append(f"{commands}\n--- gives\n{answer}--- and not\n{expected}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("operator", ["==", "does_not_equal", ">", "lt", ">=", "lte", "in", "not_in", "is_null",
+                                      "is_not_null", "like", "ilike", "has", "any"])  # fmt: skip
+def test_the_page_shows_every_operator(operator: str) -> None:
+    assert f'"op": "{operator}"' in PAGE.read_text()

@@ -1,0 +1,54 @@
+"""The service as its users meet it: `factory-logs serve` in a process of its own, asked over HTTP."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+COMMAND = [sys.executable, "-m", "factory_logs"]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def serving(
+    settings: Mapping[str, str], port: int, output: Path, *, workers: int = 1
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A service with these `FACTORY_LOGS_*` settings; what it writes goes to `output`."""
+    with output.open("wb") as out:
+        process = subprocess.Popen(
+            [*COMMAND, "serve", "--port", str(port), "--workers", str(workers)],
+            env=os.environ | settings, stdout=out, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        wait_until_healthy(port, process, output)
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def wait_until_healthy(port: int, process: subprocess.Popen[bytes], output: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, output.read_text()
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/v1/factory_logs", timeout=5)
+        except httpx.TransportError:
+            time.sleep(0.1)
+        else:
+            return
+    pytest.fail(f"not serving after 60 s: {output.read_text()}")
