@@ -27,6 +27,8 @@ COLUMNS = tuple(column.name for column in FACTORY_LOGS.table.columns)
 def run(q: str | None, file_format: Format | None, output: Path | None) -> None:
     """Write the logs that `q` selects; a file is there whole or not at all. Raises CommandError, BadRequestError."""
     by_name = Format.CSV if output is not None and output.suffix.lower() == ".csv" else Format.NDJSON
+    if file_format not in (None, Format.NDJSON, Format.CSV):
+        raise CommandError(f"--format {file_format} is read, not written; use ndjson or csv")
     encode = _csv if (file_format or by_name) is Format.CSV else _ndjson
 
     async def work(database: Database, settings: Settings) -> None:

@@ -21,11 +21,14 @@ from rich.progress import (
 )
 
 from factory_logs.cli.database import with_database
-from factory_logs.cli.reading import CellError, Source, as_integer, as_number, csv_rows, json_lines, opened
+from factory_logs.cli.importing_influx import import_dump
+from factory_logs.cli.reading import CellError, Source, as_integer, as_number, csv_rows, format_of, json_lines, opened
 from factory_logs.cli.reporting import CommandError, in_words, is_terminal, tell
-from factory_logs.cli.transfer import Format, Kind
+from factory_logs.cli.transfer import Format, InfluxOptions, Kind
 from factory_logs.db.engine import Database, translate_errors
-from factory_logs.db.log_writes import insert_logs
+from factory_logs.db.log_writes import NewRow, insert_logs
+from factory_logs.db.repairs import COLUMNS as REPAIR_COLUMNS
+from factory_logs.db.repairs import insert_repairs
 from factory_logs.errors import BadRequestError, DatabaseUnavailableError, FieldError
 from factory_logs.ingest.group_commit import no_such_repair
 from factory_logs.ingest.records import Limits, NewLog, field_errors, parse_log, validate_log
@@ -33,24 +36,10 @@ from factory_logs.schemas.factory_log import FactoryLogIn
 from factory_logs.schemas.repair import RepairIn
 from factory_logs.settings import Settings
 
+DUMPS = (Format.LINE_PROTOCOL, Format.INFLUX_CSV)
 BATCH_RECORDS = 1000
 BATCH_CHARACTERS = 8 * 1024 * 1024
-SET_BY_THE_SYSTEM = {"created_at", "created_by", "modified_at", "modified_by"}
 LARGEST_REPAIR_ID = 2**31 - 1
-
-REPAIR_COLUMNS = sorted(RepairIn.model_fields.keys() - SET_BY_THE_SYSTEM - {"repair_id"})
-_ADD_REPAIRS = f"""
-    INSERT INTO repairs (repair_id, {", ".join(REPAIR_COLUMNS)}, created_by)
-    VALUES (coalesce($1::int, nextval(pg_get_serial_sequence('repairs', 'repair_id'))::int),
-            {", ".join(f"${n}" for n in range(2, len(REPAIR_COLUMNS) + 3))})
-    ON CONFLICT (repair_id) DO NOTHING
-    RETURNING repair_id
-"""  # noqa: S608 - our own column names
-_ADVANCE = """
-    SELECT setval(seq, highest)
-    FROM pg_get_serial_sequence('repairs', 'repair_id') AS seq, (SELECT max(repair_id) AS highest FROM repairs) AS ids
-    WHERE highest > coalesce(pg_sequence_last_value(seq::regclass), 0)
-"""
 
 
 class Table(Protocol):
@@ -98,7 +87,7 @@ class Logs:
                 yield line, error
 
     async def store(self, connection: asyncpg.Connection, batch: Sequence[NewLog]) -> list[BadRequestError | None]:
-        stored = await insert_logs(connection, [(log, self.created_by) for log in batch])
+        stored = await insert_logs(connection, [NewRow(log, self.created_by) for log in batch])
         return [
             no_such_repair(log.repair_id) if result is None else None for log, result in zip(batch, stored, strict=True)
         ]
@@ -124,27 +113,15 @@ class Repairs:
         self, connection: asyncpg.Connection, batch: Sequence[Mapping[str, Any]]
     ) -> list[BadRequestError | None]:
         faults: list[BadRequestError | None] = [None] * len(batch)
-        # Those with ids first; then no other repair may come in until the ids that are given out lie beyond them.
-        places = sorted(range(len(batch)), key=lambda place: batch[place]["repair_id"] is None)
-        async with connection.transaction():
-            await connection.execute("LOCK TABLE repairs IN SHARE ROW EXCLUSIVE MODE")
-            advanced = False
-            for place in places:
-                repair = batch[place]
-                if repair["repair_id"] is None and not advanced:
-                    await connection.execute(_ADVANCE)
-                    advanced = True
-                values = [repair[name] for name in REPAIR_COLUMNS]
-                added = await connection.fetchval(_ADD_REPAIRS, repair["repair_id"], *values, self.created_by)
-                if added is None:
-                    fault = FieldError("repair_id", f"there is a repair {repair['repair_id']} already")
-                    faults[place] = BadRequestError("Validation failed", [fault])
-            if not advanced:
-                await connection.execute(_ADVANCE)
+        for place in await insert_repairs(connection, batch, self.created_by):
+            fault = FieldError("repair_id", f"there is a repair {batch[place]['repair_id']} already")
+            faults[place] = BadRequestError("Validation failed", [fault])
         return faults
 
 
-def run(files: Sequence[str], file_format: Format | None, kind: Kind, created_by: str | None) -> bool:
+def run(
+    files: Sequence[str], file_format: Format | None, kind: Kind, created_by: str | None, options: InfluxOptions
+) -> bool:
     """Import the files one after the other; whether anything was rejected. Raises CommandError."""
     if created_by is not None and not created_by.isprintable():
         raise CommandError("--created-by must be printable text")
@@ -154,14 +131,19 @@ def run(files: Sequence[str], file_format: Format | None, kind: Kind, created_by
         table: Table = Logs(limits, created_by) if kind is Kind.LOGS else Repairs(created_by)
         console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         rejected = False
-        with _progress(console) as progress:
-            for name in files:
-                with opened(name, file_format) as source:
-                    task = progress.add_task(source.name, total=source.size, stored=0)
-                    count = Count()
-                    await _import_file(database, table, source, count, progress, task)
-                    typer.echo(_summary(source, kind, count))
-                    rejected = rejected or count.rejected > 0
+        for name in files:
+            found = format_of(name, file_format)
+            if found in DUMPS:
+                if kind is not Kind.LOGS:
+                    raise CommandError(f"{name}: a dump of InfluxDB holds logs, no {kind}")
+                rejected |= await import_dump(database, settings, name, found, created_by, options)
+                continue
+            with _progress(console) as progress, opened(name, found) as source:
+                task = progress.add_task(source.name, total=source.size, stored=0)
+                count = Count()
+                await _import_file(database, table, source, count, progress, task)
+                typer.echo(_summary(source, kind, count))
+                rejected |= count.rejected > 0
         return rejected
 
     return with_database(work)

@@ -17,7 +17,7 @@ from factory_logs.cli.reporting import CommandError
 from factory_logs.cli.transfer import Format
 
 LONGEST_CELL = 16 * 1024 * 1024
-_SUFFIXES = {".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV}
+_SUFFIXES = {".ndjson": Format.NDJSON, ".jsonl": Format.NDJSON, ".csv": Format.CSV, ".lp": Format.LINE_PROTOCOL}
 _INTEGER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _JSON_COLUMNS = ("tags", "fields")
 
@@ -37,14 +37,24 @@ class Source:
     size: int | None
 
 
+def is_packed(name: str) -> bool:
+    return PurePath(name).suffix.lower() == ".gz"
+
+
+def format_of(name: str, file_format: Format | None) -> Format:
+    """The format that was told, or that the file's name tells. Raises CommandError where neither does."""
+    path = PurePath(name)
+    found = file_format or _SUFFIXES.get((path.with_suffix("") if is_packed(name) else path).suffix.lower())
+    if found is None:
+        raise CommandError(f"{name}: the name does not tell the format; add --format ndjson, csv, lp or influx-csv")
+    return found
+
+
 @contextmanager
 def opened(name: str, file_format: Format | None) -> Iterator[Source]:
     """The file, unpacked where its name ends in .gz. Raises CommandError where it cannot be read to its end."""
-    path = PurePath(name)
-    packed = path.suffix.lower() == ".gz"
-    found = file_format or _SUFFIXES.get((path.with_suffix("") if packed else path).suffix.lower())
-    if found is None:
-        raise CommandError(f"{name}: the name does not tell the format; add --format ndjson or --format csv")
+    packed = is_packed(name)
+    found = format_of(name, file_format)
     try:
         with ExitStack() as stack:
             if name == "-":

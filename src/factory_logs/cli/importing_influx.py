@@ -1,0 +1,264 @@
+"""`factory-logs import` of InfluxDB's dumps: each point once, however often the command runs or is cut off (SPEC 8).
+
+A dump is known by its content. It is dealt out into parts (`influx.spill`), and each part is stored in one transaction
+with the note that it is. So what is stored is never stored again, and a run that was cut off goes on where it ended.
+Parts are merged and stored by several processes.
+"""
+
+import asyncio
+import gzip
+import os
+import sys
+import tempfile
+import zlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import IO, BinaryIO, cast
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from factory_logs.cli.importing_influx_part import PartJob, PartOutcome, store_part_of
+from factory_logs.cli.reporting import CommandError, in_words, is_terminal, tell
+from factory_logs.cli.transfer import Format, InfluxOptions
+from factory_logs.db.engine import Database
+from factory_logs.db.imports import done_parts
+from factory_logs.errors import DatabaseUnavailableError
+from factory_logs.influx.csv_dump import csv_entries
+from factory_logs.influx.dump import Entry, entries, fingerprint
+from factory_logs.influx.line_protocol import PRECISIONS
+from factory_logs.influx.merge import no_cycles
+from factory_logs.influx.reading import LINE_CHARACTERS_PER_RECORD_BYTE
+from factory_logs.influx.spill import Spill, parts_of
+from factory_logs.settings import Settings
+
+CHUNK_BYTES = 256 * 1024
+SHOWN_REJECTIONS = 20
+"""So many bad lines are told on stderr; all of them go to the file of --rejected."""
+
+
+@dataclass(slots=True)
+class _Totals:
+    stored: int = 0
+    rejected: int = 0
+    stored_before: int = 0
+    rejected_before: int = 0
+
+
+async def import_dump(
+    database: Database,
+    settings: Settings,
+    name: str,
+    file_format: Format,
+    created_by: str | None,
+    options: InfluxOptions,
+) -> bool:
+    """Import one dump; whether any line was rejected. Raises CommandError."""
+    if options.precision not in PRECISIONS:
+        raise CommandError(f"--precision is one of {', '.join(PRECISIONS)}")
+    with _readable(name) as path, _progress() as progress:
+        importing = _Import(database, settings, path, name, file_format, created_by, options, progress)
+        totals = await importing.run()
+    typer.echo(_summary("stdin" if name == "-" else name, totals))
+    return totals.rejected > 0
+
+
+class _Import:
+    """One dump on its way into the database."""
+
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        path: Path,
+        name: str,
+        file_format: Format,
+        created_by: str | None,
+        options: InfluxOptions,
+        progress: Progress,
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._path = path
+        self._name = "stdin" if name == "-" else name
+        self._packed = name.lower().endswith(".gz")
+        self._format = file_format
+        self._created_by = created_by
+        self._options = options
+        self._progress = progress
+        self._max_characters = LINE_CHARACTERS_PER_RECORD_BYTE * settings.max_record_bytes
+        self._task: TaskID | None = None
+
+    async def run(self) -> _Totals:
+        reading = f"{self._format} {PRECISIONS[self._options.precision]} {sorted(self._options.tag_columns)}"
+        source, size = fingerprint(self._chunks("Reading"), reading)
+        parts = parts_of(size)
+        done = await done_parts(self._database, source)
+        totals = _Totals(
+            stored_before=sum(logs for logs, _ in done.values()),
+            rejected_before=sum(rejected for _, rejected in done.values()),
+        )
+        missing = [part for part in range(parts) if part not in done]
+        if missing:
+            with tempfile.TemporaryDirectory(prefix="factory-logs-import-") as folder:
+                spill = Spill(Path(folder), parts, missing)
+                with no_cycles():
+                    for found in self._entries():
+                        spill.add(found)
+                    spill.flush()
+                await self._store(spill, source, missing, totals)
+        return totals
+
+    def _entries(self) -> Iterator[list[Entry]]:
+        chunks = self._chunks("Sorting")
+        if self._format is Format.INFLUX_CSV:
+            return csv_entries(chunks, PRECISIONS[self._options.precision], self._options.tag_columns)
+        return entries(chunks, self._max_characters)
+
+    def _chunks(self, doing: str) -> Iterator[bytes]:
+        """The dump's bytes, unpacked. Raises CommandError where it cannot be read to its end."""
+        task = self._next_task(doing, self._path.stat().st_size)
+        try:
+            with self._path.open("rb") as raw, ExitStack() as stack:
+                stream = cast(BinaryIO, stack.enter_context(gzip.open(raw))) if self._packed else raw
+                while chunk := stream.read(CHUNK_BYTES):
+                    yield chunk
+                    self._progress.update(task, completed=raw.tell())
+        except (gzip.BadGzipFile, zlib.error, EOFError):
+            raise CommandError(f"{self._name}: the gzip data is damaged or cut off") from None
+
+    def _next_task(self, doing: str, total: int) -> TaskID:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(f"{doing} {self._name}", total=total, stored=0, rate="")
+        return self._task
+
+    async def _store(self, spill: Spill, source: bytes, missing: Sequence[int], totals: _Totals) -> None:
+        unit_ns = 1 if self._format is Format.INFLUX_CSV else PRECISIONS[self._options.precision]
+        jobs = [
+            PartJob(
+                self._database.dsn, self._settings, str(spill.path(part)), source, part, self._created_by, unit_ns,
+                self._max_characters,
+            )
+            for part in missing
+        ]  # fmt: skip
+        task = self._next_task("Storing", spill.lines)
+        shown = 0
+        with _rejected_file(self._options.rejected) as rejected_file:
+            async for outcome in _outcomes(jobs, self._options.jobs):
+                shown = self._tell(outcome, rejected_file, shown)
+                totals.stored += outcome.stored
+                totals.rejected += outcome.rejected
+                rate = totals.stored / max(self._progress.tasks[-1].elapsed or 0.0, 0.001)
+                self._progress.update(task, advance=outcome.lines, stored=totals.stored, rate=f"{rate:,.0f}/s")
+        if totals.rejected > shown and self._options.rejected is None:
+            tell(f"{self._name}: {totals.rejected - shown} more; --rejected FILE lists all")
+
+    def _tell(self, outcome: PartOutcome, file: IO[str] | None, shown: int) -> int:
+        for line in outcome.rejections:
+            reasons = "; ".join(in_words(fault) for fault in line.faults)
+            if file is not None:
+                file.write(f"# {self._name}:{line.number}: {_one_line(reasons)}\n{line.context}{line.line}\n")
+            if shown < SHOWN_REJECTIONS:
+                shown += 1
+                tell(f"{self._name}:{line.number}: {reasons}")
+        if file is not None:
+            file.flush()
+        return shown
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "\\r").replace("\n", "\\n")
+
+
+@contextmanager
+def _rejected_file(path: Path | None) -> Iterator[IO[str] | None]:
+    """Appended to, so that a run that goes on keeps what the first one wrote."""
+    if path is None:
+        yield None
+        return
+    try:
+        with path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            yield file
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}") from None
+
+
+async def _outcomes(jobs: Sequence[PartJob], processes: int | None) -> AsyncIterator[PartOutcome]:
+    """The parts as they are done, by several processes where there is more than one part."""
+    count = min(processes or len(os.sched_getaffinity(0)), len(jobs))
+    if count == 1:
+        for job in jobs:
+            yield await store_part_of(job)
+        return
+    async with _pool(count) as pool:
+        loop = asyncio.get_running_loop()
+        waiting = iter(jobs)
+        running = {loop.run_in_executor(pool, _in_process, job) for job in islice(waiting, 2 * count)}
+        while running:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                yield ended.result()
+                for job in islice(waiting, 1):
+                    running.add(loop.run_in_executor(pool, _in_process, job))
+
+
+@asynccontextmanager
+async def _pool(count: int) -> AsyncIterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(count, get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_process(job: PartJob) -> PartOutcome:
+    return asyncio.run(store_part_of(job))
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[Path]:
+    """The file, which is read twice; stdin is kept in a temporary file for that. Raises CommandError."""
+    try:
+        if name != "-":
+            with open(name, "rb"):
+                pass
+            yield Path(name)
+            return
+        with tempfile.NamedTemporaryFile(prefix="factory-logs-import-") as kept:
+            while chunk := sys.stdin.buffer.read(CHUNK_BYTES):
+                kept.write(chunk)
+            kept.flush()
+            yield Path(kept.name)
+    except DatabaseUnavailableError as error:
+        raise CommandError(f"{error.message} Run the command again: it goes on where it ended") from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise CommandError(f"{name}: {error.strerror}") from None
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[stored]:,} logs {task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, highlight=False, markup=False, soft_wrap=True),
+        disable=not is_terminal(),
+        transient=True,
+    )
+
+
+def _summary(name: str, totals: _Totals) -> str:
+    rejected = f", rejected {totals.rejected} lines" if totals.rejected else ""
+    before = f"; {totals.stored_before} were imported before" if totals.stored_before or totals.rejected_before else ""
+    return f"Imported {totals.stored} logs from {name}{rejected}{before}"
