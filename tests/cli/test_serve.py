@@ -1,61 +1,26 @@
 import itertools
+import json
 import os
 import re
 import shlex
 import signal
 import socket
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
 from factory_logs.embedded import is_running
+from tests.serving import COMMAND, free_port, serving
 
-COMMAND = [sys.executable, "-m", "factory_logs"]
 
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+def on(data_dir: Path) -> dict[str, str]:
+    return {"FACTORY_LOGS_DATA_DIR": str(data_dir)}
 
 
 def environment(data_dir: Path) -> dict[str, str]:
-    return os.environ | {"FACTORY_LOGS_DATA_DIR": str(data_dir)}
-
-
-@contextmanager
-def serving(data_dir: Path, port: int, workers: int, output: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with output.open("wb") as out:
-        process = subprocess.Popen(
-            [*COMMAND, "serve", "--port", str(port), "--workers", str(workers)],
-            env=environment(data_dir), stdout=out, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        wait_until_healthy(port, process, output)
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
-
-def wait_until_healthy(port: int, process: subprocess.Popen[bytes], output: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        assert process.poll() is None, output.read_text()
-        try:
-            httpx.get(f"http://127.0.0.1:{port}/v1/factory_logs", timeout=5)
-        except httpx.TransportError:
-            time.sleep(0.1)
-        else:
-            return
-    pytest.fail(f"not serving after 60 s: {output.read_text()}")
+    return os.environ | on(data_dir)
 
 
 def command(data_dir: Path, *arguments: str, stdin: str = "") -> str:
@@ -70,7 +35,7 @@ def command(data_dir: Path, *arguments: str, stdin: str = "") -> str:
 def test_from_nothing_to_a_stored_log_and_back_again(short_tmp: Path, tmp_path: Path, workers: int) -> None:
     data_dir, port, output = short_tmp / f"serve-{workers}", free_port(), tmp_path / "output"
     url = f"http://127.0.0.1:{port}/v1/factory_logs"
-    with serving(data_dir, port, workers, output) as process:
+    with serving(on(data_dir), port, output, workers=workers) as process:
         printed = output.read_text()
         assert f"Starting the embedded PostgreSQL in {data_dir} ..." in printed
         (line,) = [line for line in printed.splitlines() if line.startswith("curl ")]
@@ -97,13 +62,57 @@ def test_from_nothing_to_a_stored_log_and_back_again(short_tmp: Path, tmp_path: 
         assert process.wait(60) == 0, output.read_text()
     assert not is_running(data_dir)
 
-    with serving(data_dir, port, workers, output) as process:
+    with serving(on(data_dir), port, output, workers=workers) as process:
         answer = httpx.get(url, headers={"Authorization": f"Token token={token}"})
         assert answer.json()["num_results"] == 2
         assert "curl" not in output.read_text()
         assert token not in output.read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, output.read_text()
+    assert not is_running(data_dir)
+
+
+def test_what_is_no_http_and_every_log_line_is_json_too(short_tmp: Path, tmp_path: Path) -> None:
+    port, output = free_port(), tmp_path / "output"
+    with serving(on(short_tmp / "serve-json"), port, output):
+        for request in (b"FOO /v1/factory_logs HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                connection.sendall(request)
+                head, body = b"".join(iter(lambda c=connection: c.recv(4096), b"")).split(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 400 ")
+            assert b"content-type: application/json" in head
+            assert json.loads(body).keys() == {"message", "request_id"}
+    lines = [line for line in output.read_text().splitlines() if "startup" in line or "request" in line]
+    assert len(lines) >= 2
+    assert all({"level", "event", "timestamp"} <= json.loads(line).keys() for line in lines)
+
+
+def test_two_services_share_one_data_directory_and_a_killed_one_is_started_again(
+    short_tmp: Path, tmp_path: Path
+) -> None:
+    data_dir, ports = short_tmp / "shared", (free_port(), free_port())
+    with serving(on(data_dir), ports[0], tmp_path / "first") as first:
+        token = next(
+            line for line in (tmp_path / "first").read_text().splitlines() if re.fullmatch("[A-Za-z0-9]{64}", line)
+        )
+        headers = {"Authorization": f"Token token={token}"}
+        with serving(on(data_dir), ports[1], tmp_path / "second"):
+            log = {"app_name": "tiger", "timestamp": "2024-01-31"}
+            for port in ports:
+                answer = httpx.post(f"http://127.0.0.1:{port}/v1/factory_logs", json=log, headers=headers)
+                assert answer.status_code == 201, answer.text
+            first.kill()
+            first.wait(60)
+            url = f"http://127.0.0.1:{ports[1]}/v1/factory_logs"
+            assert httpx.get(url, headers=headers).json()["num_results"] == 2
+    assert not is_running(data_dir)
+    with serving(on(data_dir), ports[0], tmp_path / "alone") as alone:
+        alone.kill()
+        alone.wait(60)
+    assert is_running(data_dir), "nobody was left to stop the server"
+    with serving(on(data_dir), ports[0], tmp_path / "again"):
+        url = f"http://127.0.0.1:{ports[0]}/v1/factory_logs"
+        assert httpx.get(url, headers=headers).json()["num_results"] == 2
     assert not is_running(data_dir)
 
 

@@ -5,7 +5,7 @@ The base install has no server: this package imports only typer and rich, and a 
 
 import typer
 
-from factory_logs.cli import repairs, serve, tokens, transfer, users
+from factory_logs.cli import devices, repairs, serve, settings, spool, tokens, transfer, users
 
 app = typer.Typer(
     name="factory-logs",
@@ -15,11 +15,16 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("migrate")(serve.migrate)
+app.command("settings")(settings.show_settings)
 app.add_typer(users.app, name="users")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(repairs.app, name="repairs")
 app.command("import")(transfer.import_files)
 app.command("export")(transfer.export_logs)
+app.command("send")(devices.send)
+app.command("ship")(devices.ship)
+app.command("tail")(devices.tail)
+app.add_typer(spool.app, name="spool")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import socket
+import tempfile
 from types import FrameType
 from typing import Any
 
@@ -15,6 +16,7 @@ import uvicorn
 from rich.console import Console
 from uvicorn.supervisors import Multiprocess
 
+from factory_logs import logs, metrics
 from factory_logs.cli.database import database_url, load_settings, migrated
 from factory_logs.cli.reporting import CommandError, tell
 from factory_logs.db.engine import Database
@@ -90,11 +92,12 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
         port=settings.port,
         workers=settings.workers,
         loop="uvloop",
-        http="httptools",
+        http="factory_logs.api.protocol:JsonHttpProtocol",
         ws="none",
         lifespan="on",
         access_log=False,
         server_header=False,
+        log_config=logs.STANDARD_LIBRARY,
         log_level=settings.log_level,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
@@ -112,7 +115,9 @@ def _hand_to_workers(settings: Settings, url: str) -> None:
 
 def _serve(config: uvicorn.Config, listener: socket.socket) -> None:
     if config.workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        with tempfile.TemporaryDirectory(prefix="factory-logs-metrics-") as directory:
+            os.environ[metrics.DIRECTORY_VARIABLE] = directory
+            Multiprocess(config, sockets=[listener]).run()
         return
     server = uvicorn.Server(config)
     server.run(sockets=[listener])

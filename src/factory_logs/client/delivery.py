@@ -1,0 +1,232 @@
+"""One attempt to deliver a batch, and what its answer means for the logs in it.
+
+Only an answer that this API alone gives counts as one: a captive portal's 200 or a proxy's 400 must lose no log.
+"""
+
+import gzip
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import orjson
+import zstandard
+
+from factory_logs import __version__
+from factory_logs.client.credentials import Credentials, NoTokenError
+from factory_logs.client.outbox import Batch
+from factory_logs.client.server_clock import ServerClock, http_date
+from factory_logs.client.settings import ClientSettings
+
+MAX_ANSWER_BYTES = 4 * 1024 * 1024
+_NEXT_ENCODING = {"zstd": "gzip", "gzip": "identity"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """All of the batch is committed on the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Nothing was stored; the server names the bad logs by their place in the batch, perhaps not all of them."""
+
+    faults: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing was stored, and something in the batch is bad or too large; the server does not say which log."""
+
+    message: str
+    too_large: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The server knows the batch's key with another content."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unauthorised:
+    """The token is refused or there is none: nothing can be sent until a person has seen to it."""
+
+    message: str
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No answer, or one that says to come again; the batch may or may not be stored. `retry_after` is in seconds."""
+
+    message: str
+    retry_after: float | None = None
+
+
+Outcome = Stored | Rejected | Refused | Conflict | Unauthorised | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, its body read up to a limit."""
+
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    def json(self) -> Any:
+        """The body's JSON; None where it is none."""
+        try:
+            return orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return None
+
+
+class Link:
+    """The way to the server. Used by the sender's thread alone."""
+
+    def __init__(
+        self,
+        url: str,
+        credentials: Credentials,
+        settings: ClientSettings,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.clock = ServerClock()
+        self._credentials = credentials
+        self._encoding: str = settings.encoding
+        self._max_retry_after = settings.max_retry_after_seconds
+        self._http = httpx.Client(
+            base_url=url,
+            transport=transport,
+            headers={"User-Agent": f"factory-logs-client/{__version__}"},
+            timeout=httpx.Timeout(settings.answer_timeout_seconds, connect=settings.connect_timeout_seconds),
+        )
+
+    def close(self) -> None:
+        self._http.close()
+
+    def set_clock(self) -> Failed | None:
+        """Learn the server's time where it is not known yet; why that failed, or None."""
+        if self.clock.known:
+            return None
+        try:
+            self._send("GET", "healthz")
+        except httpx.HTTPError as error:
+            return Failed(_words(error))
+        return None
+
+    def deliver(self, batch: Batch) -> Outcome:
+        """Try once. A login's token that is refused is renewed once within it."""
+        answer = self._authorised(
+            "POST",
+            "v1/factory_logs",
+            content=_compressed(batch.body, self._encoding),
+            headers={"Content-Type": "application/x-ndjson", "Idempotency-Key": batch.key}
+            | ({} if self._encoding == "identity" else {"Content-Encoding": self._encoding}),
+        )
+        if not isinstance(answer, Answer):
+            return answer
+        if answer.status == 415 and self._encoding in _NEXT_ENCODING:
+            self._encoding = _NEXT_ENCODING[self._encoding]
+            return Failed("the server does not read this compression; another is tried", 0.0)
+        return self._meaning(answer, batch)
+
+    def query(self, q: object, page: int) -> list[dict[str, Any]] | Unauthorised | Failed:
+        """One page of 100 logs that `q` selects."""
+        params = {"q": orjson.dumps(q).decode(), "results_per_page": "100", "page": str(page)}
+        answer = self._authorised("GET", "v1/factory_logs", params=params)
+        if not isinstance(answer, Answer):
+            return answer
+        found = answer.json()
+        if answer.status != 200 or not isinstance(found, dict) or not isinstance(found.get("objects"), list):
+            return self._failed(answer)
+        return [record for record in found["objects"] if isinstance(record, dict)]
+
+    def _authorised(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, **request: Any
+    ) -> Answer | Unauthorised | Failed:
+        try:
+            for _ in range(2):
+                token = self._credentials.token(self._http)
+                authorised = {**(headers or {}), "Authorization": f"Token token={token}"}
+                answer = self._send(method, path, headers=authorised, **request)
+                if answer.status != 401 or not self._credentials.refused(token):
+                    break
+        except NoTokenError as error:
+            return Unauthorised(str(error), error.retry_after)
+        except httpx.HTTPError as error:
+            return Failed(_words(error))
+        if answer.status in (401, 403):
+            return Unauthorised(f"the server refuses the token: {_message(answer)}")
+        return answer
+
+    def _send(self, method: str, path: str, **request: Any) -> Answer:
+        with self._http.stream(method, path, **request) as response:
+            self.clock.observe(response.headers.get("date"))
+            body = bytearray()
+            for part in response.iter_bytes():
+                body += part
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise httpx.RemoteProtocolError("the answer is too long for this API")
+            return Answer(response.status_code, response.headers, bytes(body))
+
+    def _meaning(self, answer: Answer, batch: Batch) -> Outcome:
+        content = answer.json()
+        content = content if isinstance(content, dict) else {}
+        if answer.status == 201 and content.get("num_created") == len(batch.lines):
+            return Stored()
+        if answer.status == 413:
+            return Refused(_message(answer), too_large=True)
+        if answer.status == 409:
+            return Conflict(_message(answer))
+        if answer.status == 400 and isinstance(content.get("message"), str):
+            faults = _faults(content.get("errors"), len(batch.lines))
+            return Rejected(faults) if faults else Refused(_message(answer))
+        return self._failed(answer)
+
+    def _failed(self, answer: Answer) -> Failed:
+        wait = retry_after(answer.headers.get("retry-after"), self.clock.now())
+        return Failed(
+            f"the server answered {answer.status}: {_message(answer)}",
+            None if wait is None else min(wait, self._max_retry_after),
+        )
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Seconds from a Retry-After header, which gives them or a date; None for anything else."""
+    text = (header or "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
+    date = http_date(text) if text else None
+    return None if date is None else max(0.0, date - now)
+
+
+def _compressed(body: bytes, encoding: str) -> bytes:
+    if encoding == "zstd":
+        return zstandard.compress(body)
+    return gzip.compress(body, 6) if encoding == "gzip" else body
+
+
+def _faults(errors: object, count: int) -> dict[int, str]:
+    """What is wrong with each log that is named by its place."""
+    faults: dict[int, str] = {}
+    for error in errors if isinstance(errors, list) else []:
+        place = error.get("index") if isinstance(error, dict) else None
+        if isinstance(place, int) and 0 <= place < count:
+            field, message = error.get("field"), error.get("message")
+            words = f"{field}: {message}" if field else f"{message}"
+            faults[place] = f"{faults[place]}; {words}" if place in faults else words
+    return faults
+
+
+def _message(answer: Answer) -> str:
+    content = answer.json()
+    message = content.get("message") if isinstance(content, dict) else None
+    return str(message)[:500] if message else f"{answer.headers.get('content-type', 'nothing')[:50]}, not of this API"
+
+
+def _words(error: httpx.HTTPError) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

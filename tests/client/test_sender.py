@@ -1,0 +1,468 @@
+"""What the sender makes of each answer. The network is a script here; the spool is real."""
+
+import gzip
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from email.utils import formatdate
+from pathlib import Path
+
+import httpx
+import pytest
+import zstandard
+
+from factory_logs.client.backoff import Backoff
+from factory_logs.client.credentials import Credentials, FixedToken, Login, TokenFile
+from factory_logs.client.delivery import Link, retry_after
+from factory_logs.client.outbox import Outbox
+from factory_logs.client.sender import UNAUTHORISED_SECONDS, Pause, Sender
+from factory_logs.client.settings import ClientSettings
+from factory_logs.client.spool import Spool
+
+Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
+NOW = 1_700_000_000.0
+
+
+class Server:
+    """Answers by a script; then stores whatever comes."""
+
+    def __init__(self) -> None:
+        self.script: list[Answer] = []
+        self.requests: list[httpx.Request] = []
+        self.stored: list[str] = []
+        self.known: list[dict[str, object]] = []
+        self.now = NOW
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        answer = self._answer(request)
+        answer.headers.setdefault("Date", formatdate(self.now, usegmt=True))
+        return answer
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/healthz":
+            return httpx.Response(200)
+        if request.method == "GET":
+            return httpx.Response(200, json={"objects": self.known})
+        self.requests.append(request)
+        if not self.script:
+            return self.store(request)
+        answer = self.script.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if isinstance(answer, httpx.Response) else answer(request)
+
+    def store(self, request: httpx.Request) -> httpx.Response:
+        lines = body_of(request).decode().splitlines()
+        self.stored += lines
+        return httpx.Response(201, json={"num_created": len(lines)})
+
+    @property
+    def keys(self) -> list[str]:
+        return [request.headers["idempotency-key"] for request in self.requests]
+
+
+def body_of(request: httpx.Request) -> bytes:
+    match request.headers.get("content-encoding"):
+        case "zstd":
+            return zstandard.ZstdDecompressor().decompressobj().decompress(request.read())
+        case "gzip":
+            return gzip.decompress(request.read())
+        case _:
+            return request.read()
+
+
+def error(status: int, message: str = "no", **more: object) -> httpx.Response:
+    return httpx.Response(status, json={"message": message, "request_id": "x", **more})
+
+
+@pytest.fixture
+def server() -> Server:
+    return Server()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path)
+    yield spool
+    spool.file.close()
+
+
+def sender_of(
+    spool: Spool, server: Server, settings: ClientSettings | None = None, credentials: Credentials | None = None
+) -> Sender:
+    settings = settings or ClientSettings()
+    link = Link("http://logs.test/", credentials or FixedToken("t"), settings, httpx.MockTransport(server))
+    return Sender(Outbox(spool.file), link, settings, Backoff(1.0, 8.0, random.Random(1)))
+
+
+def put(spool: Spool, count: int, start: int = 0) -> list[str]:
+    lines = [
+        json.dumps({"app_name": "a", "timestamp": "2024-01-01 00:00:00", "n": n}) for n in range(start, start + count)
+    ]
+    spool.put([line.encode() for line in lines])
+    return lines
+
+
+def drain(sender: Sender, steps: int = 100) -> None:
+    """Step until there is nothing to send, waiting for nothing."""
+    for _ in range(steps):
+        if sender.step().idle:
+            return
+    raise AssertionError(f"still not idle: {sender.trouble}")
+
+
+def test_batches_go_out_in_order_each_under_its_key(spool: Spool, server: Server) -> None:
+    lines = put(spool, 25)
+    drain(sender_of(spool, server, ClientSettings(max_batch_records=10)))
+    assert server.stored == lines
+    assert len(set(server.keys)) == 3
+    request = server.requests[0]
+    assert request.headers["authorization"] == "Token token=t"
+    assert request.headers["content-type"] == "application/x-ndjson"
+    assert spool.totals().delivered == 25
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip", "identity"])
+def test_each_compression_carries_the_same_body(spool: Spool, server: Server, encoding: str) -> None:
+    lines = put(spool, 3)
+    drain(sender_of(spool, server, ClientSettings.model_validate({"encoding": encoding})))
+    assert server.requests[0].headers.get("content-encoding", "identity") == encoding
+    assert server.stored == lines
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ReadTimeout("silence"),
+        httpx.RemoteProtocolError("cut"),
+        error(500),
+        error(502),
+        error(503),
+        error(429),
+        error(404),
+        error(405),
+        httpx.Response(200, html="<h1>Sign in to the guest network</h1>"),
+        httpx.Response(302, headers={"Location": "http://portal.test/"}),
+        httpx.Response(201, html="created"),
+        httpx.Response(201, json={"num_created": 2}),
+        httpx.Response(201, json=[]),
+        httpx.Response(400, html="<h1>Bad request</h1>"),
+    ],
+    ids=str,
+)
+def test_whatever_is_no_answer_of_this_api_is_tried_again_with_the_same_key_and_body(
+    spool: Spool, server: Server, answer: Answer
+) -> None:
+    lines = put(spool, 3)
+    server.script = [answer, answer]
+    sender = sender_of(spool, server)
+    assert sender.step().seconds > 0
+    assert sender.trouble
+    put(spool, 1, 3)
+    restarted = sender_of(spool, server)
+    assert restarted.step().seconds > 0
+    assert restarted.step() == Pause(0.0)
+    assert restarted.trouble is None
+    assert len(set(server.keys)) == 1
+    assert {body_of(request) for request in server.requests} == {("\n".join(lines) + "\n").encode()}
+    assert spool.totals().pending == 1
+
+
+def test_waits_grow_and_are_spread_over_all_of_their_length() -> None:
+    backoff = Backoff(1.0, 8.0, random.Random(7))
+    samples = []
+    for _ in range(500):
+        backoff.succeeded()
+        samples.append([backoff.failed() for _ in range(6)])
+    for failures, longest in enumerate((1, 2, 4, 8, 8, 8)):
+        waits = sorted(sample[failures] for sample in samples)
+        assert waits[-1] <= longest
+        assert waits[len(waits) // 2] == pytest.approx(longest / 2, rel=0.15)
+        assert waits[0] < longest * 0.05
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        (formatdate(NOW + 90, usegmt=True), 90.0),
+        (formatdate(NOW - 90, usegmt=True), 0.0),
+        ("soon", None),
+        ("-1", None),
+        ("1.5", None),
+        ("٣", None),
+        ("", None),
+        (None, None),
+        ("9" * 400, 999999999.0),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
+    assert retry_after(header, NOW) == seconds
+
+
+def test_retry_after_is_waited_for_at_least_and_believed_up_to_a_limit(spool: Spool, server: Server) -> None:
+    put(spool, 1)
+    server.script = [
+        httpx.Response(503, json={"message": "full"}, headers={"Retry-After": "30"}),
+        httpx.Response(429, json={"message": "full"}, headers={"Retry-After": formatdate(NOW + 40, usegmt=True)}),
+        httpx.Response(503, json={"message": "full"}, headers={"Retry-After": "999999"}),
+    ]
+    sender = sender_of(spool, server, ClientSettings(max_retry_after_seconds=100))
+    pauses = [sender.step() for _ in range(3)]
+    assert all(pause.firm for pause in pauses)
+    assert 30 <= pauses[0].seconds <= 31
+    assert 38 <= pauses[1].seconds <= 42
+    assert 100 <= pauses[2].seconds <= 104
+
+
+def test_a_413_splits_the_batch_until_it_fits_and_a_log_that_never_fits_is_set_aside(
+    spool: Spool, server: Server
+) -> None:
+    lines = [*put(spool, 8), "x" * 2000, *put(spool, 0)]
+    spool.put([lines[-1].encode()])
+    more = put(spool, 4, 8)
+
+    def limited(request: httpx.Request) -> httpx.Response:
+        return error(413, "too large") if len(body_of(request)) > 300 else server.store(request)
+
+    server.script = [limited] * 40
+    drain(sender_of(spool, server))
+    assert server.stored == [*lines[:8], *more]
+    (rejected,) = spool.rejected()
+    assert (rejected.line, rejected.reason) == (b"x" * 2000, "too large")
+    assert len(set(server.keys)) == len(server.keys)
+
+
+def test_logs_the_server_names_as_bad_are_set_aside_and_the_others_go_on_under_a_new_key(
+    spool: Spool, server: Server
+) -> None:
+    lines = put(spool, 5)
+    faults = [
+        {"index": 1, "field": "repair_id", "message": "there is no repair 9"},
+        {"index": 4, "field": "a", "message": "b"},
+        {"index": 4, "field": "", "message": "c"},
+    ]
+    server.script = [error(400, "Validation failed", errors=faults)]
+    drain(sender_of(spool, server))
+    assert server.stored == [lines[0], lines[2], lines[3]]
+    assert [(log.line.decode(), log.reason) for log in spool.rejected()] == [
+        (lines[1], "repair_id: there is no repair 9"),
+        (lines[4], "a: b; c"),
+    ]
+    assert server.keys[0] != server.keys[1]
+
+
+def test_more_bad_logs_than_an_answer_lists_are_all_set_aside(spool: Spool, server: Server) -> None:
+    lines = put(spool, 350)
+    bad = set(lines[::1]) - set(lines[::7])
+
+    def strict(request: httpx.Request) -> httpx.Response:
+        sent = body_of(request).decode().splitlines()
+        faults = [{"index": n, "field": "", "message": "bad"} for n, line in enumerate(sent) if line in bad]
+        return error(400, "Validation failed", errors=faults[:100]) if faults else server.store(request)
+
+    server.script = [strict] * 10
+    drain(sender_of(spool, server))
+    assert server.stored == lines[::7]
+    assert {log.line.decode() for log in spool.rejected()} == bad
+
+
+def test_a_400_that_names_no_log_is_narrowed_down_to_the_one_that_is_bad(spool: Spool, server: Server) -> None:
+    lines = put(spool, 20)
+
+    def picky(request: httpx.Request) -> httpx.Response:
+        bad = lines[13] in body_of(request).decode()
+        return error(400, "Unable to decode data") if bad else server.store(request)
+
+    server.script = [picky] * 60
+    drain(sender_of(spool, server))
+    assert server.stored == lines[:13] + lines[14:]
+    assert [(log.line.decode(), log.reason) for log in spool.rejected()] == [(lines[13], "Unable to decode data")]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_token_pauses_and_drops_nothing(spool: Spool, server: Server, status: int) -> None:
+    lines = put(spool, 3)
+    server.script = [error(status, "The token is unknown"), error(status, "The token is unknown")]
+    sender = sender_of(spool, server)
+    pause = sender.step()
+    assert pause.seconds >= UNAUTHORISED_SECONDS
+    assert sender.trouble == "the server refuses the token: The token is unknown"
+    sender.step()
+    drain(sender)
+    assert server.stored == lines
+    assert spool.totals().rejected == 0
+
+
+def test_a_token_file_is_read_again_so_that_a_new_token_heals_the_link(
+    spool: Spool, server: Server, tmp_path: Path
+) -> None:
+    put(spool, 1)
+    file = tmp_path / "token"
+    sender = sender_of(spool, server, credentials=TokenFile(file))
+    sender.step()
+    assert sender.trouble == f"the token file {file} cannot be read: FileNotFoundError"
+    file.write_text("new\n")
+    drain(sender)
+    assert server.requests[-1].headers["authorization"] == "Token token=new"
+
+
+class LoginServer(Server):
+    """Gives tokens out, of which only the newest is good."""
+
+    def __init__(self, idle_seconds: float = 10_800) -> None:
+        super().__init__()
+        self.logins = 0
+        self.idle_seconds = idle_seconds
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/v1/auth/login":
+            if json.loads(request.read()) != {"username": "jig", "password": "open sesame"}:
+                return error(401, "The username or the password is wrong.")
+            self.logins += 1
+            expiry = formatdate(self.now + self.idle_seconds, usegmt=True)
+            success = {"API_token": f"token-{self.logins}", "token_expiry": expiry}
+            return httpx.Response(200, json={"message": {"login_successful": success}})
+        if request.method == "POST" and request.headers["authorization"] != f"Token token=token-{self.logins}":
+            return error(401, "expired")
+        return super()._answer(request)
+
+
+def test_a_login_renews_itself_within_the_same_try_when_its_token_is_refused(spool: Spool) -> None:
+    server = LoginServer()
+    sender = sender_of(spool, server, credentials=Login("jig", "open sesame"))
+    lines = put(spool, 1)
+    drain(sender)
+    server.logins += 1  # the server knows the first token no more
+    lines += put(spool, 1, 1)
+    drain(sender)
+    assert server.logins == 3
+    assert server.stored == lines
+
+
+def test_a_login_is_renewed_before_it_has_idled_out(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = LoginServer(idle_seconds=100)
+    sender = sender_of(spool, server, credentials=Login("jig", "open sesame"))
+    started = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: started)
+    for seconds, logins in ((0, 1), (70, 1), (140, 1), (230, 2)):
+        monkeypatch.setattr(time, "monotonic", lambda now=started + seconds: now)
+        put(spool, 1)
+        drain(sender)
+        assert server.logins == logins
+
+
+def test_a_wrong_password_pauses_without_hammering(spool: Spool) -> None:
+    server = LoginServer()
+    put(spool, 1)
+    sender = sender_of(spool, server, credentials=Login("jig", "wrong"))
+    assert sender.step().seconds >= UNAUTHORISED_SECONDS
+    assert sender.trouble == "the server refuses the username and password"
+    assert spool.totals().pending == 1
+
+
+def test_a_server_that_cannot_read_a_compression_is_sent_another_with_the_same_key(
+    spool: Spool, server: Server
+) -> None:
+    lines = put(spool, 2)
+    server.script = [error(415), error(415)]
+    drain(sender_of(spool, server))
+    encodings = [request.headers.get("content-encoding") for request in server.requests]
+    assert encodings == ["zstd", "gzip", None]
+    assert server.stored == lines
+    assert len(set(server.keys)) == 1
+
+
+def in_doubt(spool: Spool, server: Server, policy: str, age_seconds: float, **settings: object) -> Sender:
+    """A sender whose batch got no answer so long ago, by the server's clock; then the device was restarted."""
+    server.script = [httpx.ReadTimeout("silence")]
+    chosen = ClientSettings.model_validate({"in_doubt": policy, **settings})
+    sender_of(spool, server, chosen).step()
+    server.now += age_seconds
+    return sender_of(spool, server, chosen)
+
+
+def test_within_the_keys_life_a_batch_is_simply_sent_again(spool: Spool, server: Server) -> None:
+    put(spool, 3)
+    drain(in_doubt(spool, server, "set_aside", 22 * 3600))
+    assert len(set(server.keys)) == 1
+    assert spool.totals().delivered == 3
+
+
+@pytest.mark.parametrize("age", [23.5 * 3600, 10**7, -3600])
+def test_an_old_batch_is_looked_for_on_the_server_and_settled_where_it_is_there(
+    spool: Spool, server: Server, age: float
+) -> None:
+    lines = put(spool, 5)
+    sender = in_doubt(spool, server, "ask", age)
+    stored = json.loads(lines[2])
+    server.known = [{"factory_log_id": 1, "product_imei": None, "repair_id": None, "tags": None, **stored}]
+    drain(sender)
+    assert len(server.requests) == 1
+    assert (spool.totals().delivered, spool.totals().pending) == (5, 0)
+
+
+def test_an_old_batch_that_is_not_there_is_sent_under_a_new_key(spool: Spool, server: Server) -> None:
+    spool.put([b'{"app_name":"a","timestamp":"2024-01-01 00:00:00","fields":{"n":1}}'])
+    sender = in_doubt(spool, server, "ask", 24 * 3600)
+    other = {"app_name": "a", "timestamp": "2024-01-01 00:00:00", "fields": {"n": 2}}
+    server.known = [other]
+    pages = iter([[other], []])
+    server._answer = _paged(server, pages)  # type: ignore[method-assign]
+    drain(sender)
+    assert len(set(server.keys)) == 2
+    assert len(server.stored) == 1
+
+
+def _paged(server: Server, pages: Iterator[list[dict[str, object]]]) -> Callable[[httpx.Request], httpx.Response]:
+    before = server._answer
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET" and request.url.path != "/healthz":
+            return httpx.Response(200, json={"objects": next(pages)})
+        return before(request)
+
+    return answer
+
+
+def test_by_policy_an_old_batch_is_sent_again_or_set_aside(spool: Spool, server: Server) -> None:
+    lines = put(spool, 2)
+    drain(in_doubt(spool, server, "resend", 24 * 3600))
+    assert server.stored == lines
+    put(spool, 2, 2)
+    drain(in_doubt(spool, server, "set_aside", 24 * 3600))
+    assert server.stored == lines
+    assert [log.reason for log in spool.rejected()] == [
+        "in doubt: it may be stored on the server already (its Idempotency-Key is too old)"
+    ] * 2
+
+
+def test_a_key_that_the_server_knows_with_another_content_is_resolved_the_same_way(
+    spool: Spool, server: Server
+) -> None:
+    lines = put(spool, 2)
+    server.script = [error(409, "This Idempotency-Key was already used with another body")]
+    drain(sender_of(spool, server))
+    assert server.stored == lines
+    assert len(set(server.keys)) == 2
+
+
+def test_the_devices_wrong_clock_plays_no_part_in_a_batchs_age(
+    spool: Spool, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(spool, 1)
+    sender = in_doubt(spool, server, "set_aside", 60)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    drain(sender)
+    assert (spool.totals().delivered, spool.totals().rejected) == (1, 0)
+
+
+def test_an_answer_without_end_is_not_read_without_end(spool: Spool, server: Server) -> None:
+    put(spool, 1)
+    server.script = [httpx.Response(200, content=b"x" * (5 * 1024 * 1024))]
+    sender = sender_of(spool, server)
+    assert sender.step().seconds > 0
+    assert "too long" in str(sender.trouble)

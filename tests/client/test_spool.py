@@ -1,0 +1,248 @@
+import json
+import os
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from factory_logs.client.errors import SpoolError, SpoolFullError
+from factory_logs.client.outbox import Outbox
+from factory_logs.client.spool import ROW_BYTES, Position, Reject, Spool
+from factory_logs.client.spool_file import SpoolFile
+from factory_logs.client.spool_lock import SpoolLock
+
+
+def line(number: int) -> bytes:
+    return json.dumps({"n": number}).encode()
+
+
+def outbox_of(spool: Spool) -> Outbox:
+    return Outbox(spool.file)
+
+
+def pending(spool: Spool) -> list[bytes]:
+    batch = outbox_of(spool).open(10**6, 10**9, 0.0)
+    return [] if batch is None else list(batch.lines)
+
+
+def test_what_was_put_is_there_for_another_process_and_in_order(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "deep" / "spool")
+    for number in range(5):
+        spool.put([line(number)])
+    other = Spool(tmp_path / "deep" / "spool")
+    other.put([line(5), line(6)])
+    assert pending(spool) == [line(number) for number in range(7)]
+    assert other.totals().pending == 7
+    assert os.stat(tmp_path / "deep" / "spool").st_mode & 0o077 == 0
+
+
+def test_a_batch_stays_the_same_with_its_key_until_it_is_settled(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([line(n) for n in range(5)])
+    first = outbox_of(spool).open(3, 10**6, 100.0)
+    spool.put([line(5)])
+    again = Outbox(SpoolFile(tmp_path, "full")).open(10, 10**6, 200.0)
+    assert first is not None
+    assert again == first
+    assert (first.body, first.started_at) == (b'{"n": 0}\n{"n": 1}\n{"n": 2}\n', 100.0)
+    outbox_of(spool).settle(first)
+    outbox_of(spool).settle(first)
+    assert (spool.totals().delivered, spool.totals().pending) == (3, 3)
+    following = outbox_of(spool).open(10, 10**6, 300.0)
+    assert following is not None
+    assert following.key != first.key
+    assert list(following.lines) == [line(3), line(4), line(5)]
+
+
+def test_a_batch_is_bounded_in_bytes_but_holds_one_log_at_least(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([b"x" * 100, b"y" * 10, b"z" * 10])
+    outbox = outbox_of(spool)
+    big = outbox.open(10, 50, 0.0)
+    assert big is not None
+    assert list(big.lines) == [b"x" * 100]
+    outbox.settle(big)
+    two = outbox.open(10, 22, 0.0)
+    assert two is not None
+    assert len(two.lines) == 2
+
+
+def test_rejected_logs_are_kept_with_their_reason_and_can_be_sent_again_or_dropped(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([line(n) for n in range(4)])
+    outbox = outbox_of(spool)
+    batch = outbox.open(10, 10**6, 0.0)
+    assert batch is not None
+    outbox.reject(batch, {1: "repair_id: there is no repair 9", 3: "bad"})
+    assert pending(spool) == [line(0), line(2)]
+    rejected = spool.rejected()
+    assert [(log.line, log.reason) for log in rejected] == [
+        (line(1), "repair_id: there is no repair 9"),
+        (line(3), "bad"),
+    ]
+    assert spool.retry([rejected[0].number, 999]) == 1
+    spool.put([line(7)])
+    assert spool.drop(None) == 1
+    totals = spool.totals()
+    assert (totals.pending, totals.rejected, totals.rejected_bytes, totals.dropped) == (4, 0, 0, 1)
+    current = outbox.open(10, 10**6, 0.0)
+    assert current is not None
+    outbox.settle(current)
+    assert pending(spool) == [line(1), line(7)]
+
+
+def test_a_full_spool_refuses_and_takes_again_when_there_is_room(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=2 * (8 + ROW_BYTES))
+    spool.put([line(0)])
+    spool.put([line(1)])
+    with pytest.raises(SpoolFullError, match="is full"):
+        spool.put([line(2)])
+    batch = outbox_of(spool).open(1, 100, 0.0)
+    assert batch is not None
+    outbox_of(spool).settle(batch)
+    spool.put([line(2)])
+    assert spool.totals().pending_bytes == 2 * (8 + ROW_BYTES)
+
+
+def test_dropping_the_oldest_keeps_the_open_batch_and_counts(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=4 * (8 + ROW_BYTES), when_full="drop_oldest")
+    spool.put([line(n) for n in range(4)])
+    batch = outbox_of(spool).open(2, 100, 0.0)
+    assert batch is not None
+    spool.put([line(4)])
+    assert spool.totals().dropped == 1
+    outbox_of(spool).settle(batch)
+    assert pending(spool) == [line(3), line(4)]
+
+
+def test_dropping_begins_with_rejected_logs_and_never_drops_for_what_cannot_fit(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=3 * (8 + ROW_BYTES), when_full="drop_oldest")
+    spool.put([line(0)], [Reject(line(9), "bad")])
+    spool.put([line(1), line(2)])
+    totals = spool.totals()
+    assert (totals.pending, totals.rejected, totals.dropped) == (3, 0, 1)
+    with pytest.raises(SpoolFullError):
+        spool.put([b"x" * 1000])
+    assert spool.totals() == totals
+
+
+def test_a_full_disk_is_a_clear_error_and_stores_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([line(0)])
+    (pages,) = spool.file.read("PRAGMA page_count")
+    spool.file.read(f"PRAGMA max_page_count = {pages[0]}")
+    with pytest.raises(SpoolFullError, match=r"the disk of the spool .* is full"):
+        spool.put([b"x" * 100_000])
+    assert spool.totals().pending == 1
+    spool.file.read("PRAGMA max_page_count = 1000000")
+    spool.put([line(1)])
+    assert pending(spool) == [line(0), line(1)]
+
+
+def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match="cannot be made"):
+        Spool(tmp_path / "file" / "spool").totals()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "middle"])
+def test_a_damaged_file_is_set_aside_once_and_work_goes_on(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path)
+    spool.put([b"x" * 1000 for _ in range(50)])
+    spool.file.close()
+    path = tmp_path / "spool-1.sqlite3"
+    content = bytearray(path.read_bytes())
+    if damage == "garbage":
+        content[:] = b"not a database" * 1000
+    else:
+        content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+
+    spool.file.check()
+    spool.put([line(1)])
+    other = Spool(tmp_path)
+    assert pending(other) == [line(1)]
+    assert path.read_bytes() == content
+    assert (tmp_path / "spool-1.sqlite3.damaged").exists()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "is damaged" in caplog.text
+
+
+def test_damage_found_by_one_process_moves_the_others_too(tmp_path: Path) -> None:
+    first, second = Spool(tmp_path), Spool(tmp_path)
+    first.put([line(0)])
+    second.put([line(1)])
+    first.file.close()
+    (tmp_path / "spool-1.sqlite3.damaged").write_text("as another process has found\n")
+    second.put([line(2)])
+    first.put([line(3)])
+    assert pending(first) == [line(2), line(3)]
+
+
+def test_a_spool_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "spool-1.sqlite3")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(SpoolError, match="newer version"):
+        Spool(tmp_path).totals()
+    assert [path.name for path in tmp_path.iterdir() if "damaged" in path.name] == []
+
+
+def test_many_threads_and_connections_put_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    shared = Spool(tmp_path, fsync="normal")
+
+    def put(spool: Spool, start: int) -> None:
+        for number in range(start, start + 25):
+            spool.put([line(number)])
+
+    spools = [shared, shared, Spool(tmp_path, fsync="normal"), Spool(tmp_path, fsync="full")]
+    threads = [threading.Thread(target=put, args=(spool, place * 25)) for place, spool in enumerate(spools)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(pending(shared)) == sorted(line(number) for number in range(100))
+
+
+def test_only_one_holds_the_senders_lock(tmp_path: Path) -> None:
+    first, second = SpoolLock(tmp_path), SpoolLock(tmp_path)
+    assert first.acquire()
+    assert first.acquire()
+    assert not second.acquire()
+    first.close()
+    assert second.acquire()
+    second.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_and_its_parent_use_the_spool_side_by_side(tmp_path: Path) -> None:
+    spool, lock = Spool(tmp_path), SpoolLock(tmp_path)
+    spool.put([line(0)])
+    assert lock.acquire()
+    child = os.fork()
+    if child == 0:
+        try:
+            spool.put([line(1)])
+            held = lock.held or lock.acquire()
+        except BaseException:  # noqa: BLE001 - the child must end here, whatever happens
+            os._exit(2)
+        os._exit(int(held))
+    spool.put([line(2)])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    spool.put([line(3)])
+    assert sorted(pending(spool)) == [line(0), line(1), line(2), line(3)]
+    assert not SpoolLock(tmp_path).acquire()
+    lock.close()
+
+
+def test_how_far_a_file_was_read_is_stored_with_its_lines(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, max_bytes=500)
+    position = Position("/var/log/jig.ndjson", 2**63 - 1, 100, b"head")
+    spool.put([line(0)], [], position)
+    with pytest.raises(SpoolFullError):
+        spool.put([b"x" * 1000], [], position._replace(position=1100))
+    assert spool.position(position.path) == position
+    assert spool.position("/other") is None
