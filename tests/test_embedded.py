@@ -18,7 +18,7 @@ import pytest
 from factory_logs.embedded import EmbeddedPostgresError, is_running, running
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-as_a_user = pytest.mark.skipif(os.geteuid() == 0, reason="needs to run as a normal user")
+NOBODY = pwd.getpwnam("nobody")
 
 USER = textwrap.dedent(
     """
@@ -234,17 +234,40 @@ def test_a_data_directory_that_is_a_file_is_refused(short_tmp: Path) -> None:
         running(short_tmp / "file").__enter__()
 
 
-@as_a_user
-def test_a_data_directory_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(EmbeddedPostgresError, match="FACTORY_LOGS_DATA_DIR"):
-        running(tmp_path / "data").__enter__()
+def run_as_a_user(data_dir: Path) -> subprocess.CompletedProcess[str]:
+    """Use the server on `data_dir` as a normal user; as root, as `nobody`, with an interpreter that he can reach."""
+    given = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "PYTHONDONTWRITEBYTECODE": "1"}
+    somebody = {"user": NOBODY.pw_uid, "group": NOBODY.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
+        try:
+            ran = subprocess.run(
+                [python, "-c", USER, str(data_dir)],
+                env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd="/", **somebody,
+            )  # fmt: skip
+        except OSError:  # it lies where root alone may look
+            continue
+        return ran
+    pytest.skip("no Python that a normal user can reach")
 
 
-@as_a_user
-def test_a_users_server_runs_as_the_user(data_dir: Path) -> None:
-    with running(data_dir):
-        assert Path(f"/proc/{server_pid(data_dir)}").stat().st_uid == os.geteuid()
+def test_a_users_server_runs_as_the_user(short_tmp: Path) -> None:
+    data_dir = short_tmp / "of-a-user"
+    data_dir.mkdir()
+    if os.geteuid() == 0:
+        os.chown(data_dir, NOBODY.pw_uid, NOBODY.pw_gid)
+    for _ in range(2):
+        ran = run_as_a_user(data_dir)
+        assert (ran.returncode, ran.stdout.startswith("postgresql://")) == (0, True), ran.stderr
+    assert {path.stat().st_uid for path in data_dir.rglob("*")} == {data_dir.stat().st_uid}
+
+
+def test_a_data_directory_that_a_user_cannot_write_is_refused(short_tmp: Path) -> None:
+    closed = short_tmp / "read-only"
+    closed.mkdir(mode=0o555)
+    ran = run_as_a_user(closed / "data")
+    assert ran.returncode == 1
+    assert "EmbeddedPostgresError" in ran.stderr
+    assert "FACTORY_LOGS_DATA_DIR" in ran.stderr
 
 
 @as_root

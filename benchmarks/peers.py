@@ -1,0 +1,64 @@
+"""What the write path is compared with: the same model in the usual ways to build such a service."""
+
+import os
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+from factory_logs.db.models import FactoryLog
+from factory_logs.schemas.timestamps import Timestamp
+
+
+class Log(BaseModel):
+    app_name: str
+    product_imei: str | None = None
+    repair_id: int | None = None
+    timestamp: Timestamp
+    tags: Any = None
+    fields: Any = None
+
+
+class StoredLog(Log):
+    factory_log_id: int
+
+
+def echo() -> FastAPI:
+    """A bare FastAPI echo of the model, without a database."""
+    app = FastAPI()
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {}
+
+    @app.post("/", status_code=201)
+    async def create(log: Log) -> Log:
+        return log
+
+    return app
+
+
+def session_per_request() -> FastAPI:
+    """One SQLAlchemy session and one commit for each request, as tutorials do it."""
+    app = FastAPI()
+    engine = create_async_engine(os.environ["PEER_DATABASE_URL"], pool_size=16, max_overflow=0)
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    async def session() -> AsyncIterator[AsyncSession]:
+        async with sessions() as opened:
+            yield opened
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {}
+
+    @app.post("/", status_code=201)
+    async def create(log: Log, session: Annotated[AsyncSession, Depends(session)]) -> StoredLog:
+        row = FactoryLog(**dict(log))
+        session.add(row)
+        await session.commit()
+        return StoredLog.model_construct(factory_log_id=row.factory_log_id, **dict(log))
+
+    return app

