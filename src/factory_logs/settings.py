@@ -107,6 +107,15 @@ class Settings(BaseSettings):
     max_results_per_page: PositiveInt = Field(100, description="The most records on one page")
     default_results_per_page: PositiveInt = Field(10, description="Records on a page where the caller names no number")
 
+    count_look_seconds: PositiveFloat = Field(
+        1.0, description="How often a worker looks which logs are settled, so that they need not be counted again"
+    )
+    max_known_counts: PositiveInt = Field(1000, description="For how many filters one worker knows the count")
+    kept_count_seconds: Annotated[float, Field(ge=0)] = Field(
+        0.2, description="A count that takes so long is kept in the database, for other workers and after a restart"
+    )
+    max_kept_counts: PositiveInt = Field(1000, description="How many counts are kept in the database, the newest")
+
     max_tails: PositiveInt = Field(50, description="How many connections of one worker may follow new logs; then a 503")
     tail_poll_seconds: PositiveFloat = Field(0.25, description="How often a worker looks for new logs to be followed")
     tail_heartbeat_seconds: PositiveFloat = Field(

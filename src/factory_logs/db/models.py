@@ -135,3 +135,33 @@ class Import(Base):
     logs: Mapped[int] = mapped_column(BigInteger)
     rejected: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
+
+
+class RetentionRun(Base):
+    """A run of `factory-logs retention` that took logs away; committed with each batch of it, kept for ever.
+
+    The sum of `removed` changes with whatever is taken away, and nothing else changes it.
+    """
+
+    __tablename__ = "retention_runs"
+
+    run_id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
+    cutoff: Mapped[datetime]
+    removed: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
+
+
+class KnownCount(Base):
+    """How many logs up to a settled id match a filter, kept where counting them took long (db/counts.py).
+
+    `digest` names the filter, `file` and `removed` the state of the table that it was counted in.
+    """
+
+    __tablename__ = "known_counts"
+
+    digest: Mapped[bytes] = mapped_column(BYTEA, primary_key=True)
+    file: Mapped[int] = mapped_column(BigInteger)
+    removed: Mapped[int] = mapped_column(BigInteger)
+    up_to: Mapped[int] = mapped_column(BigInteger)
+    logs: Mapped[int] = mapped_column(BigInteger)
+    made_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)

@@ -51,6 +51,11 @@ class SettledIds:
         """Whether it is time to look again."""
         return not self._looking and self._clock() >= self._next
 
+    @property
+    def waiting(self) -> bool:
+        """Whether transactions that ran at the last look must end before more is settled."""
+        return bool(self._drawers)
+
     async def observe(self, connection: asyncpg.Connection) -> None:
         """Look again, outside any transaction. What is then in `up_to` holds for every snapshot taken from now on.
 
