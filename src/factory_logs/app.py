@@ -23,6 +23,8 @@ from factory_logs.ingest.body_budget import BodyBudget
 from factory_logs.ingest.group_commit import GroupCommit
 from factory_logs.ingest.idempotency import forget_old_keys
 from factory_logs.ingest.records import Limits
+from factory_logs.reading.by_id import LogsById
+from factory_logs.reading.counts import LogCounts
 from factory_logs.reading.tail import LogTail
 from factory_logs.security.authenticator import Authenticator
 from factory_logs.security.ended_tokens import forget_ended_tokens
@@ -124,15 +126,19 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
         BatchWriter(connections, settings),
         BodyBudget(settings.max_bodies_bytes),
         Limits(settings.max_record_bytes, settings.max_nesting),
+        LogsById(database, settings),
+        LogCounts(database, settings),
         LogTail(database, settings),
         stop,
     )
     metrics.forget_dead_workers()
     group_commit.start()
+    app.state.services.logs_by_id.start()
     chores = [
         asyncio.create_task(authenticator.run(), name="token-touches"),
         asyncio.create_task(forget_ended_tokens(database, settings.ended_token_seconds), name="ended-tokens"),
         asyncio.create_task(app.state.services.tail.run(), name="tail"),
+        asyncio.create_task(app.state.services.counts.run(), name="counts"),
         asyncio.create_task(_measure(app.state.services), name="gauges"),
         asyncio.create_task(forget_old_keys(connections, settings.idempotency_seconds), name="idempotency-keys"),
     ]
@@ -140,6 +146,7 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
         yield
     finally:
         await group_commit.drain()
+        await app.state.services.logs_by_id.stop()
         for chore in chores:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)

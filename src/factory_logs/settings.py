@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     pool_size: PositiveInt = Field(8, description="Database connections of one worker for everything but group commit")
     pool_timeout_seconds: PositiveFloat = Field(5.0, description="How long a request waits for one of them; then a 503")
     connect_timeout_seconds: PositiveFloat = Field(5.0, description="How long opening a database connection may take")
+    id_readers: PositiveInt = Field(
+        1, description="Database connections of one worker for logs asked for by id, dozens of them in one query"
+    )
     statement_timeout_seconds: PositiveFloat = Field(
         30.0, description="How long one query may run; a longer one is a 503 that says what to narrow"
     )

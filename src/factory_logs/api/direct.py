@@ -112,7 +112,7 @@ class DirectRoutes:
     def find(self, method: str, path: str) -> tuple[DirectRoute | None, str]:
         """The route and the path's last segment; None where FastAPI has to look."""
         route = self._direct.get((method, path))
-        if route is not None:
+        if route is not None and not path.endswith("/"):
             return route, ""
         base, slash, segment = path.rpartition("/")
         route = self._direct.get((method, base + slash))

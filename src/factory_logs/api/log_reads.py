@@ -3,27 +3,29 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from factory_logs.api.answers import json_answer
+from factory_logs.api.answers import JsonAnswer
 from factory_logs.api.deps import Logs, Reader, ServicesDep
+from factory_logs.api.direct import DirectRoute
+from factory_logs.api.log_reads_openapi import PAGING
 from factory_logs.api.openapi import errors
-from factory_logs.api.paging import Paging, answer_query, record_id
+from factory_logs.api.paging import answer_query, record_id
 from factory_logs.errors import NotFoundError
 from factory_logs.query import FACTORY_LOGS
 from factory_logs.schemas.factory_log import FactoryLogOut, FactoryLogPage
 
-router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"])
+router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"], route_class=DirectRoute)
 
 
-@router.get("", response_model=FactoryLogPage, responses=errors(400, 401, 403, 404, 503))
-async def list_factory_logs(request: Request, _: Reader, paging: Paging, logs: Logs, services: ServicesDep) -> Response:
+@router.get("", response_model=FactoryLogPage, responses=errors(400, 401, 403, 404, 503), openapi_extra=PAGING)
+async def list_factory_logs(request: Request, _: Reader, logs: Logs, services: ServicesDep) -> Response:
     """The logs that `q` selects, page by page; with `single` the one log itself."""
-    return await answer_query(request, paging, FACTORY_LOGS, logs, services.settings)
+    return await answer_query(request, FACTORY_LOGS, logs, services)
 
 
 @router.get("/{factory_log_id}", response_model=FactoryLogOut, responses=errors(401, 403, 404, 503))
-async def get_factory_log(factory_log_id: str, _: Reader, logs: Logs) -> Response:
+async def get_factory_log(factory_log_id: str, _: Reader, services: ServicesDep) -> Response:
     """One log by its id."""
-    record = await logs.get(record_id(factory_log_id))
+    record = await services.logs_by_id.get(record_id(factory_log_id))
     if record is None:
         raise NotFoundError(f"There is no factory log {factory_log_id[:50]}")
-    return json_answer(record)
+    return JsonAnswer(record.encode())

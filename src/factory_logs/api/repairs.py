@@ -4,12 +4,14 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from factory_logs.api.answers import created, json_answer
+from factory_logs.api.answers import JsonAnswer, created
 from factory_logs.api.bodies import json_body
 from factory_logs.api.deps import Reader, Repairs, RepairWrites, ServicesDep, Writer
+from factory_logs.api.direct import DirectRoute
+from factory_logs.api.log_reads_openapi import PAGING
 from factory_logs.api.log_writes_openapi import CONTENT_ENCODING, IDEMPOTENCY_KEY
 from factory_logs.api.openapi import document_body, errors
-from factory_logs.api.paging import Paging, answer_query, record_id
+from factory_logs.api.paging import answer_query, record_id
 from factory_logs.db.idempotency import FirstAnswer
 from factory_logs.db.repairs import COLUMNS
 from factory_logs.errors import NotFoundError, OverloadedError
@@ -18,7 +20,7 @@ from factory_logs.ingest.records import parse_model
 from factory_logs.query import REPAIRS
 from factory_logs.schemas.repair import RepairIn, RepairOut, RepairPage
 
-router = APIRouter(prefix="/v1/repairs", tags=["repairs"])
+router = APIRouter(prefix="/v1/repairs", tags=["repairs"], route_class=DirectRoute)
 
 
 @router.post(
@@ -46,12 +48,10 @@ async def create_repair(request: Request, user: Writer, repairs: RepairWrites, s
     return created(result, request.scope, result["repair_id"])
 
 
-@router.get("", response_model=RepairPage, responses=errors(400, 401, 403, 404, 503))
-async def list_repairs(
-    request: Request, _: Reader, paging: Paging, repairs: Repairs, services: ServicesDep
-) -> Response:
+@router.get("", response_model=RepairPage, responses=errors(400, 401, 403, 404, 503), openapi_extra=PAGING)
+async def list_repairs(request: Request, _: Reader, repairs: Repairs, services: ServicesDep) -> Response:
     """The repairs that `q` selects, page by page; with `single` the one repair itself."""
-    return await answer_query(request, paging, REPAIRS, repairs, services.settings)
+    return await answer_query(request, REPAIRS, repairs, services)
 
 
 @router.get("/{repair_id}", response_model=RepairOut, responses=errors(401, 403, 404, 503))
@@ -60,4 +60,4 @@ async def get_repair(repair_id: str, _: Reader, repairs: Repairs) -> Response:
     record = await repairs.get(record_id(repair_id))
     if record is None:
         raise NotFoundError(f"There is no repair {repair_id[:50]}")
-    return json_answer(record)
+    return JsonAnswer(record.encode())

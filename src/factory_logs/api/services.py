@@ -8,6 +8,8 @@ from factory_logs.ingest.batch import BatchWriter
 from factory_logs.ingest.body_budget import BodyBudget
 from factory_logs.ingest.group_commit import GroupCommit
 from factory_logs.ingest.records import Limits
+from factory_logs.reading.by_id import LogsById
+from factory_logs.reading.counts import LogCounts
 from factory_logs.reading.tail import LogTail
 from factory_logs.security.authenticator import Authenticator
 from factory_logs.security.login import LoginService
@@ -27,6 +29,8 @@ class Services:
     bodies: BodyBudget
     limits: Limits
     """What one record may hold."""
+    logs_by_id: LogsById
+    counts: LogCounts
     tail: LogTail
     stopping: asyncio.Event
     """Set when the worker is asked to stop."""

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import parse_qs
 
-import orjson
 import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -96,7 +95,7 @@ async def _events(request: Request, services: Services, query: Query, cursor: in
             check_at = now + CHECK_SECONDS
         records, cursor = await _next(services, cursor, query)
         if records:
-            yield b"".join(map(_event, records))
+            yield "".join(f"id: {log_id}\ndata: {log}\n\n" for log_id, log in records).encode()
         elif now >= beat_at:
             yield b": heartbeat\nid: %d\n\n" % cursor
         else:
@@ -105,7 +104,7 @@ async def _events(request: Request, services: Services, query: Query, cursor: in
         beat_at = now + settings.tail_heartbeat_seconds
 
 
-async def _next(services: Services, cursor: int, query: Query) -> tuple[list[dict[str, Any]], int]:
+async def _next(services: Services, cursor: int, query: Query) -> tuple[list[tuple[int, str]], int]:
     try:
         return await services.tail.after(cursor, query)
     except DatabaseUnavailableError:
@@ -131,10 +130,6 @@ async def _is_still_allowed(request: Request, services: Services) -> bool:
     except DatabaseUnavailableError:
         pass
     return True
-
-
-def _event(record: dict[str, Any]) -> bytes:
-    return b"id: %d\ndata: %b\n\n" % (record[FACTORY_LOGS.primary_key], orjson.dumps(record))
 
 
 class EventStream(Response):

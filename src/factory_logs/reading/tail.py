@@ -7,7 +7,6 @@ looked after only while somebody follows.
 
 import asyncio
 from contextlib import suppress
-from typing import Any
 
 import asyncpg
 import structlog
@@ -83,8 +82,8 @@ class LogTail:
         while self._settled.up_to <= cursor:
             await self._observed.wait()
 
-    async def after(self, cursor: int, query: Query) -> tuple[list[dict[str, Any]], int]:
-        """The next settled logs above `cursor` that match, by id, and the id up to which that is all of them.
+    async def after(self, cursor: int, query: Query) -> tuple[list[tuple[int, str]], int]:
+        """The next settled logs above `cursor` that match, with their ids, and the id up to which that is all of them.
 
         Raises DatabaseUnavailableError.
         """
@@ -99,8 +98,8 @@ class LogTail:
             .limit(PAGE_LOGS)
         )
         async with self._queries:
-            records = await self._logs.rows(statement)
-        return records, end if len(records) < PAGE_LOGS else records[-1][FACTORY_LOGS.primary_key]
+            records = await self._logs.found(statement)
+        return records, end if len(records) < PAGE_LOGS else records[-1][0]
 
     async def run(self) -> None:
         """Look after the watermark while there are followers, until cancelled."""
