@@ -106,6 +106,17 @@ async def test_what_is_stored_after_the_answer_has_begun_comes_and_nothing_older
         assert await next_logs(stream, 2) == [2, 3]
 
 
+async def test_the_answer_begins_with_the_id_to_come_back_with_so_that_who_is_cut_off_at_once_skips_none(
+    server: Server, tokens: dict[Level, str]
+) -> None:
+    await store(server, tokens[Level.SYSTEM], {}, {})
+    async with following(server, tokens[Level.OVERVIEW]) as stream:
+        assert await anext(stream) == Event(2, None)
+    await store(server, tokens[Level.SYSTEM], {})
+    async with following(server, tokens[Level.OVERVIEW], last_event_id=2) as stream:
+        assert await next_logs(stream, 1) == [3]
+
+
 async def test_an_event_is_the_record_as_get_gives_it(server: Server, tokens: dict[Level, str]) -> None:
     async with following(server, tokens[Level.OVERVIEW]) as stream:
         await store(server, tokens[Level.SYSTEM], {"fields": {"text": "line\nend\u2028", "big": 2**63}})

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import operator
 import random
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from email.utils import formatdate
 from pathlib import Path
 
@@ -14,14 +16,16 @@ import zstandard
 
 from factory_logs.client.backoff import Backoff
 from factory_logs.client.credentials import Credentials, FixedToken, Login, TokenFile
-from factory_logs.client.delivery import Link, retry_after
+from factory_logs.client.delivery import Failed, Link
 from factory_logs.client.outbox import Outbox
-from factory_logs.client.sender import UNAUTHORISED_SECONDS, Pause, Sender
+from factory_logs.client.sender import QUIET_SECONDS, UNAUTHORISED_SECONDS, Pause, Sender
+from factory_logs.client.server_clock import retry_after
 from factory_logs.client.settings import ClientSettings
 from factory_logs.client.spool import Spool
 
 Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 NOW = 1_700_000_000.0
+PORTAL = "<h1>Sign in to the guest network</h1>"
 
 
 class Server:
@@ -33,6 +37,7 @@ class Server:
         self.stored: list[str] = []
         self.known: list[dict[str, object]] = []
         self.now = NOW
+        self.is_portal = False
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
         answer = self._answer(request)
@@ -41,9 +46,9 @@ class Server:
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/healthz":
-            return httpx.Response(200)
+            return httpx.Response(200, html=PORTAL) if self.is_portal else httpx.Response(200, json={"status": "ok"})
         if request.method == "GET":
-            return httpx.Response(200, json={"objects": self.known})
+            return httpx.Response(200, json={"objects": self.found(request)})
         self.requests.append(request)
         if not self.script:
             return self.store(request)
@@ -56,6 +61,17 @@ class Server:
         lines = body_of(request).decode().splitlines()
         self.stored += lines
         return httpx.Response(201, json={"num_created": len(lines)})
+
+    def found(self, request: httpx.Request) -> list[dict[str, object]]:
+        """The known logs that q selects, all on the first page."""
+        filters = json.loads(request.url.params["q"])["filters"]
+        operators = {"==": operator.eq, ">=": operator.ge}
+        return [
+            log
+            for log in self.known
+            if request.url.params["page"] == "1"
+            and all(operators[one["op"]](log.get(one["name"]), one["val"]) for one in filters)
+        ]
 
     @property
     def keys(self) -> list[str]:
@@ -89,16 +105,21 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 def sender_of(
-    spool: Spool, server: Server, settings: ClientSettings | None = None, credentials: Credentials | None = None
+    spool: Spool,
+    server: Server,
+    settings: ClientSettings | None = None,
+    credentials: Credentials | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Sender:
     settings = settings or ClientSettings()
     link = Link("http://logs.test/", credentials or FixedToken("t"), settings, httpx.MockTransport(server))
-    return Sender(Outbox(spool.file), link, settings, Backoff(1.0, 8.0, random.Random(1)))
+    return Sender(Outbox(spool.file), link, settings, Backoff(1.0, 8.0, random.Random(1)), clock)
 
 
 def put(spool: Spool, count: int, start: int = 0) -> list[str]:
     lines = [
-        json.dumps({"app_name": "a", "timestamp": "2024-01-01 00:00:00", "n": n}) for n in range(start, start + count)
+        json.dumps({"app_name": "a", "timestamp": "2024-01-01 00:00:00", "fields": {"n": n}})
+        for n in range(start, start + count)
     ]
     spool.put([line.encode() for line in lines])
     return lines
@@ -143,12 +164,13 @@ def test_each_compression_carries_the_same_body(spool: Spool, server: Server, en
         error(429),
         error(404),
         error(405),
-        httpx.Response(200, html="<h1>Sign in to the guest network</h1>"),
+        httpx.Response(200, html=PORTAL),
         httpx.Response(302, headers={"Location": "http://portal.test/"}),
         httpx.Response(201, html="created"),
         httpx.Response(201, json={"num_created": 2}),
         httpx.Response(201, json=[]),
         httpx.Response(400, html="<h1>Bad request</h1>"),
+        httpx.Response(400, json={"message": "a gateway does not like this"}),
     ],
     ids=str,
 )
@@ -197,6 +219,7 @@ def test_waits_grow_and_are_spread_over_all_of_their_length() -> None:
         ("", None),
         (None, None),
         ("9" * 400, 999999999.0),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", None),
     ],
 )
 def test_retry_after_is_read_as_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
@@ -376,13 +399,35 @@ def test_a_server_that_cannot_read_a_compression_is_sent_another_with_the_same_k
     assert len(set(server.keys)) == 1
 
 
-def in_doubt(spool: Spool, server: Server, policy: str, age_seconds: float, **settings: object) -> Sender:
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def in_doubt(
+    spool: Spool, server: Server, policy: str, age_seconds: float, credentials: Credentials | None = None
+) -> Sender:
     """A sender whose batch got no answer so long ago, by the server's clock; then the device was restarted."""
     server.script = [httpx.ReadTimeout("silence")]
-    chosen = ClientSettings.model_validate({"in_doubt": policy, **settings})
+    chosen = ClientSettings.model_validate({"in_doubt": policy})
     sender_of(spool, server, chosen).step()
     server.now += age_seconds
-    return sender_of(spool, server, chosen)
+    clock = Clock()
+    sender = sender_of(spool, server, chosen, credentials, clock)
+    clock.seconds += QUIET_SECONDS
+    return sender
+
+
+def on_server(line: str, created_at: float = NOW) -> dict[str, object]:
+    """The log as the server gives it."""
+    at = str(datetime.fromtimestamp(created_at, UTC).replace(tzinfo=None))
+    return {"factory_log_id": 1, "product_imei": None, "repair_id": None, "tags": None, "fields": None,
+            "created_at": at, **json.loads(line)}  # fmt: skip
 
 
 def test_within_the_keys_life_a_batch_is_simply_sent_again(spool: Spool, server: Server) -> None:
@@ -392,40 +437,93 @@ def test_within_the_keys_life_a_batch_is_simply_sent_again(spool: Spool, server:
     assert spool.totals().delivered == 3
 
 
-@pytest.mark.parametrize("age", [23.5 * 3600, 10**7, -3600])
+@pytest.mark.parametrize("age", [23.1 * 3600, 10**7, -7200])
 def test_an_old_batch_is_looked_for_on_the_server_and_settled_where_it_is_there(
     spool: Spool, server: Server, age: float
 ) -> None:
     lines = put(spool, 5)
     sender = in_doubt(spool, server, "ask", age)
-    stored = json.loads(lines[2])
-    server.known = [{"factory_log_id": 1, "product_imei": None, "repair_id": None, "tags": None, **stored}]
+    server.known = [on_server(line, NOW + min(age, 60)) for line in lines]
     drain(sender)
     assert len(server.requests) == 1
     assert (spool.totals().delivered, spool.totals().pending) == (5, 0)
 
 
-def test_an_old_batch_that_is_not_there_is_sent_under_a_new_key(spool: Spool, server: Server) -> None:
-    spool.put([b'{"app_name":"a","timestamp":"2024-01-01 00:00:00","fields":{"n":1}}'])
+@pytest.mark.parametrize("missing", [0, 2, 4])
+def test_an_old_batch_of_which_a_log_is_not_there_is_sent_under_a_new_key(
+    spool: Spool, server: Server, missing: int
+) -> None:
+    lines = put(spool, 5)
     sender = in_doubt(spool, server, "ask", 24 * 3600)
-    other = {"app_name": "a", "timestamp": "2024-01-01 00:00:00", "fields": {"n": 2}}
-    server.known = [other]
-    pages = iter([[other], []])
-    server._answer = _paged(server, pages)  # type: ignore[method-assign]
+    server.known = [on_server(line) for place, line in enumerate(lines) if place != missing]
     drain(sender)
     assert len(set(server.keys)) == 2
-    assert len(server.stored) == 1
+    assert server.stored == lines
 
 
-def _paged(server: Server, pages: Iterator[list[dict[str, object]]]) -> Callable[[httpx.Request], httpx.Response]:
-    before = server._answer
+def test_equal_logs_that_were_stored_before_the_batch_could_leave_are_not_taken_for_it(
+    spool: Spool, server: Server
+) -> None:
+    lines = put(spool, 1)
+    sender = in_doubt(spool, server, "ask", 24 * 3600)
+    server.known = [on_server(lines[0], NOW - 2 * 3600)]
+    drain(sender)
+    assert server.stored == lines
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        if request.method == "GET" and request.url.path != "/healthz":
-            return httpx.Response(200, json={"objects": next(pages)})
-        return before(request)
 
-    return answer
+def test_an_old_batch_is_not_asked_for_while_its_last_try_may_be_under_way(spool: Spool, server: Server) -> None:
+    lines = put(spool, 1)
+    clock = Clock()
+    sender = sender_of(spool, server, clock=clock)
+    clock.seconds = 1000.0
+    server.script = [httpx.ReadTimeout("silence")]
+    sender.step()
+    server.now += 24 * 3600
+    sender = sender_of(spool, server, clock=clock)
+    clock.seconds += QUIET_SECONDS - 1
+    assert sender.step() == Pause(1.0, firm=True)
+    assert sender.trouble == "a batch is in doubt: its Idempotency-Key is too old"
+    clock.seconds += 1
+    drain(sender)
+    assert server.stored == lines
+    assert sender.trouble is None
+
+
+@pytest.mark.parametrize("was_stored", [True, False])
+def test_under_another_token_a_batch_is_looked_for_rather_than_sent_again_as_keys_are_kept_by_user(
+    spool: Spool, server: Server, was_stored: bool
+) -> None:
+    lines = put(spool, 3)
+    sender = in_doubt(spool, server, "ask", 60, credentials=FixedToken("of another user"))
+    server.known = [on_server(line) for line in lines] if was_stored else []
+    drain(sender)
+    assert server.stored == ([] if was_stored else lines)
+    assert spool.totals().delivered == 3
+
+
+def test_a_new_login_of_the_same_user_sends_under_the_same_key(spool: Spool) -> None:
+    server = LoginServer()
+    lines = put(spool, 2)
+    server.script = [httpx.ReadTimeout("silence")]
+    sender_of(spool, server, credentials=Login("jig", "open sesame")).step()
+    drain(sender_of(spool, server, credentials=Login("jig", "open sesame")))
+    assert server.stored == lines
+    assert len(set(server.keys)) == 1
+
+
+def test_a_token_that_is_replaced_between_two_looks_at_it_sends_nothing_under_the_wrong_key(
+    spool: Spool, server: Server, tmp_path: Path
+) -> None:
+    lines = put(spool, 1)
+    file = tmp_path / "token"
+    file.write_text("old")
+    batch = Outbox(spool.file).open(1, 100, TokenFile(file).account(), NOW)
+    assert batch is not None
+    file.write_text("new")
+    link = Link("http://logs.test/", TokenFile(file), ClientSettings(), httpx.MockTransport(server))
+    assert link.deliver(batch) == Failed("the token was replaced", 0.0)
+    assert server.requests == []
+    assert spool.totals().pending == len(lines)
 
 
 def test_by_policy_an_old_batch_is_sent_again_or_set_aside(spool: Spool, server: Server) -> None:
@@ -458,6 +556,35 @@ def test_the_devices_wrong_clock_plays_no_part_in_a_batchs_age(
     monkeypatch.setattr(time, "time", lambda: 0.0)
     drain(sender)
     assert (spool.totals().delivered, spool.totals().rejected) == (1, 0)
+
+
+def test_a_captive_portals_clock_is_not_taken_for_the_servers(spool: Spool, server: Server) -> None:
+    put(spool, 1)
+    server.now, server.is_portal = 0.0, True
+    sender = sender_of(spool, server)
+    assert sender.step().seconds > 0
+    assert sender.trouble == "the server answered 200: text/html; charset=utf-8, not of this API"
+    server.now, server.is_portal = NOW, False
+    server.script = [httpx.ReadTimeout("silence")]
+    sender.step()
+    portal = httpx.Response(200, html=PORTAL, headers={"Date": formatdate(NOW - 10**6, usegmt=True)})
+    server.script = [portal]
+    sender.step()
+    drain(sender)
+    assert len(set(server.keys)) == 1
+    assert (spool.totals().delivered, len(server.stored)) == (1, 1)
+
+
+@pytest.mark.parametrize("wait", ["9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_login_that_is_told_to_wait_for_ever_waits_for_as_long_as_is_believed(spool: Spool, wait: str) -> None:
+    class Busy(LoginServer):
+        def _answer(self, request: httpx.Request) -> httpx.Response:
+            busy = httpx.Response(429, json={"message": "too many tries"}, headers={"Retry-After": wait})
+            return busy if request.url.path == "/v1/auth/login" else super()._answer(request)
+
+    put(spool, 1)
+    sender = sender_of(spool, Busy(), ClientSettings(max_retry_after_seconds=100), Login("jig", "open sesame"))
+    assert 100 <= sender.step().seconds <= 101
 
 
 def test_an_answer_without_end_is_not_read_without_end(spool: Spool, server: Server) -> None:

@@ -22,7 +22,7 @@ def outbox_of(spool: Spool) -> Outbox:
 
 
 def pending(spool: Spool) -> list[bytes]:
-    batch = outbox_of(spool).open(10**6, 10**9, 0.0)
+    batch = outbox_of(spool).open(10**6, 10**9, "token a", 0.0)
     return [] if batch is None else list(batch.lines)
 
 
@@ -40,16 +40,16 @@ def test_what_was_put_is_there_for_another_process_and_in_order(tmp_path: Path) 
 def test_a_batch_stays_the_same_with_its_key_until_it_is_settled(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put([line(n) for n in range(5)])
-    first = outbox_of(spool).open(3, 10**6, 100.0)
+    first = outbox_of(spool).open(3, 10**6, "token a", 100.0)
     spool.put([line(5)])
-    again = Outbox(SpoolFile(tmp_path, "full")).open(10, 10**6, 200.0)
+    again = Outbox(SpoolFile(tmp_path, "full")).open(10, 10**6, "token a", 200.0)
     assert first is not None
     assert again == first
     assert (first.body, first.started_at) == (b'{"n": 0}\n{"n": 1}\n{"n": 2}\n', 100.0)
     outbox_of(spool).settle(first)
     outbox_of(spool).settle(first)
     assert (spool.totals().delivered, spool.totals().pending) == (3, 3)
-    following = outbox_of(spool).open(10, 10**6, 300.0)
+    following = outbox_of(spool).open(10, 10**6, "token a", 300.0)
     assert following is not None
     assert following.key != first.key
     assert list(following.lines) == [line(3), line(4), line(5)]
@@ -59,11 +59,11 @@ def test_a_batch_is_bounded_in_bytes_but_holds_one_log_at_least(tmp_path: Path) 
     spool = Spool(tmp_path)
     spool.put([b"x" * 100, b"y" * 10, b"z" * 10])
     outbox = outbox_of(spool)
-    big = outbox.open(10, 50, 0.0)
+    big = outbox.open(10, 50, "token a", 0.0)
     assert big is not None
     assert list(big.lines) == [b"x" * 100]
     outbox.settle(big)
-    two = outbox.open(10, 22, 0.0)
+    two = outbox.open(10, 22, "token a", 0.0)
     assert two is not None
     assert len(two.lines) == 2
 
@@ -72,7 +72,7 @@ def test_rejected_logs_are_kept_with_their_reason_and_can_be_sent_again_or_dropp
     spool = Spool(tmp_path)
     spool.put([line(n) for n in range(4)])
     outbox = outbox_of(spool)
-    batch = outbox.open(10, 10**6, 0.0)
+    batch = outbox.open(10, 10**6, "token a", 0.0)
     assert batch is not None
     outbox.reject(batch, {1: "repair_id: there is no repair 9", 3: "bad"})
     assert pending(spool) == [line(0), line(2)]
@@ -86,7 +86,7 @@ def test_rejected_logs_are_kept_with_their_reason_and_can_be_sent_again_or_dropp
     assert spool.drop(None) == 1
     totals = spool.totals()
     assert (totals.pending, totals.rejected, totals.rejected_bytes, totals.dropped) == (4, 0, 0, 1)
-    current = outbox.open(10, 10**6, 0.0)
+    current = outbox.open(10, 10**6, "token a", 0.0)
     assert current is not None
     outbox.settle(current)
     assert pending(spool) == [line(1), line(7)]
@@ -98,7 +98,7 @@ def test_a_full_spool_refuses_and_takes_again_when_there_is_room(tmp_path: Path)
     spool.put([line(1)])
     with pytest.raises(SpoolFullError, match="is full"):
         spool.put([line(2)])
-    batch = outbox_of(spool).open(1, 100, 0.0)
+    batch = outbox_of(spool).open(1, 100, "token a", 0.0)
     assert batch is not None
     outbox_of(spool).settle(batch)
     spool.put([line(2)])
@@ -108,7 +108,7 @@ def test_a_full_spool_refuses_and_takes_again_when_there_is_room(tmp_path: Path)
 def test_dropping_the_oldest_keeps_the_open_batch_and_counts(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=4 * (8 + ROW_BYTES), when_full="drop_oldest")
     spool.put([line(n) for n in range(4)])
-    batch = outbox_of(spool).open(2, 100, 0.0)
+    batch = outbox_of(spool).open(2, 100, "token a", 0.0)
     assert batch is not None
     spool.put([line(4)])
     assert spool.totals().dropped == 1

@@ -87,7 +87,7 @@ async def _events(request: Request, services: Services, query: Query, cursor: in
     settings, tail = services.settings, services.tail
     now = time.monotonic()
     end, check_at, beat_at = now + settings.tail_max_seconds, now + CHECK_SECONDS, now + settings.tail_heartbeat_seconds
-    yield RECONNECT
+    yield RECONNECT + b": start\nid: %d\n\n" % cursor  # so that who is cut off before the first log skips none
     while (now := time.monotonic()) < end and not services.stopping.is_set():
         if now >= check_at:
             if not await _is_still_allowed(request, services):

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Protocol
 
@@ -13,6 +14,15 @@ from factory_logs.client.spool_lock import SpoolLock
 TROUBLE_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
+_senders: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
+
+
+def is_sender(thread: int | None) -> bool:
+    """Whether this is a sender's thread, of whichever client: what is logged in it must not be sent.
+
+    Each such log would bring forth the next, be it by way of a second client.
+    """
+    return any(sender.ident == thread and sender.is_alive() for sender in list(_senders))
 
 
 class Steps(Protocol):
@@ -48,11 +58,7 @@ class Background:
         self._hurried = False
         self._spool_trouble: str | None = None
         self._thread = threading.Thread(target=self._run, name="factory-logs-sender", daemon=True)
-
-    @property
-    def ident(self) -> int | None:
-        """The thread, as log records name it."""
-        return self._thread.ident
+        _senders.add(self._thread)
 
     @property
     def trouble(self) -> str | None:

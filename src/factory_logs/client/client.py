@@ -14,6 +14,7 @@ from typing import Self
 
 import httpx
 
+from factory_logs.client import forks
 from factory_logs.client.background import Background, Flusher
 from factory_logs.client.credentials import Credentials, FixedToken, Login, TokenFile
 from factory_logs.client.delivery import Link
@@ -114,15 +115,19 @@ class Client:
     def put(self, lines: list[bytes], rejects: list[Reject] | None = None, position: Position | None = None) -> None:
         """Spool lines that are checked already; waits for room as `when_full` says."""
         self._ensure_running()
-        deadline = time.monotonic() + self.settings.block_seconds
+        deadline: float | None = None
         while True:
             try:
                 self.spool.put(lines, rejects or (), position)
                 break
             except SpoolFullError:
-                if self.settings.when_full != "block" or time.monotonic() >= deadline:
+                if self.settings.when_full != "block":
                     raise
-            self._background.hurry()
+                if deadline is None:
+                    deadline = time.monotonic() + self.settings.block_seconds
+                    self._background.hurry()  # once: a server that is down must not be asked at every turn
+                if time.monotonic() >= deadline:
+                    raise
             self._background.wait_for_change(min(ROOM_POLL_SECONDS, deadline - time.monotonic()))
         self._background.wake()
         if self._flusher is not None:
@@ -159,9 +164,9 @@ class Client:
         self._background.hurry()
         while self._background.trouble is None and time.monotonic() < deadline and self.spool.totals().pending:
             self._background.wait_for_change(min(ROOM_POLL_SECONDS, deadline - time.monotonic()))
-        self._background.stop(STOP_SECONDS)
         if self._flusher is not None:
             self._flusher.stop()
+        self._background.stop(STOP_SECONDS)
         self.spool.file.close()
 
     def __enter__(self) -> Self:
@@ -172,14 +177,8 @@ class Client:
     ) -> None:
         self.close()
 
-    @property
-    def sender_threads(self) -> set[int | None]:
-        """The threads whose own log records must not be sent: each would bring forth the next."""
-        return {self._background.ident}
-
     def _start(self) -> None:
         """Begin sending, in this process."""
-        self._pid = os.getpid()
         file = SpoolFile(self.folder, "full")  # what the sender writes is always flushed: keys must outlive a power cut
         outbox = Outbox(file)
         link = Link(self._url, self._credentials, self.settings, self._transport)
@@ -194,14 +193,17 @@ class Client:
         self._flusher = Flusher(outbox.flush, self.settings) if self.settings.fsync == "normal" else None
         if self._flusher is not None:
             self._flusher.start()
+        self._pid = os.getpid()
 
     def _ensure_running(self) -> None:
         """Raises ClosedError. A forked child begins with threads of its own."""
         if self._closed:
             raise ClosedError("the client is closed")
         if self._pid != os.getpid():
-            self._lock = threading.Lock()
-            self._start()
+            with forks.lock:
+                if self._pid != os.getpid():
+                    self._lock = threading.Lock()
+                    self._start()
 
 
 def credentials_of(

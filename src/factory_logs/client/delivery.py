@@ -15,7 +15,7 @@ import zstandard
 from factory_logs import __version__
 from factory_logs.client.credentials import Credentials, NoTokenError
 from factory_logs.client.outbox import Batch
-from factory_logs.client.server_clock import ServerClock, http_date
+from factory_logs.client.server_clock import ServerClock, retry_after
 from factory_logs.client.settings import ClientSettings
 
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
@@ -113,13 +113,25 @@ class Link:
         if self.clock.known:
             return None
         try:
-            self._send("GET", "healthz")
+            answer = self._send("GET", "healthz")
         except httpx.HTTPError as error:
             return Failed(_words(error))
-        return None
+        return None if self.clock.known else self._failed(answer)
+
+    def account(self) -> str | Unauthorised:
+        """Whose keys are used now; why there is no token."""
+        try:
+            return self._credentials.account()
+        except NoTokenError as error:
+            return Unauthorised(str(error))
 
     def deliver(self, batch: Batch) -> Outcome:
         """Try once. A login's token that is refused is renewed once within it."""
+        account = self.account()
+        if isinstance(account, Unauthorised):
+            return account
+        if account != batch.account:
+            return Failed("the token was replaced", 0.0)
         answer = self._authorised(
             "POST",
             "v1/factory_logs",
@@ -156,7 +168,7 @@ class Link:
                 if answer.status != 401 or not self._credentials.refused(token):
                     break
         except NoTokenError as error:
-            return Unauthorised(str(error), error.retry_after)
+            return Unauthorised(str(error), self._believed(error.retry_after))
         except httpx.HTTPError as error:
             return Failed(_words(error))
         if answer.status in (401, 403):
@@ -165,7 +177,8 @@ class Link:
 
     def _send(self, method: str, path: str, **request: Any) -> Answer:
         with self._http.stream(method, path, **request) as response:
-            self.clock.observe(response.headers.get("date"))
+            if response.headers.get("content-type", "").startswith("application/json"):
+                self.clock.observe(response.headers.get("date"))  # a captive portal's clock is not the server's
             body = bytearray()
             for part in response.iter_bytes():
                 body += part
@@ -182,26 +195,17 @@ class Link:
             return Refused(_message(answer), too_large=True)
         if answer.status == 409:
             return Conflict(_message(answer))
-        if answer.status == 400 and isinstance(content.get("message"), str):
+        if answer.status == 400 and "request_id" in content:
             faults = _faults(content.get("errors"), len(batch.lines))
             return Rejected(faults) if faults else Refused(_message(answer))
         return self._failed(answer)
 
     def _failed(self, answer: Answer) -> Failed:
         wait = retry_after(answer.headers.get("retry-after"), self.clock.now())
-        return Failed(
-            f"the server answered {answer.status}: {_message(answer)}",
-            None if wait is None else min(wait, self._max_retry_after),
-        )
+        return Failed(f"the server answered {answer.status}: {_message(answer)}", self._believed(wait))
 
-
-def retry_after(header: str | None, now: float) -> float | None:
-    """Seconds from a Retry-After header, which gives them or a date; None for anything else."""
-    text = (header or "").strip()
-    if text.isascii() and text.isdecimal():
-        return float(text[:9])
-    date = http_date(text) if text else None
-    return None if date is None else max(0.0, date - now)
+    def _believed(self, seconds: float | None) -> float | None:
+        return None if seconds is None else min(seconds, self._max_retry_after)
 
 
 def _compressed(body: bytes, encoding: str) -> bytes:

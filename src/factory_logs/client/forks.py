@@ -18,16 +18,21 @@ class Forkable(Protocol):
     def close(self) -> None: ...
 
 
+lock = threading.RLock()
+"""Held during a fork: what a child must not find half done is done under it."""
+
 _registered: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
 _held: list[Forkable] = []
 
 
 def register(connection: Forkable) -> None:
     """Look after this one at every fork of the process."""
-    _registered.add(connection)
+    with lock:
+        _registered.add(connection)
 
 
 def _before() -> None:
+    lock.acquire()
     _held.extend(sorted(_registered, key=id))
     for connection in _held:
         connection.lock.acquire()
@@ -36,6 +41,7 @@ def _before() -> None:
 def _in_parent() -> None:
     while _held:
         _held.pop().lock.release()
+    lock.release()
 
 
 def _in_child() -> None:

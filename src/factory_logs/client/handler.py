@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from factory_logs.client.background import is_sender
 from factory_logs.client.client import Client
 
 LONGEST_MESSAGE = 32 * 1024
@@ -28,7 +29,7 @@ class FactoryLogsHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Spool the record. A fault is reported as logging does it, never raised into the script."""
-        if record.thread in self._client.sender_threads:
+        if is_sender(record.thread):
             return  # the sender's own words, or those of the HTTP library in its thread
         try:
             self._client.send(

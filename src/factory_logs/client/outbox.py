@@ -15,9 +15,13 @@ from factory_logs.client.spool_file import SpoolFile
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Logs that are sent together. `started_at` is when they first may have left, by the server's clock (s)."""
+    """Logs that are sent together. `started_at` is when they first may have left, by the server's clock (s).
+
+    `account` is whose key it is: the server keeps keys by user, so under another's token this one says nothing.
+    """
 
     key: str
+    account: str
     first_seq: int
     last_seq: int
     started_at: float
@@ -35,27 +39,23 @@ class Outbox:
     def __init__(self, file: SpoolFile) -> None:
         self._file = file
 
-    def open(self, max_records: int, max_bytes: int, now: float) -> Batch | None:
+    def open(self, max_records: int, max_bytes: int, account: str, now: float) -> Batch | None:
         """The open batch, or a new one of the oldest logs that wait; None where none do."""
 
         def work(connection: sqlite3.Connection) -> Batch | None:
-            row = connection.execute("SELECT key, first_seq, last_seq, started_at FROM open_batch").fetchone()
+            row = connection.execute("SELECT key, account, first_seq, last_seq, started_at FROM open_batch").fetchone()
             if row is not None:
-                key, first, last, started_at = row
+                key, owner, first, last, started_at = row
                 rows = connection.execute(
                     "SELECT seq, line FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)
                 ).fetchall()
-                return Batch(key, first, last, started_at, [seq for seq, _ in rows], [line for _, line in rows])
+                return _batch(key, owner, first, last, started_at, rows)
             rows = _oldest(connection, max_records, max_bytes)
             if not rows:
                 return None
-            batch = Batch(
-                str(uuid.uuid4()), rows[0][0], rows[-1][0], now, [seq for seq, _ in rows], [line for _, line in rows]
-            )
-            connection.execute(
-                "INSERT INTO open_batch VALUES (1, ?, ?, ?, ?)", (batch.key, batch.first_seq, batch.last_seq, now)
-            )
-            return batch
+            opened = (str(uuid.uuid4()), account, rows[0][0], rows[-1][0], now)
+            connection.execute("INSERT INTO open_batch VALUES (1, ?, ?, ?, ?, ?)", opened)
+            return _batch(*opened, rows)
 
         return self._file.run(work)
 
@@ -93,6 +93,12 @@ class Outbox:
     def flush(self) -> None:
         """See that all that was put into the spool so far is on the disk."""
         self._file.run(lambda connection: connection.execute("UPDATE totals SET id = 1"))
+
+
+def _batch(
+    key: str, account: str, first: int, last: int, started_at: float, rows: Sequence[tuple[int, bytes]]
+) -> Batch:
+    return Batch(key, account, first, last, started_at, [seq for seq, _ in rows], [line for _, line in rows])
 
 
 def _oldest(connection: sqlite3.Connection, max_records: int, max_bytes: int) -> list[tuple[int, bytes]]:

@@ -4,6 +4,8 @@
 """
 
 import logging
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from factory_logs.client import doubt
@@ -13,6 +15,8 @@ from factory_logs.client.outbox import Batch, Outbox
 from factory_logs.client.settings import ClientSettings
 
 CLOCK_TOLERANCE_SECONDS = 600.0
+QUIET_SECONDS = 120.0
+"""How long after its last try the server may still be busy with a batch: only then is it asked for it."""
 UNAUTHORISED_SECONDS = 15.0
 """At least so long between two tries with a refused token or password: the server counts failed logins."""
 
@@ -37,13 +41,22 @@ GO_ON = Pause(0.0)
 class Sender:
     """The steps of sending. `trouble` says why nothing gets through, None while it does."""
 
-    def __init__(self, outbox: Outbox, link: Link, settings: ClientSettings, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        link: Link,
+        settings: ClientSettings,
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._outbox = outbox
         self._link = link
         self._settings = settings
         self._backoff = backoff or Backoff(settings.backoff_base_seconds, settings.backoff_cap_seconds)
         self._max_records = settings.max_batch_records
         self._max_bytes = settings.max_batch_bytes
+        self._clock = clock
+        self._tried_at = clock()  # perhaps by another process, just before this one began
         self.trouble: str | None = None
 
     def step(self) -> Pause:
@@ -51,13 +64,20 @@ class Sender:
         problem = self._link.set_clock()
         if problem is not None:
             return self._failed(problem)
+        account = self._link.account()
+        if not isinstance(account, str):
+            return self._failed(account)
         now = self._link.clock.now()
-        batch = self._outbox.open(self._max_records, self._max_bytes, now)
+        batch = self._outbox.open(self._max_records, self._max_bytes, account, now)
         if batch is None:
             return Pause(self._settings.poll_seconds, idle=True)
+        if batch.account != account:
+            return self._doubted(batch, "the token is another one than when it was first sent")
         if not -CLOCK_TOLERANCE_SECONDS <= now - batch.started_at < self._settings.key_life_seconds:
-            return self._resolve(batch, "its Idempotency-Key is too old")
-        return self._after(batch, self._link.deliver(batch))
+            return self._doubted(batch, "its Idempotency-Key is too old")
+        outcome = self._link.deliver(batch)
+        self._tried_at = self._clock()
+        return self._after(batch, outcome)
 
     def _after(self, batch: Batch, outcome: Outcome) -> Pause:
         match outcome:
@@ -89,6 +109,14 @@ class Sender:
         self._max_records = len(batch.lines) // 2
         if too_large:
             self._max_bytes = max(1, len(batch.body) // 2)
+
+    def _doubted(self, batch: Batch, why: str) -> Pause:
+        """The batch's key says nothing any more: see what became of it, once no try can still be under way."""
+        rest = self._tried_at + QUIET_SECONDS - self._clock()
+        if rest <= 0:
+            return self._resolve(batch, why)
+        self.trouble = f"a batch is in doubt: {why}"
+        return Pause(rest, firm=True)
 
     def _resolve(self, batch: Batch, why: str) -> Pause:
         """What to do with a batch of which nobody remembers whether it was stored."""

@@ -35,9 +35,18 @@ def http_date(text: str | None) -> float | None:
     """Seconds since 1970 of a date as HTTP headers have it; None for anything else."""
     try:
         moment = parsedate_to_datetime(text or "")
-    except ValueError:
+    except (ValueError, OverflowError, IndexError):  # the last two by nonsense that the parser does not foresee
         return None
     return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+
+
+def retry_after(header: str | None, now: float) -> float | None:
+    """Seconds from a Retry-After header, which gives them or a date; None for anything else."""
+    text = (header or "").strip()
+    if text.isascii() and text.isdecimal():
+        return float(text[:9])
+    date = http_date(text) if text else None
+    return None if date is None else max(0.0, date - now)
 
 
 def _steady() -> float:

@@ -29,6 +29,7 @@ CREATE TABLE records (seq INTEGER PRIMARY KEY, line BLOB NOT NULL);
 CREATE TABLE open_batch (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     key TEXT NOT NULL,
+    account TEXT NOT NULL,
     first_seq INTEGER NOT NULL,
     last_seq INTEGER NOT NULL,
     started_at REAL NOT NULL
@@ -56,11 +57,15 @@ class SpoolFile:
     """One connection to the spool of a folder, shared by the threads of a process."""
 
     def __init__(self, folder: Path, fsync: Literal["full", "normal"]) -> None:
-        self.path = _current(folder)
+        self._use(_current(folder))
         self._fsync = fsync
         self._connection: sqlite3.Connection | None = None
         self.lock = threading.RLock()
         forks.register(self)
+
+    def _use(self, path: Path) -> None:
+        self.path = path
+        self._marker = str(_marker(path))  # looked for at every call, so it is worth having ready
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """`work` in a transaction of its own, all of it or nothing.
@@ -134,9 +139,9 @@ class SpoolFile:
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; a new one where this or another process has set the file aside."""
-        if _marker(self.path).exists():
+        if os.path.exists(self._marker):
             self.close()
-            self.path = _current(self.path.parent)
+            self._use(_current(self.path.parent))
         if self._connection is None:
             self._connection = self._opened()
         return self._connection

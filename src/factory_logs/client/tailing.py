@@ -9,11 +9,12 @@ import orjson
 
 from factory_logs.client.backoff import Backoff
 from factory_logs.client.credentials import Credentials, NoTokenError
-from factory_logs.client.delivery import retry_after
 from factory_logs.client.errors import ClientError
+from factory_logs.client.server_clock import retry_after
 
 SILENCE_SECONDS = 60.0
 """A server gives a sign of life more often than this; after it the connection counts as broken."""
+LONGEST_WAIT_SECONDS = 300.0
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 _FINAL = (400, 401, 403, 404, 405)
 
@@ -60,7 +61,7 @@ class Tail:
                 except (httpx.HTTPError, NoTokenError) as error:
                     trouble = str(error) or type(error).__name__
                 self._on_trouble(trouble)
-                time.sleep(self._backoff.failed(wait))
+                time.sleep(self._backoff.failed(None if wait is None else min(wait, LONGEST_WAIT_SECONDS)))
 
     def _connection(self) -> Iterator[dict[str, Any]]:
         for _ in range(2):
@@ -69,7 +70,7 @@ class Tail:
             if self.last_id is not None:
                 headers["Last-Event-ID"] = str(self.last_id)
             with self._http.stream("GET", "v1/factory_logs/tail", params=self._params, headers=headers) as answer:
-                if answer.status_code == 200:
+                if answer.status_code == 200 and _is_event_stream(answer):
                     yield from self._records(answer)
                     return
                 answer.read()
@@ -98,6 +99,11 @@ class _TryLaterError(Exception):
     def __init__(self, message: str, seconds: float | None) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+def _is_event_stream(answer: httpx.Response) -> bool:
+    """Not so a captive portal, which answers 200 to everything."""
+    return str(answer.headers.get("content-type", "")).startswith("text/event-stream")
 
 
 def _refusal(answer: httpx.Response) -> Exception:
