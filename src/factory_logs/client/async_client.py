@@ -15,6 +15,7 @@ from typing import ParamSpec, Self, TypeVar
 import httpx
 
 from factory_logs.client.client import DEFAULTS, Client, Status
+from factory_logs.client.errors import ClosedError
 from factory_logs.client.settings import ClientSettings
 
 P = ParamSpec("P")
@@ -51,6 +52,7 @@ class AsyncClient:
         )
         # One thread keeps the order in which logs were sent; waiting for delivery must not hold it up.
         self._disk = ThreadPoolExecutor(1, "factory-logs-spool")
+        self._closed = False
 
     async def send(
         self,
@@ -86,6 +88,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Stop sending; see Client.close."""
+        self._closed = True
         await asyncio.to_thread(self._client.close)
         self._disk.shutdown(wait=False)
 
@@ -98,5 +101,7 @@ class AsyncClient:
         await self.close()
 
     async def _on_disk(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._closed:
+            raise ClosedError("the client is closed")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._disk, functools.partial(work, *args, **kwargs))
