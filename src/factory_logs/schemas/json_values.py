@@ -10,7 +10,12 @@ from factory_logs.errors import FieldError
 
 INT_MIN, INT_MAX = -(2**63), 2**64 - 1
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_DIGITS_TO_ONE = bytes.maketrans(b"23456789", b"11111111")
 _EXPONENT, _SIGNED_EXPONENT, _NEGATIVE_ZERO = b"0e0", b"0e+0", b"-0.0"
+_LARGE_FLOAT = b"1e1"
+"""A float with a positive exponent, its digits and sign unified: neither part of it ends or begins with a zero."""
+_EXPONENTS_FROM = 1e15
+"""Below it orjson writes floats without a positive exponent."""
 
 
 def quickly_storable(value: object, max_nesting: int) -> bytes | None:
@@ -88,7 +93,7 @@ def _faithful(value: object, text: bytes) -> bytes:
 
 def _with_plain_floats(value: object) -> object:
     if isinstance(value, float):
-        return orjson.Fragment(_without_exponent(value))
+        return orjson.Fragment(_without_exponent(value)) if _is_odd(value) else value
     if isinstance(value, list):
         return [_with_plain_floats(item) for item in value]
     if isinstance(value, dict):
@@ -96,6 +101,35 @@ def _with_plain_floats(value: object) -> object:
     return value
 
 
+def _is_odd(number: float) -> bool:
+    """Whether jsonb would give it back as an integer, or a negative zero as another one."""
+    return abs(number) >= _EXPONENTS_FROM or not number
+
+
 def _without_exponent(number: float) -> str:
     digits = format(Decimal(repr(number or 0.0)), "f")
     return digits if "." in digits else f"{digits}.0"
+
+
+def surely_canonical(values: tuple[object, ...], texts: bytes, max_nesting: int) -> bool:
+    """Whether each of these values, as orjson decoded it and wrote it into `texts`, can be stored as it was written.
+
+    False says to look closer. orjson has already refused lone surrogates and NaN; an integer beyond 64 bits it turns
+    into a float that `canonical_json` would write in another way. A search for one byte costs a fifth of one for
+    several, and this is done for each record of a batch.
+    """
+    if b"\\" in texts and b"\\u0000" in texts:
+        return False
+    if texts.count(b"{") + texts.count(b"[") > max_nesting:
+        return False
+    if (b"-" in texts and _NEGATIVE_ZERO in texts) or _LARGE_FLOAT in texts.translate(_DIGITS_TO_ONE, b"+"):
+        return not any(map(_has_odd_float, values))  # a string may look like one
+    return True
+
+
+def _has_odd_float(value: object) -> bool:
+    if isinstance(value, float):
+        return _is_odd(value)
+    if isinstance(value, dict):
+        return any(map(_has_odd_float, value.values()))
+    return isinstance(value, list) and any(map(_has_odd_float, value))
