@@ -15,7 +15,7 @@ from factory_logs.api.direct import DirectRoutes
 from factory_logs.api.entrance import Entrance
 from factory_logs.api.middleware import BodyLimit, HeadAsGet
 from factory_logs.api.services import Services
-from factory_logs.api.shutdown import stopping
+from factory_logs.api.shutdown import ending_with_supervisor, stopping
 from factory_logs.db.engine import Database
 from factory_logs.ingest.batch import BatchWriter
 from factory_logs.ingest.batch_connections import BatchConnections
@@ -102,7 +102,7 @@ def create_app_from_environment() -> FactoryLogs:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    with stopping() as stop:
+    with stopping() as stop, ending_with_supervisor():
         async with _running(app, stop):
             yield
 
@@ -135,6 +135,7 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
     group_commit.start()
     app.state.services.logs_by_id.start()
     chores = [
+        asyncio.create_task(database.heartbeat.run(), name="heartbeat"),
         asyncio.create_task(authenticator.run(), name="token-touches"),
         asyncio.create_task(forget_ended_tokens(database, settings.ended_token_seconds), name="ended-tokens"),
         asyncio.create_task(app.state.services.tail.run(), name="tail"),

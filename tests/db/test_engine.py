@@ -1,5 +1,6 @@
 """How a database is named, and how it fails (SPEC 3: 503 while it is away)."""
 
+import asyncio
 import socket
 
 import asyncpg
@@ -7,7 +8,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from factory_logs.db.engine import Database, connect_once, normalise_url
+from factory_logs.db.engine import Database, connect_once, normalise_url, translate_errors
 from factory_logs.errors import DatabaseUnavailableError
 from factory_logs.settings import Settings
 
@@ -89,18 +90,74 @@ async def test_when_all_connections_are_busy_the_next_caller_is_told_so(migrated
     await database.dispose()
 
 
-async def test_a_connection_that_was_cut_is_unavailable_once_and_then_replaced(
+async def test_a_connection_that_is_cut_is_unavailable_and_then_replaced(
+    migrated_url: str, settings: Settings, database: Database
+) -> None:
+    cut = Database(migrated_url, settings.model_copy(update={"pool_size": 1}))
+
+    async def cut_it_while_it_is_used() -> None:
+        async with cut.connect() as connection:
+            pid = (await connection.execute(text("select pg_backend_pid()"))).scalar_one()
+            async with database.connect() as other:
+                await other.execute(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+            await connection.execute(text("select 1"))
+
+    with pytest.raises(DatabaseUnavailableError):
+        await cut_it_while_it_is_used()
+    await cut.ping()
+    await cut.dispose()
+
+
+async def test_a_connection_that_was_cut_while_nobody_used_it_is_replaced_unseen(
     migrated_url: str, settings: Settings, database: Database
 ) -> None:
     cut = Database(migrated_url, settings.model_copy(update={"pool_size": 1}))
     async with cut.connect() as connection:
         pid = (await connection.execute(text("select pg_backend_pid()"))).scalar_one()
-    async with database.connect() as connection:
-        await connection.execute(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
-    with pytest.raises(DatabaseUnavailableError):
-        await cut.ping()
+        raw = (await connection.get_raw_connection()).driver_connection
+    assert raw is not None
+    async with database.connect() as other:
+        await other.execute(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+    async with asyncio.timeout(60):
+        while not raw.is_closed():
+            await asyncio.sleep(0.01)
     await cut.ping()
     await cut.dispose()
+
+
+async def test_what_waits_for_a_server_that_falls_silent_is_unavailable_at_once(
+    migrated_url: str, settings: Settings
+) -> None:
+    database = Database(migrated_url, settings)
+
+    async def wait_long() -> None:
+        async with database.connect() as connection:
+            asyncio.get_running_loop().call_later(0.1, database.heartbeat.on_silence)
+            await connection.execute(text("select pg_sleep(20)"))
+
+    with pytest.raises(DatabaseUnavailableError):
+        await wait_long()
+    database.heartbeat.answers = False
+    with pytest.raises(DatabaseUnavailableError):
+        await database.ping()
+    database.heartbeat.answers = True
+    await database.ping()
+    await database.dispose()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress"),
+        asyncpg.ReadOnlySQLTransactionError("cannot execute INSERT in a read-only transaction"),
+        asyncpg.DiskFullError("could not extend file"),
+        asyncpg.DeadlockDetectedError("deadlock detected"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_the_state_of_the_server_is_to_blame_for_is_unavailable(error: Exception) -> None:
+    with pytest.raises(DatabaseUnavailableError), translate_errors():
+        raise error
 
 
 async def test_a_broken_constraint_is_nobodys_outage(database: Database) -> None:

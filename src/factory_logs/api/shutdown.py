@@ -4,6 +4,8 @@ uvicorn waits for open answers, and tells the application of its stop only after
 """
 
 import asyncio
+import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -37,3 +39,23 @@ def stopping() -> Iterator[asyncio.Event]:
         event.set()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ending_with_supervisor() -> Iterator[None]:
+    """A worker whose supervisor was killed stops too: it would hold the port, and nobody would replace it."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(supervisor.sentinel)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    loop.add_reader(supervisor.sentinel, end)
+    try:
+        yield
+    finally:
+        loop.remove_reader(supervisor.sentinel)

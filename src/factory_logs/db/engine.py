@@ -3,6 +3,7 @@
 The one place that knows how a database fails: `translate_errors` turns it into DatabaseUnavailableError.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -10,18 +11,27 @@ from typing import Any
 import asyncpg
 import orjson
 from sqlalchemy import URL, ExceptionContext, event, make_url, text
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
+from factory_logs.db.heartbeat import Heartbeat
 from factory_logs.errors import DatabaseUnavailableError
 from factory_logs.settings import Settings
 
 APPLICATION_NAME = "factory_logs"
 TIMEOUT_NOTE = "statement timeout: "
 POSTGRESQL_SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg"}
-UNREACHABLE_STATES = ("08", "53", "57P")
-"""SQLSTATE classes of a server that is gone, full, starting or stopping."""
+UNREACHABLE_STATES = ("08", "53", "57P", "25006", "40", "58030")
+"""SQLSTATEs of a server that is gone, full, starting or stopping, has become a standby, had to break off what it did
+to go on with something else, or whose disk fails."""
+NO_ANSWER = "The database cannot be reached; try again shortly."
+_LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises for a connection that was lost, the latter where PostgreSQL has said good-bye meanwhile."""
+ANSWER_GRACE_SECONDS = 5.0
+"""How much longer than a statement may run we wait for its answer: then the server, or the way to it, is gone."""
 
 
 def normalise_url(url: str) -> URL:
@@ -42,13 +52,16 @@ def _with_one_host(url: str) -> str:
 
 
 async def connect_once(
-    url: str, connect_seconds: float, server_settings: dict[str, str] | None = None
+    url: str,
+    connect_seconds: float,
+    server_settings: dict[str, str] | None = None,
+    answer_seconds: float | None = None,
 ) -> asyncpg.Connection:
     """One asyncpg connection. asyncpg reads libpq's URLs: several hosts, `?host=/socket`, `sslmode`."""
     normalise_url(url)
     dsn = "postgresql://" + url.partition("://")[2]
     settings = {"application_name": APPLICATION_NAME, "timezone": "UTC"} | (server_settings or {})
-    return await asyncpg.connect(dsn, timeout=connect_seconds, server_settings=settings)
+    return await asyncpg.connect(dsn, timeout=connect_seconds, server_settings=settings, command_timeout=answer_seconds)
 
 
 class Database:
@@ -73,12 +86,19 @@ class Database:
             json_deserializer=orjson.Fragment,  # rows go out as JSON: PostgreSQL's text is not decoded on the way
         )
         event.listen(self.engine.sync_engine, "handle_error", self._note_timeout)
+        event.listen(self.engine.sync_engine, "connect", self._note_losses)
+        event.listen(self.engine.sync_engine, "checkout", self._refuse_suspect)
+        self.heartbeat = Heartbeat(self._connect, settings.stall_seconds, self._end_what_waits)
+        self._waiting: set[asyncio.Timeout] = set()
         self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
     async def _connect(self) -> asyncpg.Connection:
-        timeout_ms = max(1, round(self._settings.statement_timeout_seconds * 1000))
+        seconds = self._settings.statement_timeout_seconds
         return await connect_once(
-            self.dsn, self._settings.connect_timeout_seconds, {"statement_timeout": str(timeout_ms)}
+            self.dsn,
+            self._settings.connect_timeout_seconds,
+            {"statement_timeout": str(max(1, round(seconds * 1000)))},
+            seconds + ANSWER_GRACE_SECONDS,
         )
 
     async def connect_raw(self) -> asyncpg.Connection:
@@ -86,7 +106,7 @@ class Database:
 
         Raises DatabaseUnavailableError.
         """
-        with translate_errors():
+        async with self.answering():
             connection = await self._connect()
             if await connection.fetchval("show synchronous_commit") == "off":
                 await connection.execute("set synchronous_commit to on")
@@ -95,23 +115,20 @@ class Database:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
         """A pooled connection; what is not committed is rolled back. Failures are translated."""
-        with translate_errors():
-            async with self.engine.connect() as connection:
-                yield connection
+        async with self.answering(), self.engine.connect() as connection:
+            yield connection
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """A pooled connection in a transaction that commits at the end. Failures are translated."""
-        with translate_errors():
-            async with self.engine.begin() as connection:
-                yield connection
+        async with self.answering(), self.engine.begin() as connection:
+            yield connection
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
         """An ORM session; the caller commits. Failures are translated."""
-        with translate_errors():
-            async with self.sessions() as session:
-                yield session
+        async with self.answering(), self.sessions() as session:
+            yield session
 
     async def ping(self) -> None:
         """Raises DatabaseUnavailableError unless the database answers a query."""
@@ -121,6 +138,35 @@ class Database:
     async def dispose(self) -> None:
         """Close the pool."""
         await self.engine.dispose()
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """Around whatever waits for PostgreSQL; its failures are translated.
+
+        Raises DatabaseUnavailableError at once where PostgreSQL does not answer, and as soon as it stops to.
+        """
+        if not self.heartbeat.answers:
+            raise DatabaseUnavailableError(NO_ANSWER)
+        with translate_errors():
+            async with asyncio.timeout(None) as waiting:
+                self._waiting.add(waiting)
+                try:
+                    yield
+                finally:
+                    self._waiting.discard(waiting)
+
+    def _end_what_waits(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for waiting in self._waiting:
+            waiting.reschedule(now)
+
+    def _note_losses(self, _: object, record: ConnectionPoolEntry) -> None:
+        record.info["losses"] = self.heartbeat.losses
+
+    def _refuse_suspect(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        """The pool opens another one for it: what led to a server that went silent may never answer again."""
+        if record.info["losses"] != self.heartbeat.losses or connection.driver_connection.is_closed():
+            raise DisconnectionError
 
     def _note_timeout(self, context: ExceptionContext) -> None:
         """Leave the limit on the error, so that `translate_errors` can name it wherever it is used."""
@@ -139,7 +185,7 @@ def translate_errors() -> Iterator[None]:
         yield
     except PoolTimeoutError as error:
         raise DatabaseUnavailableError("All database connections are busy; try again shortly.") from error
-    except (DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except (DBAPIError, asyncpg.PostgresError, *_LOST, OSError, TimeoutError) as error:
         message = _unavailable_message(error)
         if message is None:
             raise
@@ -153,15 +199,15 @@ def _unavailable_message(error: BaseException) -> str | None:
         limit = next((n.removeprefix(TIMEOUT_NOTE) for n in notes if n.startswith(TIMEOUT_NOTE)), "it may")
         return f"The query ran longer than {limit}; narrow it by time, unit or app."
     if isinstance(cause, OSError | TimeoutError):
-        return "The database cannot be reached; try again shortly."
+        return NO_ANSWER
     if isinstance(cause, asyncpg.PostgresError):
         state: Any = cause.sqlstate
         login = isinstance(cause, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError)
         if login or (isinstance(state, str) and state.startswith(UNREACHABLE_STATES)):
-            return "The database cannot be reached; try again shortly."
+            return NO_ANSWER
         return None
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if lost or isinstance(error, InterfaceError | asyncpg.InterfaceError | asyncpg.InternalClientError):
+    if lost or isinstance(error, (InterfaceError, *_LOST)):
         return "The connection to the database was lost; try again shortly."
     return None
 

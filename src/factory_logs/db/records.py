@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from factory_logs.db.engine import Database, translate_errors
+from factory_logs.db.engine import Database
 from factory_logs.db.log_writes import LogRow, Stored
 from factory_logs.db.models import FactoryLog
 from factory_logs.schemas.timestamps import format_timestamp
@@ -44,6 +44,7 @@ class RecordRepository:
     """The rows of one table: one by id, one page of a query, how many a query selects."""
 
     def __init__(self, database: Database, table: Table) -> None:
+        self._database = database
         self._engine = database.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._table = table
         (self._key,) = table.primary_key.columns
@@ -65,9 +66,8 @@ class RecordRepository:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
         """A connection where each statement is a transaction of its own. Failures are translated."""
-        with translate_errors():
-            async with self._engine.connect() as connection:
-                yield connection
+        async with self._database.answering(), self._engine.connect() as connection:
+            yield connection
 
     async def page(
         self, connection: AsyncConnection, rows: Select[Any], count: Select[Any], offset: int, size: int

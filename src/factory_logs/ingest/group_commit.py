@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import asyncpg
 import structlog
 
-from factory_logs.db.engine import Database, translate_errors
+from factory_logs.db.engine import NO_ANSWER, Database
 from factory_logs.db.idempotency import FirstAnswer
 from factory_logs.db.log_writes import NewRow, Stored, insert_logs
 from factory_logs.errors import (
@@ -94,8 +94,8 @@ class GroupCommit:
             or self._queued_bytes + size > self._settings.max_queued_bytes
         ):
             raise OverloadedError("The service cannot take more logs right now")
-        if self._stalled():
-            raise OverloadedError("The database does not answer right now")
+        if not self._database.heartbeat.answers or self._stalled():
+            raise OverloadedError(NO_ANSWER)
         answer: asyncio.Future[Stored | FirstAnswer] = asyncio.get_running_loop().create_future()
         self._waiting.append(Submission(NewRow(log, created_by, key), size, answer))
         self._queued_bytes += size
@@ -140,7 +140,7 @@ class GroupCommit:
         """One batch, never retried: after a lost connection nobody knows whether it was committed."""
         started = time.perf_counter()
         try:
-            with translate_errors():
+            async with self._database.answering():
                 if connection is None or connection.is_closed():
                     connection = await self._database.connect_raw()
                 async with asyncio.timeout(self._settings.commit_timeout_seconds):

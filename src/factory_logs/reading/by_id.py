@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import asyncpg
 import structlog
 
-from factory_logs.db.engine import Database, translate_errors
+from factory_logs.db.engine import Database
 from factory_logs.db.records import logs_by_id
 from factory_logs.errors import DatabaseUnavailableError, FactoryLogsError
 from factory_logs.settings import Settings
@@ -70,7 +70,7 @@ class LogsById:
     async def _read(self, connection: asyncpg.Connection | None, batch: list[Asked]) -> asyncpg.Connection | None:
         """Answer one batch; gives the connection for the next one, None where it is lost."""
         try:
-            with translate_errors():
+            async with self._database.answering():
                 if connection is None or connection.is_closed():
                     connection = await self._database.connect_raw()
                 async with asyncio.timeout(self._settings.statement_timeout_seconds):
