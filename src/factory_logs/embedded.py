@@ -21,19 +21,25 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import structlog
 
 DATABASE = "factory_logs"
 CLUSTER_FOLDER = "pgdata"
 START_SECONDS = 60
 """How long the server may take to start; crash recovery after a power cut reads up to `max_wal_size`."""
 STOP_SECONDS = 60
+WATCH_SECONDS = 0.5
+LONGEST_WATCH_SECONDS = 4.0
+"""How soon a server that has ended is noticed; the longer it fails to start the rarer it is tried."""
 LOG_TAIL_LINES = 20
 NO_PID = "2147483646"
 SUN_PATH_BYTES = 107
@@ -59,6 +65,9 @@ fsync = on
 synchronous_commit = on
 full_page_writes = on
 """
+
+
+_log = structlog.get_logger(__name__)
 
 
 class EmbeddedPostgresError(RuntimeError):
@@ -131,10 +140,11 @@ class _Server:
 
 
 @contextmanager
-def running(data_dir: Path) -> Iterator[str]:
+def running(data_dir: Path, *, watch: bool = False) -> Iterator[str]:
     """The URL of a running server on `data_dir`, which is created on first use; the last user stops the server.
 
-    Safe from several processes and threads at once. Raises EmbeddedPostgresError. Blocks while it starts and stops.
+    With `watch` a thread starts it again where it has ended meanwhile. Safe from several processes and threads at
+    once. Raises EmbeddedPostgresError. Blocks while it starts and stops.
     """
     with ExitStack() as opened:
         with _explained(data_dir):
@@ -145,10 +155,41 @@ def running(data_dir: Path) -> Iterator[str]:
                 _ensure_running(server)
                 fcntl.flock(use, fcntl.LOCK_SH)
         try:
-            yield server.url
+            with _watched(server) if watch else nullcontext():
+                yield server.url
         finally:
             with _held(gate):
                 _stop_if_last(server, use)
+
+
+@contextmanager
+def _watched(server: _Server) -> Iterator[None]:
+    ending = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(server, ending), name="embedded-postgres", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        watcher.join()
+
+
+def _watch(server: _Server, ending: threading.Event) -> None:
+    """Start the server again where it is gone: killed for its memory, or ended by itself for want of disk space."""
+    failures = 0
+    while not ending.wait(min(WATCH_SECONDS * 2**failures, LONGEST_WATCH_SECONDS)):
+        if _is_server(_postmaster_pid(server.cluster_dir), server.cluster_dir):
+            failures = 0
+            continue
+        _log.warning("the embedded PostgreSQL has ended", data_dir=str(server.data_dir))
+        try:
+            with _open_lock(server, "postgres.lock") as gate, _held(gate):
+                _ensure_running(server)
+        except (EmbeddedPostgresError, OSError) as error:
+            failures += 1
+            _log.error("the embedded PostgreSQL does not start again", reason=str(error))
+        else:
+            _log.info("the embedded PostgreSQL runs again", data_dir=str(server.data_dir))
 
 
 def is_running(data_dir: Path) -> bool:
@@ -208,7 +249,10 @@ def _disown_pid(server: _Server) -> None:
     """
     path = server.cluster_dir / "postmaster.pid"
     lines = path.read_text().splitlines()
-    _write(server, path.name, "\n".join([NO_PID, *lines[1:]]) + "\n", os.O_TRUNC)
+    # By way of a new file: on a full disk the old one would be left empty, with which no server ever starts again.
+    disowned = server.cluster_dir / "postmaster.pid.new"
+    _write(server, disowned.name, "\n".join([NO_PID, *lines[1:]]) + "\n", os.O_TRUNC)
+    disowned.rename(path)
     # The socket's folder is this cluster's alone, so its lock guards nothing that the file above does not.
     (server.socket_dir / f"{SOCKET_FILE}.lock").unlink(missing_ok=True)
 

@@ -37,8 +37,11 @@ def load_settings(**overrides: object) -> Settings:
 
 
 @contextmanager
-def database_url(settings: Settings, *, announce: bool = False) -> Iterator[str]:
-    """The URL of the own PostgreSQL, or of the embedded one, which runs meanwhile. Raises CommandError."""
+def database_url(settings: Settings, *, serving: bool = False) -> Iterator[str]:
+    """The URL of the own PostgreSQL, or of the embedded one, which runs meanwhile. Raises CommandError.
+
+    `serving` says so, and starts the embedded one again where it has ended.
+    """
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
         try:
@@ -57,10 +60,10 @@ def database_url(settings: Settings, *, announce: bool = False) -> Iterator[str]
         raise CommandError(
             "there is no embedded PostgreSQL on this system; set FACTORY_LOGS_DATABASE_URL to an own one"
         ) from None
-    if announce:
+    if serving:
         tell(f"Starting the embedded PostgreSQL in {settings.data_dir} ...")
     try:
-        with running(settings.data_dir) as url:
+        with running(settings.data_dir, watch=serving) as url:
             yield url
     except EmbeddedPostgresError as error:
         raise CommandError(str(error)) from None

@@ -38,10 +38,11 @@ def run(*, host: str | None, port: int | None, workers: int | None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     settings = load_settings(host=host, port=port, workers=workers)
+    logs.configure(settings.log_level)
     config = _uvicorn_config(settings)
     listener = _bind(settings)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
-    with listener, database_url(settings, announce=True) as url:
+    with listener, database_url(settings, serving=True) as url:
         asyncio.run(_bring_up_to_date(url, settings))
         listener.listen(config.backlog)
         if settings.database_url is None:
