@@ -18,6 +18,13 @@ from factory_logs.embedded import running
 from factory_logs.settings import Settings
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    faults = parser.getgroup("faults", "the random sequence of faults (docs/faults.md)")
+    faults.addoption("--fault-minutes", type=float, default=0.0, help="how long it runs; by default a few rounds")
+    faults.addoption("--fault-seed", type=int, help="the seed of an earlier run")
+    faults.addoption("--fault-report", help="a file for its table")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _plain_logs() -> None:
     """Not structlog's own default, which draws a traceback with all local variables, at length."""

@@ -1,0 +1,53 @@
+"""One PostgreSQL and one service of two workers for all fault tests: each leaves both as it found them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from factory_logs.db.migrate import upgrade
+from tests.faults.disk import small_disk
+from tests.faults.link import Link
+from tests.faults.postgres import Cluster
+from tests.faults.service import Service
+from tests.faults.site import Site
+
+DISK_MIB = 1024
+
+
+@pytest.fixture(scope="session")
+def _site(short_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with small_disk(short_tmp / "faults", DISK_MIB) as disk:
+        cluster = Cluster(short_tmp / "faults" / "postgres")
+        cluster.create()
+        cluster.start()
+        asyncio.run(upgrade(cluster.url))
+        with Link(cluster.port) as link:
+            url = cluster.url.replace(str(cluster.port), str(link.port))
+            service = Service(
+                {"FACTORY_LOGS_DATABASE_URL": url, "FACTORY_LOGS_ACCESS_LOG": "0"},
+                tmp_path_factory.mktemp("faults") / "service.log",
+            )
+            service.create_user("jig", "SYSTEM")
+            service.start()
+            service.wait_until_ready()
+            token = service.run("tokens", "issue", "jig", "--expires-in", "never")
+            yield Site(cluster, link, service, token, disk)
+            service.stop()
+        cluster.remove()
+
+
+@pytest.fixture
+def site(_site: Site) -> Site:
+    _site.service.wait_until_ready()
+    return _site
+
+
+@pytest.fixture
+async def past_the_link(site: Site) -> AsyncIterator[asyncpg.Connection]:
+    """Straight to PostgreSQL."""
+    connection = await site.cluster.connect()
+    yield connection
+    await connection.close()

@@ -1,0 +1,77 @@
+"""Other processes as the kernel shows them: who belongs to whom, and how much memory each holds."""
+
+import os
+import signal
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+MIB = 1024 * 1024
+
+
+def children(parent: int) -> list[int]:
+    """The processes that `parent` has started, those that have ended left out."""
+    return [pid for pid in _all_pids() if _parent_and_state(pid) == (parent, True)]
+
+
+def command_line(pid: int) -> str:
+    """Empty for a process that is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def memory(pid: int) -> int:
+    """The bytes of memory that the process holds by itself (resident, not shared); 0 for one that is gone."""
+    try:
+        resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * PAGE_BYTES
+
+
+def send(pids: Iterable[int], number: signal.Signals) -> None:
+    """A signal to each that is still there."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs: one that has ended and that nobody has waited for does not."""
+    found = _parent_and_state(pid)
+    return found is not None and found[1]
+
+
+def _all_pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _parent_and_state(pid: int) -> tuple[int, bool] | None:
+    try:
+        # The name, in parentheses, may hold anything.
+        state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
+    except (OSError, ValueError):
+        return None
+    return int(parent), state not in "ZX"
+
+
+def holder(pids: Iterable[int], client_port: int) -> int:
+    """Which of these processes holds the server's end of the connection that came from this local port."""
+    inode = _inode(client_port)
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if os.readlink(descriptor) == f"socket:[{inode}]":
+                    return pid
+    raise AssertionError(f"none of {list(pids)} holds the connection from port {client_port}")
+
+
+def _inode(client_port: int) -> str:
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        columns = line.split()
+        if columns[2].endswith(f":{client_port:04X}") and columns[9] != "0":
+            return columns[9]
+    raise AssertionError(f"there is no connection from port {client_port}")

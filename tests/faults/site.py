@@ -1,0 +1,39 @@
+"""What the fault tests run on."""
+
+from dataclasses import dataclass
+
+import httpx
+
+from tests.faults.disk import SmallDisk
+from tests.faults.link import Link
+from tests.faults.postgres import Cluster
+from tests.faults.service import Service
+from tests.faults.verdict import Verdict, judge
+from tests.faults.writers import Ledger, Writers
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A service with two workers, its PostgreSQL, and the link between the two."""
+
+    cluster: Cluster
+    link: Link
+    service: Service
+    token: str
+    disk: SmallDisk | None
+    """PostgreSQL's; None where this system lets us mount none."""
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(
+            base_url=self.service.url, headers={"Authorization": f"Token token={self.token}"}, timeout=30
+        )
+
+    def writers(self, name: str, ledger: Ledger) -> Writers:
+        return Writers(self.service.url, self.token, name, ledger)
+
+    async def judge(self, ledger: Ledger) -> Verdict:
+        connection = await self.cluster.connect()
+        try:
+            return await judge(connection, ledger.writes)
+        finally:
+            await connection.close()

@@ -1,0 +1,108 @@
+"""PostgreSQL is stopped in the middle of everything: refused fast, bounded, and back by itself (SPEC 7)."""
+
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+
+from tests.faults import processes
+from tests.faults.processes import MIB
+from tests.faults.site import Site
+from tests.faults.writers import Ledger
+
+pytestmark = pytest.mark.faults
+
+LOG = {"app_name": "stalled", "timestamp": "2024-01-31 13:45:00"}
+BIG = LOG | {"fields": {"text": "x" * 200_000}}
+FLOODERS = 40
+LIMITS_BYTES = (64 + 128) * MIB
+"""What one worker may hold of waiting logs and of bodies: the defaults of max_queued_bytes and max_bodies_bytes."""
+SLACK_BYTES = 100 * MIB
+
+
+def refused(answer: httpx.Response) -> bool:
+    return answer.status_code == 503 and "retry-after" in answer.headers
+
+
+def is_refused(client: httpx.Client, method: str, path: str, **options: object) -> bool:
+    return refused(client.request(method, path, **options))  # type: ignore[arg-type]
+
+
+async def test_a_stopped_postgresql_is_answered_with_503_at_once_and_all_goes_on_after_it(site: Site) -> None:
+    ledger = Ledger()
+    calls = [
+        ("POST", "/v1/factory_logs", {"json": LOG}),
+        ("POST", "/v1/factory_logs", {"json": [LOG, LOG]}),
+        ("POST", "/v1/repairs", {"json": {"product_imei": "352099001761481"}}),
+        ("GET", "/v1/factory_logs", {}),
+        ("GET", "/v1/factory_logs/1", {}),
+        ("GET", "/readyz", {}),
+        ("POST", "/v1/auth/login", {"json": {"username": "jig", "password": "secret"}}),
+    ]
+    with site.client() as client, site.writers("stalled", ledger) as writers:
+        writers.wait_for_acknowledgement()
+        paused = site.cluster.pause()
+        try:
+            # Whoever is in the middle of something waits for the heartbeat, nobody waits for a time-out of PostgreSQL.
+            for method, path, options in calls:
+                assert refused(client.request(method, path, **options)), path  # type: ignore[arg-type]
+            # A hundred calls that each waited would take minutes.
+            began = time.monotonic()
+            for _ in range(100):
+                for method, path, options in calls:
+                    assert refused(client.request(method, path, **options)), path  # type: ignore[arg-type]
+            assert time.monotonic() - began < 60
+            assert client.get("/healthz").status_code == 200
+        finally:
+            processes.send(paused, signal.SIGCONT)
+        writers.wait_for_acknowledgement()
+        site.service.wait_until_ready()
+        assert client.get("/v1/factory_logs").status_code == 200
+    assert ledger.surprises == []
+    (await site.judge(ledger)).check()
+
+
+async def test_the_memory_of_a_worker_stays_bounded_while_big_logs_flood_a_stopped_postgresql(site: Site) -> None:
+    before = site.service.memory()
+    most = before
+    codes: set[int] = set()
+    ending = threading.Event()
+
+    def flood() -> None:
+        with site.client() as client:
+            while not ending.is_set():
+                codes.add(client.post("/v1/factory_logs", json=BIG).status_code)
+
+    flooders = [threading.Thread(target=flood) for _ in range(FLOODERS)]
+    paused = site.cluster.pause()
+    try:
+        for flooder in flooders:
+            flooder.start()
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            most = max(most, site.service.memory())
+            time.sleep(0.05)
+    finally:
+        processes.send(paused, signal.SIGCONT)
+        ending.set()
+        for flooder in flooders:
+            flooder.join(60)
+    assert 503 in codes
+    assert codes <= {201, 503}
+    assert most - before < LIMITS_BYTES + SLACK_BYTES
+    site.service.wait_until_ready()
+
+
+async def test_sigterm_drains_what_was_accepted(site: Site) -> None:
+    """Under load: every acknowledged log is there, no answer is another than 201 or 503, and it ends by itself."""
+    ledger = Ledger()
+    with site.writers("drained", ledger) as writers:
+        writers.wait_for_acknowledgement()
+        assert site.service.stop() == 0, site.service.tail()
+        site.service.start()
+        writers.wait_for_acknowledgement()
+    site.service.wait_until_ready()
+    assert ledger.surprises == []
+    (await site.judge(ledger)).check()

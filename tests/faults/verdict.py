@@ -1,0 +1,50 @@
+"""What became of every write: the ledger of the writers against the rows of the table."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import asyncpg
+
+from tests.faults.writers import APP, Write
+
+_ROWS = """
+SELECT factory_log_id, fields->>'write', (fields->>'place')::int FROM factory_logs WHERE app_name = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Numbers of logs. `lost` and `doubled` must be 0, and `torn` too: batches of which only a part is there."""
+
+    acknowledged: int
+    unacknowledged: int
+    stored: int
+    lost: int
+    doubled: int
+    torn: int
+
+    def check(self) -> None:
+        assert (self.lost, self.doubled, self.torn) == (0, 0, 0), self
+
+
+async def judge(connection: asyncpg.Connection, writes: Iterable[Write]) -> Verdict:
+    """Every acknowledged log is there once, under the id that was answered; every other one at most once."""
+    rows = await connection.fetch(_ROWS, APP)
+    places: dict[str, Counter[int]] = defaultdict(Counter)
+    by_id = {}
+    for factory_log_id, name, place in rows:
+        places[name][place] += 1
+        by_id[factory_log_id] = (name, place)
+    acknowledged = unacknowledged = stored = lost = doubled = torn = 0
+    for write in writes:
+        found = places[write.name]
+        stored += found.total()
+        doubled += sum(count - 1 for count in found.values())
+        torn += len(found) not in (0, write.size)
+        if write.ids is None:
+            unacknowledged += write.size
+        else:
+            acknowledged += write.size
+            lost += sum(by_id.get(id_) != (write.name, place) for place, id_ in enumerate(write.ids))
+    return Verdict(acknowledged, unacknowledged, stored, lost, doubled, torn)
