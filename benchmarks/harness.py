@@ -74,12 +74,14 @@ def service(*, workers: int = 1, environment: Mapping[str, str] | None = None) -
 
 
 @contextlib.contextmanager
-def peer(application: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+def peer(
+    application: str, environment: Mapping[str, str] | None = None, *, protocol: str = "httptools"
+) -> Iterator[str]:
     """An ASGI app of benchmarks/peers.py on one uvicorn worker, set up as the service sets up its own."""
     port = free_port()
     command = [
         sys.executable, "-m", "uvicorn", application, "--factory", "--port", str(port), "--loop", "uvloop",
-        "--http", "httptools", "--no-access-log", "--log-level", "warning", "--no-server-header",
+        "--http", protocol, "--no-access-log", "--log-level", "warning", "--no-server-header",
     ]  # fmt: skip
     process = subprocess.Popen(command, env=os.environ | dict(environment or {}))
     try:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from factory_logs.db.models import FactoryLog
 from factory_logs.schemas.timestamps import Timestamp
@@ -36,6 +37,22 @@ def echo() -> FastAPI:
     @app.post("/", status_code=201)
     async def create(log: Log) -> Log:
         return log
+
+    return app
+
+
+def silent() -> ASGIApp:
+    """Reads a body and answers 201: what HTTP costs by itself."""
+    answer = b"x" * 400
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        await receive()
+        status = 200 if scope["method"] == "GET" else 201
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"400")]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
 
     return app
 

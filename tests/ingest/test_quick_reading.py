@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from factory_logs.errors import BadRequestError
-from factory_logs.ingest import batch_reading
+from factory_logs.ingest import batch_reading, quick_reading
 from factory_logs.ingest.batch import Batch
 from factory_logs.ingest.batch_reading import BatchReader, read_ndjson
 from factory_logs.ingest.quick_reading import quickly_read
@@ -155,7 +155,7 @@ async def test_a_batch_has_the_rows_the_places_and_the_errors_that_the_schema_gi
     quick = await outcome(read, texts, limits)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch_reading, "quickly_decoded", lambda text: None)
-        patch.setattr(batch_reading, "quickly_read", lambda text, limits: None)
+        patch.setattr(quick_reading, "quickly_read", lambda text, limits: None)
         assert quick == await outcome(read, texts, limits)
 
 

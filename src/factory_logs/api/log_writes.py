@@ -20,7 +20,7 @@ from factory_logs.errors import BadRequestError, FieldError
 from factory_logs.ingest.batch import Batch, BatchResult
 from factory_logs.ingest.batch_reading import BatchReader, read_ndjson
 from factory_logs.ingest.idempotency import KeyedBody, WriteKey, check_same
-from factory_logs.ingest.records import parse_log
+from factory_logs.ingest.quick_reading import read_log
 from factory_logs.security.authenticator import CurrentUser
 
 router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"], route_class=DirectRoute)
@@ -52,7 +52,7 @@ async def create_factory_logs(request: Request, user: Writer, services: Services
 async def _store_one(
     request: Request, text: bytes, key: WriteKey | None, user: CurrentUser, services: Services
 ) -> Response:
-    log = parse_log(text, services.limits)
+    log = read_log(text, services.limits)
     result = await services.group_commit.store(log, user.username, key)
     if isinstance(result, Stored):
         return created(log_record(log, result, user.username), request.scope, result.factory_log_id)

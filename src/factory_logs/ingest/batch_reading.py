@@ -8,8 +8,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from factory_logs.errors import BadRequestError, FieldError
 from factory_logs.ingest.batch import Batch
-from factory_logs.ingest.quick_reading import quick_log, quickly_decoded, quickly_read
-from factory_logs.ingest.records import Limits, NewLog, admit, parse_log, validate_log
+from factory_logs.ingest.quick_reading import quick_log, quickly_decoded, read_log
+from factory_logs.ingest.records import Limits, NewLog, admit, validate_log
 from factory_logs.schemas.factory_log import FactoryLogIn
 
 _LOGS = TypeAdapter(list[FactoryLogIn])
@@ -56,7 +56,7 @@ class BatchReader:
         if not line or line.isspace():
             return
         try:
-            self.add(quickly_read(line, self.limits) or parse_log(line, self.limits))
+            self.add(read_log(line, self.limits))
         except BadRequestError as error:
             self.reject(error)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from factory_logs.ingest.records import Limits, NewLog
+from factory_logs.ingest.records import Limits, NewLog, parse_log
 from factory_logs.schemas.factory_log import FactoryLogIn
 from factory_logs.schemas.json_values import surely_canonical
 from factory_logs.schemas.storable import REST_OF_RECORD_BYTES
@@ -25,6 +25,11 @@ _BYTES_OF_A_CHARACTER = 4
 _ROOM = REST_OF_RECORD_BYTES + _LONGEST_APP_NAME * _BYTES_OF_A_CHARACTER
 """What a record takes beside `tags` and `fields`, at most."""
 _new_log = NewLog._make
+
+
+def read_log(text: bytes, limits: Limits) -> NewLog:
+    """One log from its JSON text, by the schema only where that is needed. Raises BadRequestError as parse_log does."""
+    return quickly_read(text, limits) or parse_log(text, limits)
 
 
 def quickly_decoded(text: bytes) -> Any:

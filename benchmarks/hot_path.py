@@ -1,0 +1,219 @@
+"""Where each microsecond of a single POST goes: `uv run python -m benchmarks.hot_path [--rounds 5]` (docs/hot-path.md).
+
+The service's own code runs in this process on an embedded PostgreSQL, 64 requests at a time as under full load; the
+stages are timed one by one, and what is left of the whole is named as the rest. HTTP itself is measured with wrk, as
+the service's protocol in front of an application that does nothing. CPU time, as that is what one worker runs out of.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from fastapi import FastAPI
+from pydantic import SecretStr
+from starlette.requests import Request
+
+from benchmarks.harness import peer, report, wrk
+from benchmarks.writes import CONNECTIONS, log, posting
+from factory_logs import metrics
+from factory_logs.api.access_log import AccessLog
+from factory_logs.api.answers import created
+from factory_logs.api.bodies import Body
+from factory_logs.api.services import Services
+from factory_logs.app import create_app
+from factory_logs.db.log_writes import NewRow, insert_logs
+from factory_logs.db.migrate import upgrade
+from factory_logs.db.records import log_record
+from factory_logs.db.users import UserRepository
+from factory_logs.embedded import running
+from factory_logs.ingest.quick_reading import read_log
+from factory_logs.security.issuing import issue_token
+from factory_logs.security.levels import Level
+from factory_logs.settings import Settings
+
+REQUESTS = 6400
+HTTP_SECONDS = 2
+Message = dict[str, Any]
+
+
+class Stages:
+    """The parts of one POST, each timed alone over many requests, in CPU microseconds of this process a request."""
+
+    def __init__(self, app: FastAPI, token: str) -> None:
+        self._app = app
+        self._services: Services = app.state.services
+        self._authorization = f"Token token={token}"
+        self._bodies = [json.dumps(log(number)).encode() for number in range(500)]
+        self._headers = [(b"host", b"127.0.0.1:8000"), (b"content-type", b"application/json"),
+                         (b"authorization", self._authorization.encode())]  # fmt: skip
+        self._logs = [read_log(body, self._services.limits) for body in self._bodies]
+
+    def scope(self) -> Message:
+        return {
+            "type": "http", "method": "POST", "path": "/v1/factory_logs", "query_string": b"", "scheme": "http",
+            "headers": self._headers, "server": ("127.0.0.1", 8000), "root_path": "", "app": self._app,
+        }  # fmt: skip
+
+    async def whole(self) -> float:
+        """Everything but HTTP: the application called as uvicorn calls it."""
+        numbers = iter(range(REQUESTS))
+
+        async def client() -> None:
+            for number in numbers:
+                body = self._bodies[number % 500]
+                statuses: list[int] = []
+
+                async def receive(body: bytes = body) -> Message:
+                    return {"type": "http.request", "body": body, "more_body": False}
+
+                async def send(message: Message, statuses: list[int] = statuses) -> None:
+                    statuses.append(message.get("status", 0))
+
+                await self._app(self.scope(), receive, send)
+                assert statuses[0] == 201
+
+        started = time.process_time()
+        await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+        return self._each(started)
+
+    async def authentication(self) -> float:
+        await self._services.authenticator.authenticate(self._authorization)
+        started = time.process_time()
+        for _ in range(REQUESTS):
+            self._services.authenticator.cached(self._authorization)
+        return self._each(started)
+
+    async def body(self) -> float:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": self._bodies[0], "more_body": False}
+
+        started = time.process_time()
+        for _ in range(REQUESTS):
+            with Body(dict(self._headers), receive, self._services.settings, self._services.bodies) as body:
+                body.require_json()
+                await body.whole()
+        return self._each(started)
+
+    async def validation(self) -> float:
+        started = time.process_time()
+        for number in range(REQUESTS):
+            read_log(self._bodies[number % 500], self._services.limits)
+        return self._each(started)
+
+    async def statement(self) -> float:
+        connection = await self._services.database.connect_raw()
+        rows = [NewRow(log, "admin") for log in self._logs[:CONNECTIONS]]
+        started = time.process_time()
+        for _ in range(REQUESTS // CONNECTIONS):
+            await insert_logs(connection, rows)
+        each = self._each(started)
+        await connection.close()
+        return each
+
+    async def waiting(self) -> float:
+        """What PostgreSQL takes of the wall clock, for a batch as full load makes it, a row."""
+        connection = await self._services.database.connect_raw()
+        rows = [NewRow(log, "admin") for log in self._logs[:CONNECTIONS]]
+        started, busy = time.perf_counter(), time.process_time()
+        for _ in range(REQUESTS // CONNECTIONS):
+            await insert_logs(connection, rows)
+        each = (time.perf_counter() - started - (time.process_time() - busy)) / REQUESTS * 1e6
+        await connection.close()
+        return each
+
+    async def answer(self) -> float:
+        connection = await self._services.database.connect_raw()
+        (stored,) = await insert_logs(connection, [NewRow(self._logs[0], "admin")])
+        await connection.close()
+        scope = Request(self.scope()).scope
+        started = time.process_time()
+        for _ in range(REQUESTS):
+            created(log_record(self._logs[0], stored, "admin"), scope, 1)  # type: ignore[arg-type]
+        return self._each(started)
+
+    async def accounting(self) -> float:
+        lines = AccessLog(io.BytesIO())
+        started = time.process_time()
+        for _ in range(REQUESTS):
+            metrics.answered("POST", "/v1/factory_logs", 201, 0.001)
+            lines.write(request_id="0", method="POST", route="/v1/factory_logs", status=201, ms=1.0, user="admin")
+        lines.flush()
+        return self._each(started)
+
+    @staticmethod
+    def _each(started: float) -> float:
+        return (time.process_time() - started) / REQUESTS * 1e6
+
+
+def http() -> float:
+    """Microseconds a request of the service's HTTP protocol alone, at full load."""
+    with peer("benchmarks.peers:silent", protocol="factory_logs.api.protocol:JsonHttpProtocol") as url:
+        bodies = [json.dumps(log(number)).encode() for number in range(500)]
+        script = posting(bodies, "none", "application/json")
+        return 1e6 / wrk(url, script, connections=CONNECTIONS, seconds=HTTP_SECONDS).per_second
+
+
+async def measure(url: str, rounds: int) -> dict[str, list[float]]:
+    await upgrade(url)
+    app = create_app(Settings(database_url=SecretStr(url)))
+    app.state.access_log._stream = io.BytesIO()
+    async with app.router.lifespan_context(app):
+        database = app.state.services.database
+        user = await UserRepository(database).create("admin", "admin", None, Level.SYSTEM)
+        stages = Stages(app, await issue_token(database, user.user_id, expires_at=None))
+        parts: dict[str, Callable[[], Awaitable[float]]] = {
+            "whole": stages.whole, "token": stages.authentication, "body": stages.body,
+            "validation": stages.validation, "statement": stages.statement, "answer": stages.answer,
+            "accounting": stages.accounting, "PostgreSQL": stages.waiting,
+        }  # fmt: skip
+        figures: dict[str, list[float]] = {name: [] for name in [*parts, "HTTP"]}
+        for _ in range(rounds):
+            for name, part in parts.items():
+                figures[name].append(await part())
+            figures["HTTP"].append(await asyncio.to_thread(http))
+    return figures
+
+
+NAMES = {
+    "HTTP": "HTTP in and out: uvicorn, httptools, the socket",
+    "body": "headers, content type, the body",
+    "token": "token and permission, from memory",
+    "validation": "JSON to a valid log, and its tags and fields to text",
+    "statement": "asyncpg: encoding the batch, reading the ids",
+    "answer": "the record as JSON, Location",
+    "accounting": "metrics and log line",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="flbench-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        with running(Path(name) / "data") as url:
+            figures = uvloop.run(measure(url, options.rounds))
+    medians = {name: statistics.median(values) for name, values in figures.items()}
+    rest = medians["whole"] - sum(medians[name] for name in NAMES if name != "HTTP")
+    total = medians["whole"] + medians["HTTP"]
+    rows = [(text, medians[name]) for name, text in NAMES.items()]
+    rows.append(("the rest: entrance, route, queue, wake-ups", rest))
+    lines: list[dict[str, object]] = [
+        {"benchmark": text, "us a request": round(each, 1), "share": f"{each / total:.0%}"} for text, each in rows
+    ]
+    lines.append({"benchmark": "all that a worker does", "us a request": round(total, 1), "share": "100%"})
+    waiting = f"{medians['PostgreSQL']:.1f}"
+    lines.append({"benchmark": "beside it: PostgreSQL, a row of a batch of 64", "us a request": waiting, "share": "-"})
+    report("hot_path", lines, figures)
+
+
+if __name__ == "__main__":
+    main()
