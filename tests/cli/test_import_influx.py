@@ -1,26 +1,21 @@
 import gzip
 import json
-import os
 import random
 import re
-import shutil
-import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factory_logs.influx import spill
-from factory_logs.influx.dump import entries
+from factory_logs.influx.dump import stretches
 from factory_logs.influx.merge import PartMerger
 from factory_logs.influx.spill import Spill
 from factory_logs.ingest.records import Limits, NewLog
 from tests.cli.conftest import Query, Run
-from tests.influx.strategies import POINTS, Point, Unsigned, escaped, written
-from tests.influxd import Influxd
+from tests.influx.strategies import STORABLE_POINTS, Point, Unsigned
 
 EXPORT = """\
 # INFLUXDB EXPORT: 1677-09-21T00:12:43Z - 2262-04-11T23:47:16Z
@@ -203,18 +198,16 @@ def test_a_file_that_cannot_be_read_to_its_end_stores_nothing(run: Run, query: Q
 
 
 @given(
-    st.lists(POINTS.filter(lambda point: point.time is not None), max_size=8),
+    st.lists(STORABLE_POINTS.filter(lambda point: point.time is not None), max_size=8),
     st.lists(st.integers(0, 7), max_size=8),
     st.integers(1, 5),
     st.randoms(use_true_random=False),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 def test_points_torn_apart_are_whole_again(
     tmp_path_factory: pytest.TempPathFactory, points: list[Point], again: list[int], parts: int, shuffled: random.Random
 ) -> None:
     """One line for each field, in any order, some twice: the logs are those of the points."""
-    columns = {"product_imei", "repair_id", "tags", "fields", "timestamp", "app_name"}
-    points = [point for point in points if not columns & (point.fields.keys() | point.tags.keys())]
     expected: dict[object, dict[str, object]] = {}
     for point in points:
         expected.setdefault((point.measurement, tuple(sorted(point.tags.items())), point.time), {}).update(
@@ -223,13 +216,12 @@ def test_points_torn_apart_are_whole_again(
     lines = [line for point in points for line in torn(point, shuffled)]
     lines += [line for place in again if place < len(points) for line in torn_as_it_is_now(points[place], expected)]
     folder = tmp_path_factory.mktemp("parts")
-    dealt = Spill(folder, parts, range(parts))
-    for found in entries(["\n".join(lines).encode()], 10_000):
-        dealt.add(found)
-    dealt.flush()
+    dealt = Spill(folder, parts * spill.PART_BYTES, (), 1)
+    for stretch in stretches(["\n".join(lines).encode()], 10_000):
+        dealt.add(stretch)
     merger = PartMerger(Limits(10**6, 32), 1, 10_000)
-    merged = [merger.merge(dealt.path(part)) for part in range(parts)]
-    assert [part.bad_lines or part.bad_points for part in merged] == [{}] * parts
+    merged = [merger.merge(part.path) for part in dealt.parts()]
+    assert [part.bad_lines or part.bad_series or part.bad_points for part in merged] == [{}] * parts
     logs = [log for part in merged for log in part.logs]
     assert sorted(map(comparable, logs)) == sorted(
         str((name, dict(tags), datetime(1970, 1, 1) + timedelta(microseconds=time // 1000), sorted(fields.items())))  # type: ignore[operator]
@@ -262,68 +254,3 @@ def as_sent(value: object) -> object:
 def comparable(log: NewLog) -> str:
     tags, fields = json.loads(log.tags or "{}"), json.loads(log.fields or "{}")
     return str((log.app_name, dict(sorted(tags.items())), log.timestamp, sorted(fields.items())))
-
-
-# The real thing
-
-
-def influx_inspect() -> str:
-    found = os.environ.get("INFLUX_INSPECT") or shutil.which("influx_inspect")
-    if found is None:
-        pytest.skip("influx_inspect is not installed; INFLUX_INSPECT may name it")
-    return found
-
-
-def test_an_export_of_a_real_influxdb_is_imported_point_by_point(
-    run: Run, query: Query, influxd: Influxd, tmp_path: Path
-) -> None:
-    """Points with all that names and strings may hold; some written again with other and with more fields."""
-    command, chance = influx_inspect(), random.Random(8)
-    influxd.http.post("/query", params={"q": "CREATE DATABASE jigs"}).raise_for_status()
-    names = ["plain", "with space", "a,comma", "an=equals", 'a"quote', "ünïcode", "back\\slash"]
-    lines = [
-        # Each tag has values of its own: 1.6 answers GROUP BY * with the wrong key where two have one value.
-        f"{escaped(chance.choice(names), ', ')},"
-        f"{escaped(tag := chance.choice(names))}={escaped(tag + chance.choice(names))},"
-        f"product_imei={352099001761400 + chance.randrange(50)} "
-        + ",".join(
-            f"{escaped(name)}_{kind}={written(value)}"
-            for name, (kind, value) in zip(
-                chance.sample(names, 3),
-                chance.sample(
-                    [("b", chance.random() < 0.5), ("i", chance.randrange(-(2**63), 2**63)),
-                     ("f", chance.gauss(0, 1e9)), ("s", 'two\nlines, "quoted" \\ ' + chance.choice(names))], 3,
-                ),
-                strict=True,
-            )
-        )
-        + f" {1706708700000000000 + chance.randrange(200) * 1000}"
-        for _ in range(2000)
-    ]  # fmt: skip
-    for start in range(0, len(lines), 500):
-        body = "\n".join(lines[start : start + 500]).encode()
-        influxd.http.post("/write", params={"db": "jigs"}, content=body).raise_for_status()
-    file = tmp_path / "jigs.lp"
-    subprocess.run(
-        [command, "export", "-datadir", influxd.folder / "data", "-waldir", influxd.folder / "wal",
-         "-database", "jigs", "-out", file],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    theirs = sorted(map(as_told, influxd.query("SELECT * FROM /.*/ GROUP BY *", "jigs")))
-    assert run("import", file).stdout == f"Imported {len(theirs)} logs from {file}\n"
-    mine = sorted(map(as_stored, query(LOGS)))
-    assert mine == theirs
-    assert run("import", file).stdout.startswith("Imported 0 logs")
-
-
-def as_told(point: dict[str, object]) -> str:
-    """A point of a query's answer, in which the tags of other series are empty."""
-    tags = {key: value for key, value in point["tags"].items() if value}  # type: ignore[attr-defined]
-    fields = {key: value for key, value in point.items() if key not in ("name", "tags", "time")}
-    return str((point["name"], sorted(tags.items()), point["time"], sorted(fields.items())))
-
-
-def as_stored(row: dict[str, Any]) -> str:
-    tags = json.loads(row["tags"]) | {"product_imei": row["product_imei"]}
-    microseconds = round((row["timestamp"] - datetime(1970, 1, 1)) / timedelta(microseconds=1))
-    return str((row["app_name"], sorted(tags.items()), microseconds * 1000, sorted(json.loads(row["fields"]).items())))

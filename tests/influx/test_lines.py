@@ -1,8 +1,14 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factory_logs.influx import lines as lines_module
 from factory_logs.influx.lines import LineSplitter, split_lines
 from tests.influx.strategies import POINTS, Point
+
+
+def in_lines(points: list[Point]) -> str:
+    return "\n".join(point.line() for point in points)
 
 
 def fed(text: str, sizes: list[int], limit: int = 10_000) -> list[tuple[int, str]]:
@@ -26,6 +32,14 @@ def test_lines_come_out_whole_however_the_text_arrives(points: list[Point], end:
 @given(st.text(st.sampled_from('m f=",\\\n#1'), max_size=60), st.lists(st.integers(0, 9), max_size=8))
 def test_the_pieces_of_a_text_make_no_difference(text: str, sizes: list[int]) -> None:
     assert fed(text, sizes) == list(split_lines(text, 10_000))
+
+
+@given(st.text(st.sampled_from('m f=",\\\n#1'), max_size=60) | st.lists(POINTS, max_size=3).map(in_lines))
+def test_looking_at_the_last_quote_alone_makes_no_difference(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines_module, "_is_surely_closed", lambda line: False)
+        looked_into = list(split_lines(text, 10_000))
+    assert list(split_lines(text, 10_000)) == looked_into
 
 
 def test_comments_and_blank_lines_are_left_out_and_counted() -> None:

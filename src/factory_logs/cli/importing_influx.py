@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -30,15 +30,17 @@ from factory_logs.cli.transfer import Format, InfluxOptions
 from factory_logs.db.engine import Database
 from factory_logs.db.imports import done_parts
 from factory_logs.errors import DatabaseUnavailableError
-from factory_logs.influx.csv_dump import csv_entries
-from factory_logs.influx.dump import Entry, entries, fingerprint
+from factory_logs.influx.csv_dump import csv_stretches
+from factory_logs.influx.dump import Stretch, fingerprint, stretches
 from factory_logs.influx.line_protocol import PRECISIONS
 from factory_logs.influx.merge import no_cycles
 from factory_logs.influx.reading import LINE_CHARACTERS_PER_RECORD_BYTE
-from factory_logs.influx.spill import Spill, parts_of
+from factory_logs.influx.spill import Part, Spill
 from factory_logs.settings import Settings
 
 CHUNK_BYTES = 256 * 1024
+# Not fork, as this process holds locks and may have threads.
+_PROCESSES = get_context("forkserver")
 SHOWN_REJECTIONS = 20
 """So many bad lines are told on stderr; all of them go to the file of --rejected."""
 
@@ -93,33 +95,36 @@ class _Import:
         self._options = options
         self._progress = progress
         self._max_characters = LINE_CHARACTERS_PER_RECORD_BYTE * settings.max_record_bytes
+        # What is made of CSV has its times in nanoseconds.
+        self._unit_ns = 1 if file_format is Format.INFLUX_CSV else PRECISIONS[options.precision]
+        self._jobs = options.jobs or _cores()
         self._task: TaskID | None = None
 
     async def run(self) -> _Totals:
         reading = f"{self._format} {PRECISIONS[self._options.precision]} {sorted(self._options.tag_columns)}"
         source, size = fingerprint(self._chunks("Reading"), reading)
-        parts = parts_of(size)
         done = await done_parts(self._database, source)
         totals = _Totals(
             stored_before=sum(logs for logs, _ in done.values()),
             rejected_before=sum(rejected for _, rejected in done.values()),
         )
-        missing = [part for part in range(parts) if part not in done]
-        if missing:
-            with tempfile.TemporaryDirectory(prefix="factory-logs-import-") as folder:
-                spill = Spill(Path(folder), parts, missing)
+        with tempfile.TemporaryDirectory(prefix="factory-logs-import-") as folder:
+            spill = Spill(Path(folder), size, done, self._unit_ns)
+            if not spill.is_done:
+                if self._jobs > 1:
+                    _start_processes_server()
                 with no_cycles():
-                    for found in self._entries():
-                        spill.add(found)
-                    spill.flush()
-                await self._store(spill, source, missing, totals)
+                    for stretch in self._stretches():
+                        spill.add(stretch)
+                    missing = spill.parts()
+                await self._store(source, missing, totals)
         return totals
 
-    def _entries(self) -> Iterator[list[Entry]]:
+    def _stretches(self) -> Iterator[Stretch]:
         chunks = self._chunks("Sorting")
         if self._format is Format.INFLUX_CSV:
-            return csv_entries(chunks, PRECISIONS[self._options.precision], self._options.tag_columns)
-        return entries(chunks, self._max_characters)
+            return csv_stretches(chunks, PRECISIONS[self._options.precision], self._options.tag_columns)
+        return stretches(chunks, self._max_characters)
 
     def _chunks(self, doing: str) -> Iterator[bytes]:
         """The dump's bytes, unpacked. Raises CommandError where it cannot be read to its end."""
@@ -139,19 +144,17 @@ class _Import:
         self._task = self._progress.add_task(f"{doing} {self._name}", total=total, stored=0, rate="")
         return self._task
 
-    async def _store(self, spill: Spill, source: bytes, missing: Sequence[int], totals: _Totals) -> None:
-        unit_ns = 1 if self._format is Format.INFLUX_CSV else PRECISIONS[self._options.precision]
+    async def _store(self, source: bytes, missing: Sequence[Part], totals: _Totals) -> None:
         jobs = [
             PartJob(
-                self._database.dsn, self._settings, str(spill.path(part)), source, part, self._created_by, unit_ns,
-                self._max_characters,
+                self._database.dsn, self._settings, part, source, self._created_by, self._unit_ns, self._max_characters
             )
             for part in missing
         ]  # fmt: skip
-        task = self._next_task("Storing", spill.lines)
+        task = self._next_task("Storing", sum(part.lines for part in missing))
         shown = 0
         with _rejected_file(self._options.rejected) as rejected_file:
-            async for outcome in _outcomes(jobs, self._options.jobs):
+            async for outcome in _outcomes(jobs, self._jobs):
                 shown = self._tell(outcome, rejected_file, shown)
                 totals.stored += outcome.stored
                 totals.rejected += outcome.rejected
@@ -190,10 +193,10 @@ def _rejected_file(path: Path | None) -> Iterator[IO[str] | None]:
         raise CommandError(f"{path}: {error.strerror}") from None
 
 
-async def _outcomes(jobs: Sequence[PartJob], processes: int | None) -> AsyncIterator[PartOutcome]:
+async def _outcomes(jobs: Sequence[PartJob], processes: int) -> AsyncIterator[PartOutcome]:
     """The parts as they are done, by several processes where there is more than one part."""
-    count = min(processes or len(os.sched_getaffinity(0)), len(jobs))
-    if count == 1:
+    count = min(processes, len(jobs))
+    if count <= 1:
         for job in jobs:
             yield await store_part_of(job)
         return
@@ -209,9 +212,20 @@ async def _outcomes(jobs: Sequence[PartJob], processes: int | None) -> AsyncIter
                     running.add(loop.run_in_executor(pool, _in_process, job))
 
 
+def _cores() -> int:
+    """Those this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _start_processes_server() -> None:
+    """What processes need is loaded while the dump is sorted, and once for all of them."""
+    _PROCESSES.set_forkserver_preload([store_part_of.__module__])
+    forkserver.ensure_running()
+
+
 @asynccontextmanager
 async def _pool(count: int) -> AsyncIterator[ProcessPoolExecutor]:
-    pool = ProcessPoolExecutor(count, get_context("spawn"))
+    pool = ProcessPoolExecutor(count, _PROCESSES)
     try:
         yield pool
     finally:

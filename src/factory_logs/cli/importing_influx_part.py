@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from factory_logs.db.engine import Database, translate_errors
 from factory_logs.db.imports import store_part
 from factory_logs.db.log_writes import unknown_repairs
-from factory_logs.influx.merge import MergedPart, PartMerger, RejectedLine, no_cycles
+from factory_logs.influx.merge import PartMerger, RejectedLine, no_cycles
+from factory_logs.influx.spill import Part
 from factory_logs.ingest.records import Limits
 from factory_logs.settings import Settings
 
@@ -18,9 +18,8 @@ class PartJob:
 
     dsn: str = field(repr=False)
     settings: Settings
-    path: str
+    part: Part
     source: bytes
-    part: int
     created_by: str | None
     unit_ns: int
     max_characters: int
@@ -40,7 +39,7 @@ async def store_part_of(job: PartJob) -> PartOutcome:
     """Merge and store a part, unless it is stored already. Raises DatabaseUnavailableError; it may be run again."""
     limits = Limits(job.settings.max_record_bytes, job.settings.max_nesting)
     merger = PartMerger(limits, job.unit_ns, job.max_characters)
-    path = Path(job.path)
+    path = job.part.path
     with no_cycles():
         part = merger.merge(path)
     database = Database(job.dsn, job.settings)
@@ -50,14 +49,15 @@ async def store_part_of(job: PartJob) -> PartOutcome:
             with translate_errors():
                 async with connection.transaction():
                     part.without_repairs(await unknown_repairs(connection, part.logs))
+                    logs = part.logs
                     rejections = list(merger.rejected_lines(path, part))
-                    new = await store_part(connection, job.source, job.part, part.logs, len(rejections), job.created_by)
+                    new = await store_part(
+                        connection, job.source, job.part.number, logs, len(rejections), job.created_by
+                    )
         finally:
             connection.terminate() if connection.is_in_transaction() else await connection.close()
     finally:
         await database.dispose()
-    return _outcome(part, rejections) if new else PartOutcome(0, 0, part.lines, ())
-
-
-def _outcome(part: MergedPart, rejections: Sequence[RejectedLine]) -> PartOutcome:
-    return PartOutcome(len(part.logs), len(rejections), part.lines, rejections)
+    if not new:
+        return PartOutcome(0, 0, job.part.lines, ())
+    return PartOutcome(len(logs), len(rejections), job.part.lines, rejections)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 
-from factory_logs.influx.dump import Entry
+from factory_logs.influx.dump import Stretch
 from factory_logs.influx.line_protocol import INT_MAX
 
 LONGEST_CELL = 16 * 1024 * 1024
@@ -24,7 +24,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SPECIAL = re.compile("([,= ])")
 
 
-def csv_entries(chunks: Iterable[bytes], unit_ns: int, tag_columns: Collection[str]) -> Iterator[list[Entry]]:
+def csv_stretches(chunks: Iterable[bytes], unit_ns: int, tag_columns: Collection[str]) -> Iterator[Stretch]:
     """The rows as lines whose times are nanoseconds. `unit_ns` is the unit of integers in the column `time`."""
     csv.field_size_limit(LONGEST_CELL)
     rows = csv.reader(_lines(chunks))
@@ -37,9 +37,9 @@ def csv_entries(chunks: Iterable[bytes], unit_ns: int, tag_columns: Collection[s
         if row[:2] in (["name", "tags"], ["name", "time"]):  # each measurement has its own
             header = row
         elif row and (len(row) != len(header) or "time" not in header):
-            yield [(number, "", f",{','.join(row)}")]
+            yield "", [(number, f",{','.join(row)}")]
         elif row:
-            yield [(number, "", _line(header, row, unit_ns, tag_columns))]
+            yield "", [(number, _line(header, row, unit_ns, tag_columns))]
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[str]:

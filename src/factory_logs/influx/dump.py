@@ -16,15 +16,15 @@ import codecs
 import hashlib
 from collections.abc import Iterable, Iterator
 
-from factory_logs.influx.lines import LineSplitter, is_comment
+from factory_logs.influx.lines import LineSplitter, NumberedLine, is_comment
 
 _DATABASE, _POLICY = "# CONTEXT-DATABASE:", "# CONTEXT-RETENTION-POLICY:"
-READING_VERSION = b"line protocol 1"
+READING_VERSION = b"line protocol 2"
 """Part of each dump's fingerprint; to be changed when dumps are cut into parts in another way."""
 
 
-Entry = tuple[int, str, str]
-"""A line of a dump that holds a point, or a part of one: its number from 1, its context, and itself.
+Stretch = tuple[str, list[NumberedLine]]
+"""Lines of a dump that hold points, or parts of them, each with its number from 1; and before them their context.
 
 The context are the comments that name the database and retention policy, as points of two of them are never the same.
 """
@@ -40,13 +40,13 @@ def fingerprint(chunks: Iterable[bytes], reading: str) -> tuple[bytes, int]:
     return digest.digest(), size
 
 
-def entries(chunks: Iterable[bytes], max_characters: int) -> Iterator[list[Entry]]:
+def stretches(chunks: Iterable[bytes], max_characters: int) -> Iterator[Stretch]:
     """The lines of a dump, some at a time. Broken UTF-8 comes as lone surrogates, to be refused with its line."""
     reader = _DumpReader(max_characters)
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     for chunk in chunks:
-        yield reader.read(decoder.decode(chunk))
-    yield reader.read(decoder.decode(b"", final=True), last=True)
+        yield from reader.read(decoder.decode(chunk))
+    yield from reader.read(decoder.decode(b"", final=True), last=True)
 
 
 class _DumpReader:
@@ -56,18 +56,21 @@ class _DumpReader:
         self._context = ""
         self._in_statements = False
 
-    def read(self, text: str, *, last: bool = False) -> list[Entry]:
+    def read(self, text: str, *, last: bool = False) -> Iterator[Stretch]:
         lines = self._splitter.feed(text)
         if last:
             lines += self._splitter.finish()
-        context, found = self._context, list[Entry]()
-        for number, line in lines:
+        start = 0
+        for place, (_, line) in enumerate(lines):
             if line[0] in "# " and is_comment(line):
+                yield from self._points(lines[start:place])
                 self._comment(line.strip(" "))
-                context = self._context
-            elif not self._in_statements:
-                found.append((number, context, line))
-        return found
+                start = place + 1
+        yield from self._points(lines[start:])
+
+    def _points(self, lines: list[NumberedLine]) -> Iterator[Stretch]:
+        if lines and not self._in_statements:
+            yield self._context, lines
 
     def _comment(self, line: str) -> None:
         if line in ("# DDL", "# DML"):

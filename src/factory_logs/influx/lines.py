@@ -46,7 +46,7 @@ class LineSplitter:
             elif piece[:1].isalnum() and piece[-1] != "\r" and '"' not in piece and not self._cut_off:
                 lines.append((self._number, piece))  # as nearly all lines are
                 self._number += 1
-            elif '"' in piece and _ends_open(piece):
+            elif '"' in piece and not _is_surely_closed(piece) and _ends_open(piece):
                 self._open, self._open_characters = [piece], len(piece)
             else:
                 self._finish_line(piece, 1, lines)
@@ -85,6 +85,11 @@ class LineSplitter:
         if not self._cut_off and not self._open and not is_comment(self._rest):
             lines.append((self._number, self._rest[: self._longest]))
         self._cut_off, self._rest = True, ""
+
+
+def _is_surely_closed(line: str) -> bool:
+    """Nothing is escaped, and the last quote is none that opens a string: it closes one or is part of a name."""
+    return "\\" not in line and line[line.rfind('"') - 1] != "="
 
 
 def _ends_open(line: str) -> bool:

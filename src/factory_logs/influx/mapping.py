@@ -25,7 +25,9 @@ MAX_CACHED_SERIES = 10_000
 _IMEI = re.compile(r"[0-9]{15}")
 _REPAIR_ID = re.compile(r"[0-9]{1,18}")
 _BROKEN_UTF8 = re.compile("[\ud800-\udfff]")
-_COLUMNS = frozenset(FactoryLogOut.model_fields)
+COLUMNS_OF_LOGS = frozenset(FactoryLogOut.model_fields)
+"""No field may have one of these names."""
+
 _EPOCH = datetime(1970, 1, 1)
 
 
@@ -57,17 +59,22 @@ def origin_of(series: Series) -> Origin:
 
 def log_of(origin: Origin, fields: Mapping[str, FieldValue], time_ns: int, limits: Limits) -> NewLog:
     """The log of one point. Raises BadRequestError where a field has no place or the record is too large."""
-    if not _COLUMNS.isdisjoint(fields):
+    if not COLUMNS_OF_LOGS.isdisjoint(fields):
         raise _column_in_fields(fields)
     text = canonical_json(fields)
     if origin.size + len(text) > limits.max_record_bytes:
         raise too_large(limits.max_record_bytes)
-    timestamp = _EPOCH + timedelta(microseconds=time_ns // 1000)
+    timestamp = timestamp_of(time_ns)
     return NewLog(origin.app_name, origin.product_imei, origin.repair_id, timestamp, origin.tags, text.decode())
 
 
+def timestamp_of(time_ns: int) -> datetime:
+    """Cut off to the microsecond, before 1970 too."""
+    return _EPOCH + timedelta(microseconds=time_ns // 1000)
+
+
 def _column_in_fields(fields: Mapping[str, FieldValue]) -> BadRequestError:
-    name = next(name for name in fields if name in _COLUMNS)
+    name = next(name for name in fields if name in COLUMNS_OF_LOGS)
     right = "send it as a tag" if name in ("product_imei", "repair_id") else "give it another name"
     return _fault(f"fields.{name}", f"a field may not have the name of a column: {right}")
 

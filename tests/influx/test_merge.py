@@ -1,0 +1,122 @@
+"""Reading by column gives what reading line by line gives; and parts that are too large become smaller ones."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory_logs.influx import merge, spill
+from factory_logs.influx.columns import read_column
+from factory_logs.influx.dump import stretches
+from factory_logs.influx.merge import MergedPart, PartMerger
+from factory_logs.influx.runs import Run
+from factory_logs.influx.spill import Part, Spill
+from factory_logs.ingest.records import Limits, NewLog
+from tests.influx.strategies import escaped, written
+
+DAY = 1_706_708_700_000_000_000
+LIMITS = Limits(max_record_bytes=2_000, max_nesting=32)
+
+
+def dealt(folder: Path, lines: Sequence[str], done: Sequence[int] = ()) -> list[Part]:
+    text = "\n".join(lines).encode("utf-8", "surrogateescape")
+    found = Spill(folder, len(text), done, 1)
+    for stretch in stretches([text], 10_000):
+        found.add(stretch)
+    return found.parts()
+
+
+def both_ways(folder: Path, lines: Sequence[str]) -> tuple[MergedPart, MergedPart]:
+    merger, (part,) = PartMerger(LIMITS, 1, 10_000), dealt(folder, lines)
+    by_column = merger.merge(part.path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge, "read_column", lambda run: None)
+        by_line = merger.merge(part.path)
+    part.path.unlink()
+    return by_column, by_line
+
+
+def told(part: MergedPart) -> object:
+    """What is stored and what is refused; jsonb does not keep the order of keys."""
+    logs = [log._replace(fields="".join(sorted(log.fields or ""))) for log in part.logs]
+    bad = {number: error.errors for number, error in part.bad_lines.items()}
+    return sorted(logs, key=repr), bad, {key: error.errors for key, error in part.bad_points.items()}
+
+
+VALUES = st.one_of(
+    st.lists(st.booleans() | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5),
+    st.lists(st.booleans(), min_size=1, max_size=5),
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5),
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5),
+    st.lists(st.floats(-1000, 1000).map(lambda number: round(number, 2)), min_size=1, max_size=5),
+    st.lists(st.text(max_size=10), min_size=1, max_size=5),
+)
+KEYS = st.sampled_from(["f", "g", "gg", "ü", "two words", "tags"])
+
+
+@given(st.lists(st.tuples(KEYS, VALUES, st.integers(0, 3), st.integers(1, 2)), min_size=1, max_size=5))
+def test_a_run_reads_as_its_lines(
+    tmp_path_factory: pytest.TempPathFactory, columns: list[tuple[str, list[object], int, int]]
+) -> None:
+    lines = [
+        f"m {escaped(key)}={written(value)} {DAY + first + step * place}"
+        for key, values, first, step in columns
+        for place, value in enumerate(values)
+    ]
+    by_column, by_line = both_ways(tmp_path_factory.mktemp("part"), lines)
+    assert told(by_column) == told(by_line)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1", "-0", "1e+23", "1e-07", "0.10", "007", "1e400", "1e+400", "nan", "1_0", "+1", ".5", "12i", "-0i", "01i",
+     "1_0i", "9223372036854775807i", "9223372036854775808i", "18446744073709551615u", "true", "t", "TRUE", '"a"',
+     '"a,b= c 5"', r'"a\"b"', r'"a\\"', '"\t"', '"\0"', '"\udcff"', '"é"', '"""', '"a"b', '"', "", "1,g=2",
+     '"' + "x" * 2_000 + '"', '"' + "é" * 900 + '"', "1 5", "١"],
+)  # fmt: skip
+def test_each_kind_of_value_reads_the_same(tmp_path: Path, value: str) -> None:
+    by_column, by_line = both_ways(tmp_path, [f"m f={value} {DAY}", f"m f={value} {DAY + 1}"])
+    assert told(by_column) == told(by_line)
+
+
+@pytest.mark.parametrize(
+    "time",
+    ["5", "0", "-5", "-0", "05", "+5", "5.0", "٥", "9223372036854775806", "9223372036854775807", "", "5 ", "now"],
+)
+def test_each_kind_of_time_reads_the_same(tmp_path: Path, time: str) -> None:
+    by_column, by_line = both_ways(tmp_path, [f"m f=1 {time}", f"m g=1 {time}"])
+    assert told(by_column) == told(by_line)
+
+
+def test_what_an_export_holds_is_read_by_column() -> None:
+    for rests in (["1 1", "-2.5 2", "1e-07 3"], ["1i 1", "-2i 2"], ["true 1", "false 2"], ['"a b" 1', '"é" 2']):
+        assert read_column(Run("", "m", "f", 1, len(rests), "\n".join(rests))) is not None
+
+
+def test_a_part_that_is_too_large_is_dealt_out_again_in_one_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dense series: all its points are in one slice of time, and so in one part at first."""
+    monkeypatch.setattr(spill, "PART_BYTES", 2_000)
+    monkeypatch.setattr(spill, "LARGEST_PART_BYTES", 4_000)
+    lines = [f"m {key}={n}i {DAY + n}" for key in ("f", "g") for n in range(100)] + [f"m h=1i {DAY}"]
+    merger = PartMerger(LIMITS, 1, 10_000)
+
+    def logs_of(part: Part) -> list[NewLog]:
+        return merger.merge(part.path).logs
+
+    (first := tmp_path / "1").mkdir()
+    parts = dealt(first, lines)
+    assert len({part.number for part in parts}) == len(parts) > 4
+    assert sum(part.lines for part in parts) == len(lines)
+    stored = {part.number: logs_of(part) for part in parts}
+    assert sorted(log.fields or "" for logs in stored.values() for log in logs) == sorted(
+        ['{"f":0,"g":0,"h":1}', *(f'{{"f":{n},"g":{n}}}' for n in range(1, 100))]
+    )
+    done = list(stored)[::2]
+    (second := tmp_path / "2").mkdir()
+    assert {part.number: logs_of(part) for part in dealt(second, lines, done)} == {
+        number: logs for number, logs in stored.items() if number not in done
+    }
