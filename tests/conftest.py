@@ -82,4 +82,4 @@ async def database(_shared_database: Database) -> Database:
     return _shared_database
 
 
-pytest_plugins = ["tests.influxd"]
+pytest_plugins = ["tests.devices", "tests.influxd"]

@@ -17,9 +17,9 @@ from factory_logs.client.spool import ROW_BYTES
 from factory_logs.db.engine import Database
 from factory_logs.db.tokens import TokenRepository
 from factory_logs.db.users import UserRepository
-from tests.client.conftest import MAX_BODY_BYTES, Rows
 from tests.client.links import Hanging, Switched
 from tests.client.servers import Server
+from tests.devices import MAX_BODY_BYTES, Rows
 
 NOWHERE = "http://127.0.0.1:9"
 QUICK = ClientSettings(linger_seconds=0.0, poll_seconds=0.05, backoff_base_seconds=0.05, backoff_cap_seconds=0.2)

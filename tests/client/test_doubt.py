@@ -45,3 +45,4 @@ def test_it_is_sent_again_only_where_it_is_not_there(
     assert numbers() == list(range(7))
     assert (spool.totals().delivered, spool.totals().pending, spool.totals().rejected) == (7, 0, 0)
     spool.file.close()
+    transport.close()

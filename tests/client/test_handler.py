@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from factory_logs.client import Client, FactoryLogsHandler
-from tests.client.conftest import Rows
 from tests.client.links import Switched
 from tests.client.servers import Server
 from tests.client.test_client import NOWHERE, settings
+from tests.devices import Rows
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from typing import BinaryIO, Self
 from factory_logs.client.spool import Position
 
 MARK_BYTES = 256
+_NUMBER = re.compile(r"\.[0-9]{1,3}", re.ASCII)
+_DATE = re.compile(r"[.-][0-9]{4}[0-9T:_.-]*", re.ASCII)
 READ_BYTES = 1024 * 1024
 """The most that is read at once; a longer line comes in pieces."""
 
@@ -111,10 +113,18 @@ class FollowedFile:
         return next(iter(same_inode or found), None)
 
     def _rotated(self) -> list[Path]:
-        """`name.1`, `name.2` and so on, the newest first."""
-        pattern = re.compile(re.escape(self._path.name) + r"\.([0-9]{1,4})", re.ASCII)
-        matches = ((pattern.fullmatch(place.name), place) for place in self._path.parent.iterdir())
-        return [place for _, place in sorted((int(match[1]), place) for match, place in matches if match)]
+        """`name.1`, `name.2` and so on, then `name-20240131`, `name.2024-01-30` and the like; the newest first."""
+        numbered: list[tuple[int, Path]] = []
+        dated: list[tuple[str, Path]] = []
+        for place in self._path.parent.iterdir():
+            name, ending = place.name[: len(self._path.name)], place.name[len(self._path.name) :]
+            if name != self._path.name:
+                continue
+            if _NUMBER.fullmatch(ending):
+                numbered.append((int(ending[1:]), place))
+            elif _DATE.fullmatch(ending):
+                dated.append((ending[1:], place))
+        return [place for _, place in [*sorted(numbered), *sorted(dated, reverse=True)]]
 
     def _truncated(self, file: BinaryIO) -> None:
         """The open file was emptied, so a copy of it was made first: read that one on from where we are."""

@@ -1,0 +1,92 @@
+"""What a jig gets by installing the package: built here, and installed into an environment that has nothing else."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from factory_logs.cli.reporting import SERVER_MODULES
+
+ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.skipif(shutil.which("uv") is None, reason="uv builds the package")
+
+
+def uv(*arguments: str | Path, environment: Path | None = None) -> None:
+    """Run uv in the project, from its cache where that has all that is needed."""
+    chosen = {} if environment is None else {"UV_PROJECT_ENVIRONMENT": str(environment)}
+    variables = os.environ | chosen
+    for offline in ("1", "0"):
+        ran = subprocess.run(
+            ["uv", *arguments], cwd=ROOT, env=variables | {"UV_OFFLINE": offline}, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        if ran.returncode == 0:
+            return
+    raise AssertionError(ran.stderr)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist, and the wheel that was built from it."""
+    folder = tmp_path_factory.mktemp("dist")
+    uv("build", "--python", sys.executable, "--out-dir", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment with the base package, installed from the sdist beside what the lock file has for it."""
+    folder = tmp_path_factory.mktemp("jig") / "venv"
+    uv("sync", "--python", sys.executable, "--frozen", "--no-dev", "--no-install-project", environment=folder)
+    (sdist,) = built.glob("*.tar.gz")
+    uv("pip", "install", "--python", folder, "--no-deps", sdist)
+    return folder
+
+
+def run(environment: Path, program: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    variables = {"PATH": os.environ["PATH"], "HOME": str(environment.parent), "COLUMNS": "200"}
+    return subprocess.run(
+        [environment / "bin" / program, *arguments], cwd=environment.parent, env=variables, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_wheel_holds_the_package_with_its_types_and_migrations_and_nothing_else(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0].partition("-")[0] for name in names} == {"factory_logs"}
+    assert "factory_logs/py.typed" in names
+    assert {name for name in names if name.startswith("factory_logs/migrations/versions/")} == {
+        f"factory_logs/migrations/versions/{file.name}" for file in (ROOT / "alembic" / "versions").glob("*.py")
+    }
+
+
+def test_the_base_package_is_complete_and_brings_no_server_and_no_database(environment: Path) -> None:
+    uv("pip", "check", "--python", environment)
+    script = f"""
+import importlib.util, factory_logs.client
+print([name for name in {sorted(SERVER_MODULES)} if importlib.util.find_spec(name)], factory_logs.client.__file__)
+"""
+    ran = run(environment, "python", "-c", script)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == f"[] {next(environment.glob('lib/*/site-packages'))}/factory_logs/client/__init__.py\n"
+
+
+def test_the_devices_commands_work_there(environment: Path, tmp_path: Path) -> None:
+    assert "--spool" in run(environment, "factory-logs", "send", "--help").stdout
+    nowhere = ("--url", "http://127.0.0.1:9", "--token", "t", "--spool", tmp_path, "--wait", "0")
+    sent = run(environment, "factory-logs", "send", "jig", "--field", "passed=true", *nowhere)
+    assert (sent.returncode, "In the spool, not delivered yet" in sent.stderr) == (0, True)
+    assert "1 logs wait" in run(environment, "factory-logs", "spool", "show", "--spool", tmp_path).stdout
+
+
+def test_a_servers_command_says_there_what_to_install(environment: Path) -> None:
+    ran = run(environment, "factory-logs", "serve")
+    assert (ran.returncode, ran.stderr) == (
+        1, "error: this command needs the server: pip install 'factory-logs[server]'\n"
+    )  # fmt: skip
