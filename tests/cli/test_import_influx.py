@@ -1,10 +1,19 @@
+import asyncio
+import contextlib
 import gzip
 import json
+import os
 import random
 import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -254,3 +263,52 @@ def as_sent(value: object) -> object:
 def comparable(log: NewLog) -> str:
     tags, fields = json.loads(log.tags or "{}"), json.loads(log.fields or "{}")
     return str((log.app_name, dict(sorted(tags.items())), log.timestamp, sorted(fields.items())))
+
+
+# Stopping
+
+
+def test_an_import_that_is_stopped_finishes_what_it_began_and_goes_on_the_next_time(
+    run: Run, migrated_url: str, query: Query, tmp_path: Path
+) -> None:
+    file = tmp_path / "long.lp"
+    file.write_text("".join(f'm,n={n} s="{"x" * 20_000}" {n}\n' for n in range(1000)))
+    command = [sys.executable, "-m", "factory_logs", "import", str(file), "--jobs", "2"]
+    environment = os.environ | {"FACTORY_LOGS_DATABASE_URL": migrated_url}
+    with table_locked(migrated_url) as waiting:
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+        waiting()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        time.sleep(0.3)
+    output, errors = process.communicate(timeout=60)  # the table is free again
+    assert (process.returncode, output) == (130, "")
+    assert "Stopped. Run the command again" in errors
+    assert "Traceback" not in errors
+    stored = query("select count(*) from factory_logs")[0]["count"]
+    assert 0 < stored < 1000
+    again = run("import", file, "--jobs", "1")
+    assert again.stdout == f"Imported {1000 - stored} logs from {file}; {stored} were imported before\n"
+
+
+@contextlib.contextmanager
+def table_locked(url: str) -> Iterator[Callable[[], None]]:
+    """Nothing can be stored meanwhile; gives a function that waits until somebody tries."""
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(asyncpg.connect(url))
+
+    def waiting() -> None:
+        sql = "select count(*) from pg_locks where not granted"
+        for _ in range(600):
+            if loop.run_until_complete(connection.fetchval(sql)):
+                return
+            time.sleep(0.1)
+        pytest.fail("nobody waits for the table")
+
+    loop.run_until_complete(connection.execute("begin; lock table factory_logs in exclusive mode"))
+    try:
+        yield waiting
+    finally:
+        loop.run_until_complete(connection.close())
+        loop.close()

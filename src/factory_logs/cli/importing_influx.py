@@ -7,16 +7,12 @@ Parts are merged and stored by several processes.
 
 import asyncio
 import gzip
-import os
 import sys
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import forkserver, get_context
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
@@ -24,14 +20,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from factory_logs.cli.importing_influx_part import PartJob, PartOutcome, store_part_of
+from factory_logs.cli.importing_influx_part import PartJob, PartOutcome
+from factory_logs.cli.importing_influx_processes import cores, load_ahead, outcomes
 from factory_logs.cli.reporting import CommandError, in_words, is_terminal, tell
 from factory_logs.cli.transfer import Format, InfluxOptions
 from factory_logs.db.engine import Database
 from factory_logs.db.imports import done_parts
 from factory_logs.errors import DatabaseUnavailableError
 from factory_logs.influx.csv_dump import csv_stretches
-from factory_logs.influx.dump import Stretch, fingerprint, stretches
+from factory_logs.influx.dump import Fingerprint, Stretch, stretches
 from factory_logs.influx.line_protocol import PRECISIONS
 from factory_logs.influx.merge import no_cycles
 from factory_logs.influx.reading import LINE_CHARACTERS_PER_RECORD_BYTE
@@ -39,8 +36,6 @@ from factory_logs.influx.spill import Part, Spill
 from factory_logs.settings import Settings
 
 CHUNK_BYTES = 256 * 1024
-# Not fork, as this process holds locks and may have threads.
-_PROCESSES = get_context("forkserver")
 SHOWN_REJECTIONS = 20
 """So many bad lines are told on stderr; all of them go to the file of --rejected."""
 
@@ -66,7 +61,11 @@ async def import_dump(
         raise CommandError(f"--precision is one of {', '.join(PRECISIONS)}")
     with _readable(name) as path, _progress() as progress:
         importing = _Import(database, settings, path, name, file_format, created_by, options, progress)
-        totals = await importing.run()
+        try:
+            totals = await importing.run()
+        except asyncio.CancelledError:
+            tell("Stopped. Run the command again: it goes on where it ended")
+            raise
     typer.echo(_summary("stdin" if name == "-" else name, totals))
     return totals.rejected > 0
 
@@ -97,25 +96,30 @@ class _Import:
         self._max_characters = LINE_CHARACTERS_PER_RECORD_BYTE * settings.max_record_bytes
         # What is made of CSV has its times in nanoseconds.
         self._unit_ns = 1 if file_format is Format.INFLUX_CSV else PRECISIONS[options.precision]
-        self._jobs = options.jobs or _cores()
+        self._jobs = options.jobs or cores()
         self._task: TaskID | None = None
 
     async def run(self) -> _Totals:
         reading = f"{self._format} {PRECISIONS[self._options.precision]} {sorted(self._options.tag_columns)}"
-        source, size = fingerprint(self._chunks("Reading"), reading)
+        dump = Fingerprint(reading)
+        for chunk in self._chunks("Reading"):
+            dump.update(chunk)
+            await asyncio.sleep(0)  # lets Ctrl-C through
+        source = dump.digest()
         done = await done_parts(self._database, source)
         totals = _Totals(
             stored_before=sum(logs for logs, _ in done.values()),
             rejected_before=sum(rejected for _, rejected in done.values()),
         )
         with tempfile.TemporaryDirectory(prefix="factory-logs-import-") as folder:
-            spill = Spill(Path(folder), size, done, self._unit_ns)
+            spill = Spill(Path(folder), dump.size, done, self._unit_ns)
             if not spill.is_done:
                 if self._jobs > 1:
-                    _start_processes_server()
+                    load_ahead()
                 with no_cycles():
                     for stretch in self._stretches():
                         spill.add(stretch)
+                        await asyncio.sleep(0)  # lets Ctrl-C through
                     missing = spill.parts()
                 await self._store(source, missing, totals)
         return totals
@@ -154,7 +158,7 @@ class _Import:
         task = self._next_task("Storing", sum(part.lines for part in missing))
         shown = 0
         with _rejected_file(self._options.rejected) as rejected_file:
-            async for outcome in _outcomes(jobs, self._jobs):
+            async for outcome in outcomes(jobs, self._jobs):
                 shown = self._tell(outcome, rejected_file, shown)
                 totals.stored += outcome.stored
                 totals.rejected += outcome.rejected
@@ -191,49 +195,6 @@ def _rejected_file(path: Path | None) -> Iterator[IO[str] | None]:
             yield file
     except OSError as error:
         raise CommandError(f"{path}: {error.strerror}") from None
-
-
-async def _outcomes(jobs: Sequence[PartJob], processes: int) -> AsyncIterator[PartOutcome]:
-    """The parts as they are done, by several processes where there is more than one part."""
-    count = min(processes, len(jobs))
-    if count <= 1:
-        for job in jobs:
-            yield await store_part_of(job)
-        return
-    async with _pool(count) as pool:
-        loop = asyncio.get_running_loop()
-        waiting = iter(jobs)
-        running = {loop.run_in_executor(pool, _in_process, job) for job in islice(waiting, 2 * count)}
-        while running:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for ended in done:
-                yield ended.result()
-                for job in islice(waiting, 1):
-                    running.add(loop.run_in_executor(pool, _in_process, job))
-
-
-def _cores() -> int:
-    """Those this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _start_processes_server() -> None:
-    """What processes need is loaded while the dump is sorted, and once for all of them."""
-    _PROCESSES.set_forkserver_preload([store_part_of.__module__])
-    forkserver.ensure_running()
-
-
-@asynccontextmanager
-async def _pool(count: int) -> AsyncIterator[ProcessPoolExecutor]:
-    pool = ProcessPoolExecutor(count, _PROCESSES)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _in_process(job: PartJob) -> PartOutcome:
-    return asyncio.run(store_part_of(job))
 
 
 @contextmanager

@@ -30,14 +30,19 @@ The context are the comments that name the database and retention policy, as poi
 """
 
 
-def fingerprint(chunks: Iterable[bytes], reading: str) -> tuple[bytes, int]:
+class Fingerprint:
     """What a dump is known by, of its unpacked bytes and how they are read; and how many those are."""
-    digest = hashlib.sha256(READING_VERSION + b"\0" + reading.encode() + b"\0")
-    size = 0
-    for chunk in chunks:
-        digest.update(chunk)
-        size += len(chunk)
-    return digest.digest(), size
+
+    def __init__(self, reading: str) -> None:
+        self._digest = hashlib.sha256(READING_VERSION + b"\0" + reading.encode() + b"\0")
+        self.size = 0
+
+    def update(self, chunk: bytes) -> None:
+        self._digest.update(chunk)
+        self.size += len(chunk)
+
+    def digest(self) -> bytes:
+        return self._digest.digest()
 
 
 def stretches(chunks: Iterable[bytes], max_characters: int) -> Iterator[Stretch]:
