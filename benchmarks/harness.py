@@ -37,6 +37,8 @@ class Service:
     token: str
     database_url: str
     data_dir: Path
+    pid: int
+    """Of `serve`, which with one worker is the worker too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def service(*, workers: int = 1, environment: Mapping[str, str] | None = None) -
                 if token is None:
                     raise RuntimeError("serve printed no token")
                 with running(folder / "data") as database_url:
-                    yield Service(f"http://127.0.0.1:{port}", token[0], database_url, folder / "data")
+                    yield Service(f"http://127.0.0.1:{port}", token[0], database_url, folder / "data", process.pid)
             finally:
                 process.terminate()
                 process.wait(30)

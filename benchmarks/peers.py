@@ -1,10 +1,11 @@
-"""What the write path is compared with: the same model in the usual ways to build such a service."""
+"""What the service is compared with: the same in the usual ways to build it, or the least that can be done."""
 
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -77,5 +78,21 @@ def session_per_request() -> FastAPI:
         session.add(row)
         await session.commit()
         return StoredLog.model_construct(factory_log_id=row.factory_log_id, **dict(log))
+
+    return app
+
+
+def memory() -> FastAPI:
+    """A bare FastAPI route that answers the bytes of a file from memory, whatever is asked."""
+    app = FastAPI()
+    body = Path(os.environ["PEER_BODY"]).read_bytes()
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {}
+
+    @app.get("/{name}")
+    async def read(name: str) -> Response:
+        return Response(body, media_type="application/json")
 
     return app

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from factory_logs import __version__, logs, metrics
-from factory_logs.api import auth, docs, errors, influx, log_reads, log_writes, openapi, ops, repairs, tail
+from factory_logs.api import auth, docs, errors, influx, log_reads, log_stats, log_writes, openapi, ops, repairs, tail
 from factory_logs.api.access_log import AccessLog
 from factory_logs.api.direct import DirectRoutes
 from factory_logs.api.entrance import Entrance
@@ -25,6 +25,7 @@ from factory_logs.ingest.idempotency import forget_old_keys
 from factory_logs.ingest.records import Limits
 from factory_logs.reading.by_id import LogsById
 from factory_logs.reading.counts import LogCounts
+from factory_logs.reading.exports import Exports
 from factory_logs.reading.tail import LogTail
 from factory_logs.security.authenticator import Authenticator
 from factory_logs.security.ended_tokens import forget_ended_tokens
@@ -36,6 +37,7 @@ GC_THRESHOLDS = (20_000, 20, 20)
 ROUTERS = (
     log_writes.router,
     tail.router,
+    log_stats.router,
     log_reads.router,
     repairs.router,
     auth.router,
@@ -128,6 +130,7 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
         Limits(settings.max_record_bytes, settings.max_nesting),
         LogsById(database, settings),
         LogCounts(database, settings),
+        Exports(database, settings),
         LogTail(database, settings),
         stop,
     )

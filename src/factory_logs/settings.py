@@ -119,6 +119,24 @@ class Settings(BaseSettings):
     )
     max_kept_counts: PositiveInt = Field(1000, description="How many counts are kept in the database, the newest")
 
+    max_stats_rows: PositiveInt = Field(10_000, description="The most buckets and groups in one answer of stats")
+    max_stats_fields: PositiveInt = Field(10, description="How many `by` and `field` one question for stats may name")
+
+    compress_min_bytes: PositiveInt = Field(
+        1024, description="Pages and stats of at least this size are compressed where the caller accepts it"
+    )
+    record_cache_seconds: PositiveInt = Field(
+        3600, description="How long a client may show a log by id again without asking; logs never change"
+    )
+
+    max_exports: PositiveInt = Field(
+        2, description="How many NDJSON or CSV answers of one worker may run; then a 503. Each holds one of the pool"
+    )
+    export_send_seconds: PositiveFloat = Field(
+        30.0, description="How long the reader of an export may take nothing before it is broken off"
+    )
+    export_max_seconds: PositiveFloat = Field(3600.0, description="How long an export may take; then it is broken off")
+
     max_tails: PositiveInt = Field(50, description="How many connections of one worker may follow new logs; then a 503")
     tail_poll_seconds: PositiveFloat = Field(0.25, description="How often a worker looks for new logs to be followed")
     tail_heartbeat_seconds: PositiveFloat = Field(

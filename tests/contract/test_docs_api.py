@@ -1,4 +1,4 @@
-"""docs/api.md is a session with curl: its commands are run in one shell, and give the answers it shows."""
+"""docs/api.md and docs/reading.md are sessions with curl: each is run in one shell, and gives the answers it shows."""
 
 import json
 import re
@@ -10,15 +10,16 @@ import pytest
 
 from tests.contract.conftest import Service
 
-PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "api.md"
 BLOCK = re.compile(r"^```(sh|json|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHANGING = {"created_at", "request_id", "API_token", "token_expiry"}
 END = "--- end of the block ---"
 
 
-def session() -> list[tuple[str, str, str]]:
+def session(page: Path) -> list[tuple[str, str, str]]:
     """Each block of commands with the kind and the text of the answer that stands below it."""
-    blocks = BLOCK.findall(PAGE.read_text())
+    blocks = BLOCK.findall(page.read_text())
     steps = []
     for place, (kind, text) in enumerate(blocks):
         if kind == "sh":
@@ -46,9 +47,10 @@ def plain(text: str) -> str:
     return "\n".join(line.replace(": ", ":").rstrip() for line in steady.strip().splitlines())
 
 
-async def test_every_command_of_the_page_gives_the_answer_it_shows(service: Service) -> None:
-    steps = session()
-    assert len(steps) > 15
+@pytest.mark.parametrize(("page", "least"), [("api.md", 15), ("reading.md", 5)])
+async def test_every_command_of_the_page_gives_the_answer_it_shows(service: Service, page: str, least: int) -> None:
+    steps = session(DOCS / page)
+    assert len(steps) > least
     script = "\n".join(f"{commands}\necho; echo '{END}'" for commands, _, _ in steps)
     ran = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],

@@ -9,11 +9,15 @@ from fastapi import Request
 from starlette.responses import Response
 
 from factory_logs.api.answers import JsonAnswer, collection_url
+from factory_logs.api.compression import compressed
+from factory_logs.api.cursors import read_cursor, write_cursor
+from factory_logs.api.exports import answer_export, export_format
 from factory_logs.api.services import Services
 from factory_logs.db.records import RecordRepository
 from factory_logs.errors import BadRequestError, NotFoundError
 from factory_logs.query import FACTORY_LOGS, Limits, Resource, compile_rows, parse_query
 from factory_logs.reading.pages import read_page
+from factory_logs.reading.walks import step
 from factory_logs.settings import Settings
 
 _POSITIVE = re.compile(r"0*[1-9][0-9]{0,99}", re.ASCII)
@@ -21,9 +25,9 @@ _POSITIVE = re.compile(r"0*[1-9][0-9]{0,99}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """What a caller asks for. `page` starts at 1; `size` is in records."""
+    """What a caller asks for. `page` starts at 1; `size` is in records; an empty `cursor` begins a walk."""
 
-    q: str | None
+    cursor: str | None
     page: int
     size: int
 
@@ -33,12 +37,15 @@ class PageRequest:
 
 
 def page_request(request: Request, settings: Settings) -> PageRequest:
-    """Raises BadRequestError where `page` is not a positive int."""
+    """Raises BadRequestError where `page` is not a positive int, or is there beside a cursor."""
     asked = request.query_params
     page = asked.get("page")
     if page is not None and not _POSITIVE.fullmatch(page):
         raise BadRequestError(f"page must be a positive int, not {page[:50]!r}")
-    return PageRequest(asked.get("q"), int(page or 1), _page_size(asked.get("results_per_page"), settings))
+    cursor = asked.get("cursor")
+    if cursor is not None and page is not None:
+        raise BadRequestError("Either page or cursor: a walk by cursor goes from page to page by itself")
+    return PageRequest(cursor, int(page or 1), _page_size(asked.get("results_per_page"), settings))
 
 
 def _page_size(text: str | None, settings: Settings) -> int:
@@ -53,16 +60,30 @@ def query_limits(settings: Settings) -> Limits:
 
 
 async def answer_query(request: Request, resource: Resource, records: RecordRepository, services: Services) -> Response:
-    """The page, or with `single` the record, that a request asks for."""
+    """What a request asks for: a page, a step of a walk, with `single` the record, or by `Accept` a whole export."""
+    query = parse_query(request.query_params.get("q"), resource, query_limits(services.settings))
+    chosen = export_format(request)
+    if chosen is not None and not query.single:
+        return await answer_export(request, query, resource, chosen, services)
     paging = page_request(request, services.settings)
-    query = parse_query(paging.q, resource, query_limits(services.settings))
-    if query.single:
+    if query.single and paging.cursor is None:
         return _single(request, await records.found(compile_rows(query, resource).limit(2)))
     counts = services.counts if resource is FACTORY_LOGS else None
+    if paging.cursor is not None:
+        position = read_cursor(paging.cursor, query) if paging.cursor else None
+        walked = await step(records, counts, query, resource, position, paging.size)
+        link = None if walked.position is None else _next_link(request, paging, write_cursor(walked.position, query))
+        body = _page(walked.total, walked.page, paging.size, walked.objects)
+        return await compressed(request, body, services.settings, None if link is None else {"Link": link})
     total, objects = await read_page(records, counts, query, resource, paging.offset, paging.size)
-    pages = ceil(total / paging.size)
-    head = f'{{"num_results":{total},"total_pages":{pages},"page":{paging.page},"objects":['
-    return JsonAnswer(f"{head}{objects}]}}".encode(), headers={"Link": _links(request, paging, pages)})
+    body = _page(total, paging.page, paging.size, objects)
+    links = _links(request, paging, ceil(total / paging.size))
+    return await compressed(request, body, services.settings, {"Link": links})
+
+
+def _page(total: int, page: int, size: int, objects: str) -> bytes:
+    head = f'{{"num_results":{total},"total_pages":{ceil(total / size)},"page":{page},"objects":['
+    return f"{head}{objects}]}}".encode()
 
 
 def _single(request: Request, found: list[tuple[int, str]]) -> Response:
@@ -83,10 +104,15 @@ def _links(request: Request, paging: PageRequest, pages: int) -> str:
     links = [(max(pages, 1), "last")]
     if paging.page < pages:
         links.insert(0, (paging.page + 1, "next"))
-    return ", ".join(f'<{_page_url(request, page, paging.size)}>; rel="{rel}"' for page, rel in links)
+    return ", ".join(f'<{_url(request, "page", page, paging.size)}>; rel="{rel}"' for page, rel in links)
 
 
-def _page_url(request: Request, page: int, size: int) -> str:
-    others = [pair for pair in request.query_params.multi_items() if pair[0] not in ("page", "results_per_page")]
-    query = urlencode([*others, ("page", page), ("results_per_page", size)])
+def _next_link(request: Request, paging: PageRequest, cursor: str) -> str:
+    return f'<{_url(request, "cursor", cursor, paging.size)}>; rel="next"'
+
+
+def _url(request: Request, name: str, place: int | str, size: int) -> str:
+    """The URL that was asked, of another page: `page=2` or `cursor=...`."""
+    others = [pair for pair in request.query_params.multi_items() if pair[0] not in (name, "results_per_page")]
+    query = urlencode([*others, (name, place), ("results_per_page", size)])
     return f"{collection_url(request.scope)}?{query}"

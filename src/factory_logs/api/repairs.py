@@ -8,7 +8,7 @@ from factory_logs.api.answers import JsonAnswer, created
 from factory_logs.api.bodies import json_body
 from factory_logs.api.deps import Reader, Repairs, RepairWrites, ServicesDep, Writer
 from factory_logs.api.direct import DirectRoute
-from factory_logs.api.log_reads_openapi import PAGING
+from factory_logs.api.log_reads_openapi import EXPORTS, PAGING
 from factory_logs.api.log_writes_openapi import CONTENT_ENCODING, IDEMPOTENCY_KEY
 from factory_logs.api.openapi import document_body, errors
 from factory_logs.api.paging import answer_query, record_id
@@ -48,7 +48,7 @@ async def create_repair(request: Request, user: Writer, repairs: RepairWrites, s
     return created(result, request.scope, result["repair_id"])
 
 
-@router.get("", response_model=RepairPage, responses=errors(400, 401, 403, 404, 503), openapi_extra=PAGING)
+@router.get("", response_model=RepairPage, responses=errors(400, 401, 403, 404, 503) | EXPORTS, openapi_extra=PAGING)
 async def list_repairs(request: Request, _: Reader, repairs: Repairs, services: ServicesDep) -> Response:
     """The repairs that `q` selects, page by page; with `single` the one repair itself."""
     return await answer_query(request, REPAIRS, repairs, services)

@@ -2,29 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import parse_qs
 
-import structlog
 from fastapi import APIRouter, Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from factory_logs.api.deps import Reader, ServicesDep
 from factory_logs.api.direct import DirectRoute
 from factory_logs.api.openapi import errors
 from factory_logs.api.services import Services
-from factory_logs.errors import BadRequestError, DatabaseUnavailableError, ForbiddenError, UnauthenticatedError
+from factory_logs.api.streams import StillAllowed, Stream
+from factory_logs.errors import BadRequestError, DatabaseUnavailableError
 from factory_logs.query import FACTORY_LOGS, Limits, Query, parse_query
-from factory_logs.security.levels import Level
-from factory_logs.security.permission import check
 
-CHECK_SECONDS = 2.0
-"""How often a follower's token is looked at again: a revoked one must stop working within 5 seconds (SPEC 3)."""
 RECONNECT = b"retry: 2000\n\n"
 
-_log = structlog.get_logger(__name__)
 _EXAMPLE = 'id: 42\ndata: {"factory_log_id":42,"app_name":"tiger_test_jig_production"}\n\n'
 _EVENT = {
     "type": "object",
@@ -53,7 +47,10 @@ async def tail_factory_logs(request: Request, _: Reader, services: ServicesDep) 
     except BaseException:
         services.tail.leave()
         raise
-    return EventStream(_events(request, services, query, cursor), services)
+    events = _events(request, services, query, cursor)
+    # With the id, so that who is cut off before the first log skips none.
+    first = RECONNECT + b": start\nid: %d\n\n" % cursor
+    return Stream(first, events, "text/event-stream", services.settings.tail_send_seconds, at_end=services.tail.leave)
 
 
 router.add_api_route(
@@ -82,24 +79,22 @@ router.add_api_route(
 )  # fmt: skip
 
 
-async def _events(request: Request, services: Services, query: Query, cursor: int) -> AsyncIterator[bytes]:
+async def _events(request: Request, services: Services, query: Query, cursor: int) -> AsyncGenerator[bytes]:
     """The stream's parts, until the service stops, the token ends, or the connection has lasted long enough."""
     settings, tail = services.settings, services.tail
     now = time.monotonic()
-    end, check_at, beat_at = now + settings.tail_max_seconds, now + CHECK_SECONDS, now + settings.tail_heartbeat_seconds
-    yield RECONNECT + b": start\nid: %d\n\n" % cursor  # so that who is cut off before the first log skips none
+    end, beat_at = now + settings.tail_max_seconds, now + settings.tail_heartbeat_seconds
+    is_still_allowed = StillAllowed(request, services)
     while (now := time.monotonic()) < end and not services.stopping.is_set():
-        if now >= check_at:
-            if not await _is_still_allowed(request, services):
-                return
-            check_at = now + CHECK_SECONDS
+        if not await is_still_allowed():
+            return
         records, cursor = await _next(services, cursor, query)
         if records:
             yield "".join(f"id: {log_id}\ndata: {log}\n\n" for log_id, log in records).encode()
         elif now >= beat_at:
             yield b": heartbeat\nid: %d\n\n" % cursor
         else:
-            await _wait(services, tail.changed(cursor), min(end, check_at, beat_at) - now)
+            await _wait(services, tail.changed(cursor), min(end, is_still_allowed.due_at, beat_at) - now)
             continue
         beat_at = now + settings.tail_heartbeat_seconds
 
@@ -119,65 +114,6 @@ async def _wait(services: Services, change: Any, seconds: float) -> None:
     finally:
         for wait in waits:
             wait.cancel()
-
-
-async def _is_still_allowed(request: Request, services: Services) -> bool:
-    try:
-        user = await services.authenticator.authenticate(request.headers.get("authorization"))
-        check(user, Level.OVERVIEW)
-    except (UnauthenticatedError, ForbiddenError):
-        return False
-    except DatabaseUnavailableError:
-        pass
-    return True
-
-
-class EventStream(Response):
-    """Sends the parts as they come. A reader that takes none of them for `tail_send_seconds` is left."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, parts: AsyncIterator[bytes], services: Services) -> None:
-        self._parts = parts
-        self._services = services
-        self.status_code = 200
-        self.background = None
-        self.init_headers({"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-
-    def init_headers(self, headers: Any = None) -> None:
-        super().init_headers(headers)
-        self.raw_headers = [header for header in self.raw_headers if header[0] != b"content-length"]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.ensure_future(self._send_all(send))
-        gone = asyncio.ensure_future(_disconnected(receive))
-        try:
-            await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            sending.cancel()
-            self._services.tail.leave()
-            await asyncio.gather(sending, gone, return_exceptions=True)
-        if not sending.cancelled() and (error := sending.exception()) is not None:
-            raise error
-
-    async def _send_all(self, send: Send) -> None:
-        try:
-            await self._within(send({"type": "http.response.start", "status": 200, "headers": self.raw_headers}))
-            async for part in self._parts:
-                await self._within(send({"type": "http.response.body", "body": part, "more_body": True}))
-            await self._within(send({"type": "http.response.body", "body": b"", "more_body": False}))
-        except TimeoutError:
-            _log.warning("a follower of new logs is too slow and was left")
-
-    async def _within(self, sending: Any) -> None:
-        async with asyncio.timeout(self._services.settings.tail_send_seconds):
-            await sending
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _query(request: Request, services: Services) -> Query:

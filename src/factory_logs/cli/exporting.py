@@ -1,27 +1,21 @@
 """`factory-logs export`: a query's rows through a server-side cursor into a file or stdout."""
 
-import csv
-import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import orjson
 import typer
 
 from factory_logs.cli.database import with_database
 from factory_logs.cli.reporting import CommandError
 from factory_logs.cli.transfer import Format
 from factory_logs.db.engine import Database
-from factory_logs.db.records import as_record
-from factory_logs.query import FACTORY_LOGS, Limits, compile_rows, parse_query
+from factory_logs.query import FACTORY_LOGS, Limits, parse_query
+from factory_logs.reading.exports import ExportFormat, exported
 from factory_logs.settings import Settings
-
-FETCH_ROWS = 1000
-COLUMNS = tuple(column.name for column in FACTORY_LOGS.table.columns)
 
 
 def run(q: str | None, file_format: Format | None, output: Path | None) -> None:
@@ -29,40 +23,17 @@ def run(q: str | None, file_format: Format | None, output: Path | None) -> None:
     by_name = Format.CSV if output is not None and output.suffix.lower() == ".csv" else Format.NDJSON
     if file_format not in (None, Format.NDJSON, Format.CSV):
         raise CommandError(f"--format {file_format} is read, not written; use ndjson or csv")
-    encode = _csv if (file_format or by_name) is Format.CSV else _ndjson
+    written = ExportFormat.CSV if (file_format or by_name) is Format.CSV else ExportFormat.NDJSON
 
     async def work(database: Database, settings: Settings) -> None:
         limits = Limits(settings.max_filter_depth, settings.max_filter_nodes, settings.max_in_values)
         query = parse_query(q, FACTORY_LOGS, limits)
         with _opened(output) as write:
-            if encode is _csv:
-                write(_csv_line(COLUMNS))
-            async with database.connect() as connection:
-                options = {"yield_per": FETCH_ROWS}
-                rows = await connection.stream(compile_rows(query, FACTORY_LOGS), execution_options=options)
-                async for some in rows.partitions():
-                    write(b"".join(encode(as_record(row)) for row in some))
+            async with aclosing(exported(database, query, FACTORY_LOGS, written)) as parts:
+                async for part in parts:
+                    write(part.encode())
 
     with_database(work)
-
-
-def _ndjson(record: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _csv(record: Mapping[str, Any]) -> bytes:
-    return _csv_line([_cell(record[name]) for name in COLUMNS])
-
-
-def _cell(value: Any) -> Any:
-    """JSON columns come as orjson.Fragment."""
-    return value if value is None or isinstance(value, str | int) else orjson.dumps(value).decode()
-
-
-def _csv_line(cells: Sequence[Any]) -> bytes:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue().encode()
 
 
 @contextmanager

@@ -1,38 +1,32 @@
 """Reading stored rows as JSON text, byte for byte what SPEC 1 shows.
 
-PostgreSQL writes the text, not Python: it has `tags` and `fields` as JSON already, a page travels as one value, and of
-the worker's time a record costs a tenth of what it would cost as a row (docs/reading.md).
+A page travels as one value, and of the worker's time a record costs a tenth of what it would cost as a row
+(docs/reading.md).
 """
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 import asyncpg
 import orjson
 from sqlalchemy import (
     BigInteger,
-    Column,
-    Float,
-    Integer,
     Row,
     Select,
-    String,
     Table,
-    Text,
     func,
     literal,
     literal_column,
     select,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from factory_logs.db.engine import Database
 from factory_logs.db.log_writes import LogRow, Stored
 from factory_logs.db.models import FactoryLog
+from factory_logs.db.record_text import json_rows, json_text
 from factory_logs.schemas.timestamps import format_timestamp
 
 Record = dict[str, Any]
@@ -82,51 +76,23 @@ class RecordRepository:
         *total, text = (await connection.execute(select(*counted.columns, objects))).one()
         return total, text or ""
 
-    async def rows(self, statement: Select[Any]) -> list[Record]:
-        """The rows themselves."""
+    async def newest(self, connection: AsyncConnection, count: Select[Any]) -> tuple[Sequence[Any], int]:
+        """The one row of the statement `count`, and the highest id, 0 where there is none; as of one moment."""
+        counted = count.subquery()
+        highest = select(func.coalesce(func.max(self._key), literal_column("0"))).scalar_subquery()
+        *total, newest = (await connection.execute(select(*counted.columns, highest))).one()
+        return total, newest
+
+    async def keys(self, statement: Select[Any]) -> tuple[Any, ...] | None:
+        """The one row of a statement that has no records; None where there is none."""
         async with self.connect() as connection:
-            return [as_record(row) for row in await connection.execute(statement)]
-
-
-def json_rows(rows: Select[Any], table: Table) -> Select[Any]:
-    """The same rows in the same order, each as one column `record` of JSON text."""
-    return rows.with_only_columns(literal_column(_json_text(table), Text).label("record"), maintain_column_froms=True)
-
-
-# PostgreSQL leaves out the last zeros of a fraction. The first and the last microsecond of datetimes asyncpg stores as
-# -infinity and infinity.
-_MOMENTS = f"WHEN 19 THEN {{}} WHEN 8 THEN '{datetime.max}' WHEN 9 THEN '{datetime.min}'"
-
-
-@cache
-def _json_text(table: Table) -> str:
-    """SQL for a row of the table as the text of a JSON object, its members in the order of the columns.
-
-    Text, not an expression tree: that would cost SQLAlchemy more than the query. Only names of our own are in it, and
-    unqualified, so that the rows may come from the table or from a subquery.
-    """
-    members = [f"""'"{column.name}":' || coalesce({_value(column)}, 'null')""" for column in table.columns]
-    return "'{' || " + " || ',' || ".join(members) + " || '}'"
-
-
-def _value(column: Column[Any]) -> str:
-    """SQL for the JSON text of one column, null for null."""
-    text = f'"{column.name}"::text'
-    match column.type:
-        case TIMESTAMP():
-            return f"""'"' || CASE length({text}) {_MOMENTS} ELSE rpad({text}, 26, '0') END || '"'""".format(text)
-        case Integer() | JSONB():
-            return text
-        case Float():  # and all of a fraction that is zero
-            return f"CASE WHEN {text} ~ '^-?[0-9]+$' THEN {text} || '.0' ELSE {text} END"
-        case String():
-            return f"to_json({text})::text"
-    raise TypeError(f"no JSON text is known for {column}")
+            row = (await connection.execute(statement)).one_or_none()
+            return None if row is None else tuple(row)
 
 
 _LOGS = FactoryLog.__table__
 assert isinstance(_LOGS, Table)  # noqa: S101 - a declarative model maps a table
-_BY_ID = f"SELECT factory_log_id, {_json_text(_LOGS)} FROM factory_logs WHERE factory_log_id = ANY($1::bigint[])"  # noqa: S608
+_BY_ID = f"SELECT factory_log_id, {json_text(_LOGS)} FROM factory_logs WHERE factory_log_id = ANY($1::bigint[])"  # noqa: S608
 
 
 async def logs_by_id(connection: asyncpg.Connection, ids: Sequence[int]) -> dict[int, str]:

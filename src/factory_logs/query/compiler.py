@@ -57,7 +57,7 @@ from factory_logs.query.operators import Operator
 Condition = ColumnElement[bool]
 
 BIGINT = range(-(2**63), 2**63)
-_SQL_TYPES: dict[Kind, TypeEngine[Any]] = {
+SQL_TYPES: dict[Kind, TypeEngine[Any]] = {
     Kind.INT: BigInteger(),
     Kind.STR: Text(),
     Kind.DATETIME: TIME,
@@ -87,9 +87,9 @@ def compile_rows(query: Query, resource: Resource) -> Select[Any]:
         source = _first_of_each_group(rows, query, resource)
         rows = select(*_columns(source, resource)).where(source.c.place_in_group == 1)
     if query.limit is not None or query.offset is not None:
-        source = rows.order_by(*_order(query, resource, source)).limit(query.limit).offset(query.offset).subquery()
+        source = rows.order_by(*order_of(query, resource, source)).limit(query.limit).offset(query.offset).subquery()
         rows = select(*_columns(source, resource))
-    return rows.order_by(*_order(query, resource, source))
+    return rows.order_by(*order_of(query, resource, source))
 
 
 def compile_count(query: Query, resource: Resource) -> Select[int]:
@@ -97,7 +97,7 @@ def compile_count(query: Query, resource: Resource) -> Select[int]:
     table = resource.table
     matching: Select[Any] = select(table.c[resource.primary_key]).where(*compile_filters(query, resource))
     if query.group_by:
-        keys = [_key(field, resource, table).label(f"key_{n}") for n, field in enumerate(query.group_by)]
+        keys = [value_of(field, resource, table).label(f"key_{n}") for n, field in enumerate(query.group_by)]
         matching = select(*keys).select_from(table).where(*compile_filters(query, resource)).distinct()
     elif query.limit is None and query.offset is None:
         return select(func.count()).select_from(table).where(*compile_filters(query, resource))
@@ -123,27 +123,27 @@ def _first_of_each_group(rows: Select[Any], query: Query, resource: Resource) ->
     """
     table = resource.table
     first: list[UnaryExpression[Any]] = (
-        _order(query, resource, table)
+        order_of(query, resource, table)
         if query.order_by
         else [table.c[resource.newest].desc().nulls_last(), table.c[resource.primary_key].desc()]
     )
     place = func.row_number().over(
-        partition_by=[_key(field, resource, table) for field in query.group_by], order_by=first
+        partition_by=[value_of(field, resource, table) for field in query.group_by], order_by=first
     )
     return rows.add_columns(place.label("place_in_group")).subquery()
 
 
-def _order(query: Query, resource: Resource, source: FromClause) -> list[UnaryExpression[Any]]:
+def order_of(query: Query, resource: Resource, source: FromClause) -> list[UnaryExpression[Any]]:
     """`order_by`, ties broken by the primary key. Columns sort as PostgreSQL sorts nulls; JSON has them last."""
     keys = []
     for order in query.order_by:
-        key = _key(order.field, resource, source)
+        key = value_of(order.field, resource, source)
         directed = key.desc() if order.descending else key.asc()
         keys.append(directed.nulls_last() if order.field.kind is Kind.JSON else directed)
     return [*keys, source.c[resource.primary_key].asc()]
 
 
-def _key(field: Field, resource: Resource, source: FromClause) -> ColumnElement[Any]:
+def value_of(field: Field, resource: Resource, source: FromClause) -> ColumnElement[Any]:
     """The field as a value: of the row, or of its related row (null where there is none)."""
     if field.relation is None:
         column: ColumnElement[Any] = source.c[field.column]
@@ -152,7 +152,7 @@ def _key(field: Field, resource: Resource, source: FromClause) -> ColumnElement[
     target = relation.target.table.alias()
     own = Field(field.column, field.kind, path=field.path)
     return (
-        select(_key(own, relation.target, target))
+        select(value_of(own, relation.target, target))
         .where(target.c[relation.target.primary_key] == source.c[relation.foreign_key])
         .correlate(source)
         .scalar_subquery()
@@ -162,10 +162,10 @@ def _key(field: Field, resource: Resource, source: FromClause) -> ColumnElement[
 def _json_at(column: ColumnElement[Any], path: tuple[str, ...]) -> ColumnElement[Any]:
     """The JSON at the path, null where it is missing or JSON null. A numeric part also indexes an array."""
     value = column.op("#>", return_type=JSONB())(literal(list(path), ARRAY(Text))) if path else column
-    return func.nullif(value, _jsonb("null"), type_=JSONB())
+    return func.nullif(value, as_jsonb("null"), type_=JSONB())
 
 
-def _jsonb(text: str) -> ColumnElement[Any]:
+def as_jsonb(text: str) -> ColumnElement[Any]:
     """JSON from text: a dialect's own serializer would not keep large integers."""
     return cast(literal(text, Text), JSONB)
 
@@ -187,14 +187,14 @@ def _condition(node: Node, resource: Resource, source: FromClause) -> Condition:
             )
             return exists(matching.correlate(source))
         case Null(field, negated):
-            value = _key(field, resource, source)
+            value = value_of(field, resource, source)
             return value.is_not(None) if negated else value.is_(None)
         case Member(field, values, negated):
-            return _membership(field, _key(field, resource, source), values, negated)
+            return _membership(field, value_of(field, resource, source), values, negated)
         case CompareFields(left, operator, right):
             return _fields_compared(left, operator, right, resource, source)
         case Compare(field, operator, value):
-            return _compared(field, _key(field, resource, source), operator, value)
+            return _compared(field, value_of(field, resource, source), operator, value)
 
 
 def _apply(operator: Operator, left: ColumnElement[Any], right: ColumnElement[Any]) -> Condition:
@@ -203,14 +203,14 @@ def _apply(operator: Operator, left: ColumnElement[Any], right: ColumnElement[An
 
 def _compared(field: Field, key: ColumnElement[Any], operator: Operator, value: Value) -> Condition:
     if isinstance(value, Json):
-        same = _apply(operator, key, _jsonb(value.text))
+        same = _apply(operator, key, as_jsonb(value.text))
         return and_(func.jsonb_typeof(key) == value.type, same) if field.path else same
     if field.kind is Kind.JSON:  # a pattern, on the text of a string
         text = key.op("#>>", return_type=Text())(literal([], ARRAY(Text)))
         return and_(func.jsonb_typeof(key) == "string", _apply(operator, text, literal(value, Text)))
     if isinstance(value, int) and value not in BIGINT:
         return _apply(operator, key, literal(Decimal(value), Numeric))
-    return _apply(operator, key, literal(value, _SQL_TYPES[field.kind]))
+    return _apply(operator, key, literal(value, SQL_TYPES[field.kind]))
 
 
 def _membership(field: Field, key: ColumnElement[Any], values: tuple[Value, ...], negated: bool) -> Condition:
@@ -226,7 +226,7 @@ def _membership(field: Field, key: ColumnElement[Any], values: tuple[Value, ...]
         comparable = func.jsonb_typeof(key) == any_(types)
     else:
         storable = [v for v in values if not isinstance(v, int) or v in BIGINT]
-        candidates = literal(storable, ARRAY(_SQL_TYPES[field.kind]))
+        candidates = literal(storable, ARRAY(SQL_TYPES[field.kind]))
         comparable = key.is_not(None)
     return and_(comparable, key != all_(candidates)) if negated else key == any_(candidates)
 
@@ -235,7 +235,7 @@ def _fields_compared(
     left: Field, operator: Operator, right: Field, resource: Resource, source: FromClause
 ) -> Condition:
     """Two fields; where one is JSON both are compared as JSON, and match only where their types are the same."""
-    keys = [_key(field, resource, source) for field in (left, right)]
+    keys = [value_of(field, resource, source) for field in (left, right)]
     if Kind.JSON not in (left.kind, right.kind):
         return _apply(operator, *keys)
     first, second = (

@@ -1,10 +1,13 @@
 """One page of a query, with how many records there are in all, as of one moment."""
 
+from collections.abc import AsyncIterator
 from itertools import count as numbers
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from factory_logs.db.records import RecordRepository
 from factory_logs.query import Query, Resource, compile_rows
-from factory_logs.reading.counts import LogCounts, plain_count
+from factory_logs.reading.counts import Count, LogCounts, plain_count
 
 
 async def read_page(
@@ -16,10 +19,30 @@ async def read_page(
     """
     rows = compile_rows(query, resource)
     async with records.connect() as connection:
-        for attempt in numbers():
-            count = plain_count(query, resource) if counts is None else await counts.prepare(connection, query, attempt)
+        async for count in _attempts(connection, counts, query, resource):
             counted, objects = await records.page(connection, rows, count.statement, offset, size)
             total = count.total(counted)
             if total is not None:
                 return total, objects
-    raise AssertionError("a plain count always holds")
+    raise AssertionError("the last attempt counts anew")
+
+
+async def count_records(
+    records: RecordRepository, counts: LogCounts | None, query: Query, resource: Resource
+) -> tuple[int, int]:
+    """`num_results`, and the highest id there is. See `read_page`."""
+    async with records.connect() as connection:
+        async for count in _attempts(connection, counts, query, resource):
+            counted, newest = await records.newest(connection, count.statement)
+            total = count.total(counted)
+            if total is not None:
+                return total, newest
+    raise AssertionError("the last attempt counts anew")
+
+
+async def _attempts(
+    connection: AsyncConnection, counts: LogCounts | None, query: Query, resource: Resource
+) -> AsyncIterator[Count]:
+    """Ways to count; where one does not hold comes the next."""
+    for attempt in numbers():
+        yield plain_count(query, resource) if counts is None else await counts.prepare(connection, query, attempt)
