@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy.dialects import postgresql
 
 from factory_logs.db.engine import Database
 from factory_logs.errors import BadRequestError
@@ -69,3 +71,41 @@ async def test_nulls_and_equal_keys_are_passed_on_every_page_border(
         q = {"order_by": [{"field": name, "direction": direction}, *second]}
         for size in (1, 2, 5):
             assert await walk(filled, q, size) == await whole(filled, q)
+
+
+@pytest.mark.parametrize(
+    "q",
+    [
+        {"order_by": []},
+        {"order_by": [{"field": "factory_log_id", "direction": "desc"}]},
+        {"order_by": [{"field": "timestamp", "direction": "desc"}]},
+        {"order_by": [{"field": "timestamp"}, {"field": "app_name"}]},
+        {"order_by": [{"field": "app_name"}, {"field": "timestamp"}]},
+    ],
+)
+async def test_a_page_deep_inside_reads_no_more_rows_than_the_first(database: Database, q: dict[str, Any]) -> None:
+    """By what PostgreSQL has read, not by time."""
+    async with database.begin() as connection:
+        await connection.exec_driver_sql(
+            "INSERT INTO factory_logs (app_name, timestamp) SELECT 'app-' || n % 500,"
+            " timestamp '2024-01-31' + n * interval '1 s' FROM generate_series(1, 20000) AS n"
+        )
+    async with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        await connection.exec_driver_sql("VACUUM ANALYZE factory_logs")
+    query = parse_query(json.dumps(q), FACTORY_LOGS, Limits())
+    async with database.engine.connect() as connection:
+        deep = [row[0] for row in await connection.execute(compile_rows(query, FACTORY_LOGS).offset(15_000).limit(1))]
+        keys = (await connection.execute(compile_keys(query, FACTORY_LOGS, deep[0]))).one() if q["order_by"] else ()
+        first, *_ = compile_after(query, FACTORY_LOGS, tuple(keys), deep[0])
+        statement = first.limit(101).compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+        explained = await connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+        (plan,) = orjson.loads(orjson.dumps(explained.scalar_one()))  # an orjson.Fragment
+    assert rows_read(plan["Plan"]) < 400, json.dumps(plan, indent=1)
+
+
+def rows_read(node: dict[str, Any]) -> float:
+    """By the scans, those included that a filter has thrown away."""
+    inner = sum(rows_read(child) for child in node.get("Plans", ()))
+    if "Scan" not in node["Node Type"]:
+        return inner
+    return float(inner + node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0))
