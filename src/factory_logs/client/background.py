@@ -69,7 +69,12 @@ class Background:
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something to send."""
+        """There is something to send.
+
+        Who was woken and has not looked yet will find it: send() must not wake a thread for every log.
+        """
+        if self._woken:
+            return
         with self._changed:
             self._woken = True
             self._changed.notify_all()
