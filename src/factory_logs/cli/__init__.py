@@ -5,7 +5,7 @@ The base install has no server: this package imports only typer and rich, and a 
 
 import typer
 
-from factory_logs.cli import devices, repairs, serve, settings, spool, tokens, transfer, users
+from factory_logs.cli import devices, loadtest, repairs, serve, settings, spool, tokens, transfer, users
 
 app = typer.Typer(
     name="factory-logs",
@@ -24,6 +24,7 @@ app.command("export")(transfer.export_logs)
 app.command("send")(devices.send)
 app.command("ship")(devices.ship)
 app.command("tail")(devices.tail)
+app.command("loadtest")(loadtest.loadtest)
 app.add_typer(spool.app, name="spool")
 
 

@@ -49,8 +49,8 @@ def issue_token(
         typer.echo(with_database(issue))
 
 
-def parse_duration(text: str) -> timedelta:
-    """`90d` and the like. Raises CommandError."""
+def parse_duration(text: str, otherwise: str = ", nor never") -> timedelta:
+    """`90d` and the like. Raises CommandError, which goes on with what else there might have been."""
     match = _DURATION.fullmatch(text)
     try:
         life = timedelta(**{UNITS[match[2]]: int(match[1])}) if match else timedelta()
@@ -58,7 +58,7 @@ def parse_duration(text: str) -> timedelta:
     except (OverflowError, ValueError):
         raise CommandError(f"{text[:30]} is too long a life for a token; use never") from None
     if not life:
-        raise CommandError(f"{text[:30]!r} is no duration such as 30s, 15m, 12h, 90d, 2w, nor never")
+        raise CommandError(f"{text[:30]!r} is no duration such as 30s, 15m, 12h, 90d, 2w{otherwise}")
     return life
 
 

@@ -1,0 +1,108 @@
+"""`factory-logs loadtest` against a real `serve`, and against services that do not keep what they are given."""
+
+import json
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from factory_logs.cli import app
+from tests.serving import COMMAND, free_port, serving
+
+
+def loadtest(url: str, token: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, as it is used; the token comes by the environment."""
+    return subprocess.run(
+        [*COMMAND, "loadtest", "--url", url, *arguments],
+        env=os.environ | {"FACTORY_LOGS_TOKEN": token, "COLUMNS": "100"},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+
+
+def row(table: str, name: str) -> str:
+    found = re.search(rf"│ {re.escape(name)}\s*│\s*(\S+).*│", table)
+    assert found is not None, table
+    return found[1]
+
+
+def test_what_two_workers_answered_is_what_they_stored(short_tmp: Path, tmp_path: Path) -> None:
+    port, output = free_port(), tmp_path / "output"
+    picture = tmp_path / "table.svg"
+    with serving({"FACTORY_LOGS_DATA_DIR": str(short_tmp / "loadtest")}, port, output, workers=2):
+        (token,) = re.findall("^[A-Za-z0-9]{64}$", output.read_text(), re.MULTILINE)
+        result = loadtest(
+            f"http://127.0.0.1:{port}", token, "--devices", "5", "--duration", "1s", "--svg", str(picture)
+        )
+    assert result.returncode == 0, result.stdout + result.stderr
+    answered, stored = (row(result.stdout, name) for name in ("answered with 201", "stored, by the service"))
+    assert answered == stored != "0"
+    assert token not in result.stdout + result.stderr
+    assert "answered&#160;with&#160;201" in picture.read_text()
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """Answers every write with 201 and stores all of them but one."""
+
+    protocol_version = "HTTP/1.1"
+    stored = -1
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        Forgetful.stored += 1
+        self._answer(201, {})
+
+    def do_GET(self) -> None:
+        self._answer(200, {"num_results": Forgetful.stored})
+
+    def _answer(self, status: int, body: object) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its base's name
+        pass
+
+
+@contextmanager
+def forgetful_service() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_log_that_is_missing_in_the_end_is_exit_code_1() -> None:
+    with forgetful_service() as url:
+        result = loadtest(url, "t", "--devices", "1", "--duration", "1s")
+    assert result.returncode == 1
+    answered, stored = (row(result.stdout, name) for name in ("answered with 201", "stored, by the service"))
+    assert int(answered.replace(",", "")) == int(stored.replace(",", "")) + 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: a token is needed: --token, or FACTORY_LOGS_TOKEN in the environment\n"),
+        (
+            ["--token", "t", "--url", "http://127.0.0.1:1", "--devices", "1", "--duration", "1s", "--grace", "1s"],
+            "error: the service does not say how many logs it has stored: ConnectError\n",
+        ),
+        (["--token", "t", "--duration", "soon"], "error: 'soon' is no duration such as 30s, 15m, 12h, 90d, 2w\n"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["loadtest", *arguments])
+    assert (result.exit_code, result.stderr) == (1, message)
