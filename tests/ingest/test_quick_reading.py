@@ -10,7 +10,8 @@ from factory_logs.errors import BadRequestError
 from factory_logs.ingest import batch_reading, quick_reading
 from factory_logs.ingest.batch import Batch
 from factory_logs.ingest.batch_reading import BatchReader, read_ndjson
-from factory_logs.ingest.quick_reading import quickly_read
+from factory_logs.ingest.quick_columns import quick_logs
+from factory_logs.ingest.quick_reading import quickly_decoded, quickly_read
 from factory_logs.ingest.records import Limits, NewLog, parse_log
 
 LIMITS = Limits(max_record_bytes=256 * 1024, max_nesting=32)
@@ -86,8 +87,9 @@ def by_schema(text: bytes, limits: Limits) -> NewLog | None:
 @example(text='{"app_name":"a","timestamp":1,"tags":' + "[" * 2000 + "]" * 2000 + "}")
 @example(text='{"app_name":"a","timestamp":1,"fields":"' + "x" * 1300 + '"}')
 def test_what_is_read_quickly_is_what_the_schema_gives(text: str, limits: Limits) -> None:
-    quick = quickly_read(text.encode(), limits)
-    assert quick is None or quick == by_schema(text.encode(), limits)
+    by_the_schema = by_schema(text.encode(), limits)
+    assert quickly_read(text.encode(), limits) in (None, by_the_schema)
+    assert quick_logs([quickly_decoded(text.encode())], limits) in (None, [by_the_schema])
 
 
 ORDINARY = st.recursive(
@@ -113,12 +115,14 @@ def test_an_ordinary_log_is_read_quickly(tags: object, fields: object) -> None:
     }  # fmt: skip
     text = json.dumps(record).encode()
     assert quickly_read(text, LIMITS) == parse_log(text, LIMITS)
+    assert quick_logs([quickly_decoded(text)] * 2, LIMITS) == [parse_log(text, LIMITS)] * 2
 
 
 @pytest.mark.parametrize("depth", [32, 33])
 def test_nesting_is_the_same_at_its_limit(depth: int) -> None:
     text = object_of([*GOOD, ("tags", "[" * depth + "]" * depth)]).encode()
     assert (quickly_read(text, LIMITS) is None) == (depth > 32)
+    assert (quick_logs([quickly_decoded(text)], LIMITS) is None) == (depth > 32)
 
 
 async def whole_array(texts: list[str], reader: BatchReader) -> None:
@@ -154,7 +158,7 @@ async def test_a_batch_has_the_rows_the_places_and_the_errors_that_the_schema_gi
 ) -> None:
     quick = await outcome(read, texts, limits)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch_reading, "quickly_decoded", lambda text: None)
+        patch.setattr(batch_reading, "quick_logs", lambda records, limits: None)
         patch.setattr(quick_reading, "quickly_read", lambda text, limits: None)
         assert quick == await outcome(read, texts, limits)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory_logs.schemas.timestamps import format_timestamp, parse_timestamp
+from factory_logs.schemas.timestamps import format_timestamp, parse_timestamp, parse_timestamps
 
 
 @pytest.mark.parametrize(
@@ -103,3 +103,24 @@ def test_a_number_without_a_fraction_is_an_integer_however_it_is_written(number:
 def test_any_other_float_is_refused(number: float) -> None:
     with pytest.raises(ValueError, match=r"expected an ISO 8601 datetime|years 1 to 9999"):
         parse_timestamp(number)
+
+
+TEXTS = (
+    st.datetimes().map(lambda moment: f"{moment.isoformat()}Z")
+    | st.from_regex(r"[0-3][0-9]{3}-[01][0-9]-[0-3][0-9][T ][0-3][0-9]:[0-6][0-9](:[0-6][0-9](\.[0-9]{1,10})?)?Z?\n?")
+    | st.sampled_from(
+        ["", "Z", "2024-W05-3T13:45:00Z", "2024-01-31T134500.1Z", "2024-01-31T13:45:00,1Z", "2024-01-31T13:45:00ZZ",
+         "2024-01-31T13:45Z\n2024-01-31T13:45Z", "２024-01-31T13:45:00Z", "2024-01-31T13:45:00+01:00", "2024-01-31"]
+    )
+)  # fmt: skip
+
+
+@given(st.lists(TEXTS, max_size=4))
+def test_many_are_read_as_each_is(texts: list[str]) -> None:
+    def outcome(read) -> object:
+        try:
+            return read()
+        except ValueError as error:
+            return str(error)
+
+    assert outcome(lambda: parse_timestamps(texts)) == outcome(lambda: list(map(parse_timestamp, texts)))

@@ -2,13 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
 from factory_logs.errors import BadRequestError, FieldError
 from factory_logs.ingest.batch import Batch
-from factory_logs.ingest.quick_reading import quick_log, quickly_decoded, read_log
+from factory_logs.ingest.quick_columns import quick_logs
+from factory_logs.ingest.quick_reading import quickly_decoded, read_log
 from factory_logs.ingest.records import Limits, NewLog, admit, validate_log
 from factory_logs.schemas.factory_log import FactoryLogIn
 
@@ -44,6 +45,11 @@ class BatchReader:
         self._places.append(self._next)
         self._next += 1
 
+    def _add_all(self, logs: Sequence[NewLog]) -> None:
+        self._logs += logs
+        self._places += range(self._next, self._next + len(logs))
+        self._next += len(logs)
+
     def reject(self, error: BadRequestError) -> None:
         if self._rejected < self._max_reported:
             faults = error.errors or (FieldError("", error.message),)
@@ -51,12 +57,21 @@ class BatchReader:
         self._rejected += 1
         self._next += 1
 
-    def read_line(self, line: bytes) -> None:
-        """One line of NDJSON; a blank one is no record."""
-        if not line or line.isspace():
-            return
+    def read_lines(self, lines: Sequence[bytes]) -> None:
+        """Lines of NDJSON; a blank one is no record."""
+        texts = [line for line in lines if line and not line.isspace()]
+        for start in range(0, len(texts), RECORDS_AT_A_TIME):
+            some = texts[start : start + RECORDS_AT_A_TIME]
+            logs = quick_logs(list(map(quickly_decoded, some)), self.limits)
+            if logs is not None:
+                self._add_all(logs)
+                continue
+            for text in some:
+                self._read_text(text)
+
+    def _read_text(self, text: bytes) -> None:
         try:
-            self.add(read_log(line, self.limits))
+            self.add(read_log(text, self.limits))
         except BadRequestError as error:
             self.reject(error)
 
@@ -83,15 +98,12 @@ class BatchReader:
             return False
         logs: list[NewLog] = []
         for start in range(0, len(values), RECORDS_AT_A_TIME):
-            some = [quick_log(value, self.limits) for value in values[start : start + RECORDS_AT_A_TIME]]
-            good = [log for log in some if log is not None]
-            if len(good) < len(some):
+            some = quick_logs(values[start : start + RECORDS_AT_A_TIME], self.limits)
+            if some is None:
                 return False
-            logs += good
+            logs += some
             await asyncio.sleep(0)
-        self._logs += logs
-        self._places += range(self._next, self._next + len(logs))
-        self._next += len(logs)
+        self._add_all(logs)
         return True
 
     async def _read_values(self, values: list[object]) -> None:
@@ -118,9 +130,10 @@ class NdjsonReader:
 
     def feed(self, data: bytes) -> None:
         *ends, rest = data.split(b"\n")
-        for end in ends:
-            self._keep(end)
+        if ends:
+            self._keep(ends[0])
             self._end_line()
+            self._read_whole(ends[1:])
         self._keep(rest)
 
     def finish(self) -> None:
@@ -137,10 +150,23 @@ class NdjsonReader:
 
     def _end_line(self) -> None:
         if self._rest_bytes > self._max_line_bytes:
-            self._reader.reject(BadRequestError(f"the line is over the limit of {self._max_line_bytes} bytes"))
+            self._reject_line()
         else:
-            self._reader.read_line(b"".join(self._rest))
+            self._reader.read_lines([b"".join(self._rest)])
         self._rest, self._rest_bytes = [], 0
+
+    def _read_whole(self, lines: list[bytes]) -> None:
+        if max(map(len, lines), default=0) <= self._max_line_bytes:
+            self._reader.read_lines(lines)
+            return
+        for line in lines:
+            if len(line) > self._max_line_bytes:
+                self._reject_line()
+            else:
+                self._reader.read_lines([line])
+
+    def _reject_line(self) -> None:
+        self._reader.reject(BadRequestError(f"the line is over the limit of {self._max_line_bytes} bytes"))
 
 
 async def read_ndjson(pieces: AsyncIterator[bytes], reader: BatchReader, part_bytes: int) -> AsyncIterator[Batch]:

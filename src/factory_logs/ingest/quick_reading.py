@@ -18,11 +18,11 @@ from factory_logs.schemas.json_values import surely_canonical
 from factory_logs.schemas.storable import REST_OF_RECORD_BYTES
 from factory_logs.schemas.timestamps import parse_timestamp
 
-_FIELDS = frozenset(NewLog._fields)
-_METADATA = frozenset(FactoryLogIn.model_fields) - _FIELDS
-_LONGEST_APP_NAME = 255
+FIELDS = frozenset(NewLog._fields)
+METADATA = frozenset(FactoryLogIn.model_fields) - FIELDS
+LONGEST_APP_NAME = 255
 _BYTES_OF_A_CHARACTER = 4
-_ROOM = REST_OF_RECORD_BYTES + _LONGEST_APP_NAME * _BYTES_OF_A_CHARACTER
+ROOM = REST_OF_RECORD_BYTES + LONGEST_APP_NAME * _BYTES_OF_A_CHARACTER
 """What a record takes beside `tags` and `fields`, at most."""
 _new_log = NewLog._make
 
@@ -47,12 +47,12 @@ def quickly_read(text: bytes, limits: Limits) -> NewLog | None:
 
 def quick_log(record: Any, limits: Limits) -> NewLog | None:
     """The row of what `orjson.loads` gave, or None where the schema has to look."""
-    if type(record) is not dict or not (_FIELDS.issuperset(record) or _has_only_plain_metadata(record)):
+    if type(record) is not dict or not (FIELDS.issuperset(record) or _has_only_plain_metadata(record)):
         return None
     get = record.get
     app_name, imei, repair_id = get("app_name"), get("product_imei"), get("repair_id")
     tags, fields = get("tags"), get("fields")
-    if type(app_name) is not str or not 0 < len(app_name) <= _LONGEST_APP_NAME or "\0" in app_name:
+    if type(app_name) is not str or not 0 < len(app_name) <= LONGEST_APP_NAME or "\0" in app_name:
         return None
     if imei is not None and not (type(imei) is str and len(imei) == 15 and imei.isascii() and imei.isdigit()):
         return None
@@ -65,11 +65,11 @@ def quick_log(record: Any, limits: Limits) -> NewLog | None:
     except (ValueError, orjson.JSONEncodeError):  # no datetime; or nested deeper than orjson writes
         return None
     texts = tags_text + fields_text
-    if len(texts) > limits.max_record_bytes - _ROOM or not surely_canonical((tags, fields), texts, limits.max_nesting):
+    if len(texts) > limits.max_record_bytes - ROOM or not surely_canonical((tags, fields), texts, limits.max_nesting):
         return None
     return _new_log((app_name, imei, repair_id, timestamp, tags_text.decode() or None, fields_text.decode() or None))
 
 
 def _has_only_plain_metadata(record: dict[str, Any]) -> bool:
     """Whether what is not a field is ignored metadata; how deep that may nest is the schema's parser's affair."""
-    return all(name in _METADATA and not isinstance(record[name], dict | list) for name in record.keys() - _FIELDS)
+    return all(name in METADATA and not isinstance(record[name], dict | list) for name in record.keys() - FIELDS)
