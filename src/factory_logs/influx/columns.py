@@ -52,8 +52,21 @@ def _values_and_times(text: str) -> tuple[list[str], list[str]]:
     return words[::2], words[1::2]
 
 
-def joined(columns: Iterable[Column]) -> dict[str, str] | None:
+def joined(columns: Sequence[Column]) -> dict[str, str] | None:
     """The fields of each time as the inside of a JSON object; None where a field has two values at one time."""
+    times = columns[0].times
+    alike = len({column.key for column in columns}) == len(columns) and all(each.times == times for each in columns)
+    if not alike or len(set(times)) < len(times):
+        return _joined_one_by_one(columns)
+    points = [""] * len(times)
+    for key, _, texts in columns:
+        name = canonical_json(key).decode()
+        points = [f"{fields},{name}:{text}" for fields, text in zip(points, texts, strict=True)]
+    return {time: fields[1:] for time, fields in zip(times, points, strict=True)}
+
+
+def _joined_one_by_one(columns: Iterable[Column]) -> dict[str, str] | None:
+    """The same where not each field is there at each time."""
     points: dict[str, str] = {}
     seen: dict[str, set[str]] = {}
     for key, times, texts in columns:
@@ -62,8 +75,7 @@ def joined(columns: Iterable[Column]) -> dict[str, str] | None:
             return None
         old |= new
         name = canonical_json(key).decode()
-        known = points.get
         for time, text in zip(times, texts, strict=True):
-            fields = known(time)
+            fields = points.get(time)
             points[time] = f"{name}:{text}" if fields is None else f"{fields},{name}:{text}"
     return points

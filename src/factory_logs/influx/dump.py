@@ -65,6 +65,9 @@ class _DumpReader:
         lines = self._splitter.feed(text)
         if last:
             lines += self._splitter.finish()
+        if not self._splitter.gave_comments:  # nearly always, and a look at each line costs
+            yield from self._points(lines)
+            return
         start = 0
         for place, (_, line) in enumerate(lines):
             if line[0] in "# " and is_comment(line):

@@ -33,9 +33,12 @@ class LineSplitter:
         self._open: list[str] = []
         self._open_characters = 0
         self._number = 1
+        self.gave_comments = False
+        """Whether there was a comment since the last call of `feed`."""
 
     def feed(self, text: str) -> list[NumberedLine]:
         """The lines that are now whole."""
+        self.gave_comments = False
         pieces = text.split("\n")
         pieces[0] = self._rest + pieces[0]
         self._rest = pieces.pop()
@@ -43,10 +46,15 @@ class LineSplitter:
         for piece in pieces:
             if self._open:
                 self._continue(piece, lines)
-            elif piece[:1].isalnum() and piece[-1] != "\r" and '"' not in piece and not self._cut_off:
+            elif (
+                piece[:1].isalnum()
+                and piece[-1] != "\r"
+                and ('"' not in piece or _is_surely_closed(piece))
+                and not self._cut_off
+            ):
                 lines.append((self._number, piece))  # as nearly all lines are
                 self._number += 1
-            elif '"' in piece and not _is_surely_closed(piece) and _ends_open(piece):
+            elif '"' in piece and _ends_open(piece):
                 self._open, self._open_characters = [piece], len(piece)
             else:
                 self._finish_line(piece, 1, lines)
@@ -66,10 +74,14 @@ class LineSplitter:
     def _finish_line(self, line: str, line_ends: int, lines: list[NumberedLine]) -> None:
         if self._cut_off:  # it has been given already
             self._cut_off = False
-        elif line and not line.isspace() and (self._keep_comments or not is_comment(line)):
+        elif line and not line.isspace() and (not is_comment(line) or self._keep_comment()):
             lines.append((self._number, line[:-1] if line[-1] == "\r" else line))
         self._number += line_ends
         self._open, self._open_characters = [], 0
+
+    def _keep_comment(self) -> bool:
+        self.gave_comments = self._keep_comments
+        return self._keep_comments
 
     def _continue(self, piece: str, lines: list[NumberedLine]) -> None:
         self._open.append(piece)

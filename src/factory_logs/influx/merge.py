@@ -1,7 +1,7 @@
 """A part of a dump to logs: each point from all its lines, as InfluxDB keeps it; of two values of a field the last."""
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -111,18 +111,20 @@ class PartMerger:
                 return None
             columns.append(column)
         points = joined(columns)
-        if points is None or not self._fits(origin, points):
+        if points is None:
             return None
-        app_name, imei, repair_id, tags, unit_ns = *origin[:4], self._unit_ns
+        times = [int(time) * self._unit_ns for time in points]
+        if not self._fits(origin, times, points.values()):
+            return None
+        app_name, imei, repair_id, tags, _ = origin
         return [
-            NewLog(app_name, imei, repair_id, timestamp_of(int(time) * unit_ns), tags, f"{{{fields}}}")
-            for time, fields in points.items()
+            NewLog(app_name, imei, repair_id, timestamp_of(time), tags, f"{{{fields}}}")
+            for time, fields in zip(times, points.values(), strict=True)
         ]
 
-    def _fits(self, origin: Origin, points: Mapping[str, str]) -> bool:
+    def _fits(self, origin: Origin, times: Collection[int], fields: Iterable[str]) -> bool:
         """Whether all points surely have a time and a size that can be stored; a character takes up to four bytes."""
-        times = [int(time) * self._unit_ns for time in points]
-        longest = origin.size + 4 * (max(map(len, points.values())) + len("{}"))
+        longest = origin.size + 4 * (max(map(len, fields)) + len("{}"))
         return min(times) >= EARLIEST_NS and max(times) <= LATEST_NS and longest <= self._limits.max_record_bytes
 
     def _logs_by_line(self, place: _Place, origin: Origin, runs: Sequence[Run], part: MergedPart) -> list[NewLog]:

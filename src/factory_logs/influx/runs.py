@@ -58,13 +58,14 @@ def cut(context: str, lines: Sequence[NumberedLine], slice_digits: int) -> list[
     head = key = ""
     prefix, run_slice, rests = _NEVER, "", list[str]()
     first, skipped, start, end = 0, 0, 0, -slice_digits or None
+    # Whether each line is one, and none is left out between them.
+    even = bool(lines) and lines[-1][0] - lines[0][0] == len(lines) - 1 and "\n" not in lines[-1][1]
     for number, line in lines:
         if (
             line.startswith(prefix)
             and line[start:end] == run_slice
             and line[-1] != " "
-            and "\n" not in line
-            and number == first + len(rests)
+            and (even or (number == first + len(rests) and "\n" not in line))
         ):
             rests.append(line[skipped:])
             continue
