@@ -22,6 +22,7 @@ REQUEST_SECONDS = Histogram(
     buckets=_SECONDS,
 )  # fmt: skip
 REJECTED = Counter("factory_logs_rejected", "Requests refused, by the kind of error", ["reason"])
+LEFT_OUT = Counter("factory_logs_left_out", "Logs refused by writes that store the others", ["by"])
 STORED = Counter("factory_logs_stored", "Logs committed", ["by"])
 COMMIT_ROWS = Histogram("factory_logs_commit_rows", "Logs in one commit", ["by"], buckets=_ROWS)
 COMMIT_SECONDS = Histogram("factory_logs_commit_seconds", "From sending a commit to its end", ["by"], buckets=_SECONDS)

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from factory_logs import metrics
 from factory_logs.api.answers import json_answer
 from factory_logs.api.bodies import Body
 from factory_logs.api.deps import ServicesDep
@@ -164,6 +165,7 @@ class _Write:
     def _told(self, result: BatchResult) -> bytes:
         if not result.rejected:
             return b""
+        metrics.LEFT_OUT.labels("influx").inc(result.rejected)
         return self._dialect.rejected(Rejected(result.rejected, result.faults, len(result.ids)))
 
     def _answer_once(self, result: bytes | FirstAnswer, key: WriteKey | None) -> Response:

@@ -7,6 +7,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from factory_logs import metrics
 from factory_logs.api.answers import REPLAYED, JsonAnswer, created
 from factory_logs.api.bodies import Body
 from factory_logs.api.deps import ServicesDep, Writer
@@ -111,6 +112,7 @@ def _whole_answer(result: BatchResult) -> bytes:
 
 
 def _partial_answer(result: BatchResult) -> bytes:
+    metrics.LEFT_OUT.labels("batch").inc(result.rejected)
     left_out = {"num_rejected": result.rejected, "errors": [fault.as_json() for fault in result.faults]}
     return orjson.dumps(_created(result) | left_out)
 
