@@ -1,5 +1,7 @@
 import json
 import os
+import random
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 from factory_logs.client.errors import SpoolError, SpoolFullError
 from factory_logs.client.outbox import Outbox
 from factory_logs.client.spool import ROW_BYTES, Position, Reject, Spool
-from factory_logs.client.spool_file import SpoolFile
+from factory_logs.client.spool_file import WAL_BYTES_KEPT, SpoolFile
 from factory_logs.client.spool_lock import SpoolLock
 
 
@@ -246,3 +248,52 @@ def test_how_far_a_file_was_read_is_stored_with_its_lines(tmp_path: Path) -> Non
         spool.put([b"x" * 1000], [], position._replace(position=1100))
     assert spool.position(position.path) == position
     assert spool.position("/other") is None
+
+
+@pytest.mark.parametrize(("fsync", "level"), [("full", 2), ("normal", 1)])
+def test_the_policy_is_what_sqlite_flushes_by(tmp_path: Path, fsync: str, level: int) -> None:
+    file = SpoolFile(tmp_path, fsync)  # type: ignore[arg-type]
+    assert file.read("PRAGMA synchronous") == [(level,)]
+    assert file.read("PRAGMA journal_mode") == [("wal",)]
+    file.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_power_cut_in_the_middle_of_a_write_leaves_what_was_put_before_it(tmp_path: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    spool = Spool(tmp_path / "spool")
+    for number in range(40):
+        spool.put([line(number)])
+    after = tmp_path / "after the cut"
+    shutil.copytree(tmp_path / "spool", after, ignore=shutil.ignore_patterns("*-shm"))
+    wal = after / "spool-1.sqlite3-wal"
+    whole = wal.stat().st_size
+    cut = rng.randrange(whole // 2, whole)
+    with wal.open("r+b") as file:
+        file.truncate(cut)
+        file.seek(cut - 100)
+        file.write(rng.randbytes(100))  # the last sector is torn
+
+    restarted = Spool(after)
+    restarted.file.check()
+    left = pending(restarted)
+    assert left == [line(number) for number in range(len(left))]
+    assert 0 < len(left) < 40
+    assert restarted.totals().pending == len(left)
+    restarted.put([line(99)])
+    assert not list(after.glob("*.damaged"))
+    spool.file.close()
+    restarted.file.close()
+
+
+def test_the_disk_stays_bounded_however_much_passes_through(tmp_path: Path) -> None:
+    bound = 2 * 1024 * 1024
+    spool = Spool(tmp_path, fsync="normal", max_bytes=bound, when_full="drop_oldest")
+    for _ in range(60):
+        spool.put([b"x" * 1000] * 500)
+    used = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert used < 1.3 * bound + WAL_BYTES_KEPT
+    totals = spool.totals()
+    assert totals.pending + totals.dropped == 30_000
+    assert totals.pending_bytes <= bound
+    spool.file.close()
