@@ -88,6 +88,8 @@ class Database:
         event.listen(self.engine.sync_engine, "handle_error", self._note_timeout)
         event.listen(self.engine.sync_engine, "connect", self._note_losses)
         event.listen(self.engine.sync_engine, "checkout", self._refuse_suspect)
+        # Of the same pool, each statement a transaction of its own. Made once: it costs as much as a small query.
+        self.autocommit: AsyncEngine = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.heartbeat = Heartbeat(self._connect, settings.stall_seconds, self._end_what_waits)
         self._waiting: set[asyncio.Timeout] = set()
         self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)

@@ -39,7 +39,6 @@ class RecordRepository:
 
     def __init__(self, database: Database, table: Table) -> None:
         self._database = database
-        self._engine = database.engine.execution_options(isolation_level="AUTOCOMMIT")
         self._table = table
         (self._key,) = table.primary_key.columns
 
@@ -60,7 +59,7 @@ class RecordRepository:
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
         """A connection where each statement is a transaction of its own. Failures are translated."""
-        async with self._database.answering(), self._engine.connect() as connection:
+        async with self._database.answering(), self._database.autocommit.connect() as connection:
             yield connection
 
     async def page(
