@@ -18,10 +18,11 @@ from factory_logs.errors import DatabaseUnavailableError
 from factory_logs.settings import Settings
 
 INDEXES = {
-    "ix_factory_logs_product_imei_timestamp": '(product_imei, "timestamp")',
-    "ix_factory_logs_app_name_timestamp": '(app_name, "timestamp")',
-    "ix_factory_logs_timestamp": '("timestamp")',
-    "ix_factory_logs_repair_id": "(repair_id) WHERE (repair_id IS NOT NULL)",
+    "ix_factory_logs_product_imei_timestamp": 'btree (product_imei, "timestamp", factory_log_id)',
+    "ix_factory_logs_app_name_timestamp": 'btree (app_name, "timestamp", factory_log_id)',
+    "ix_factory_logs_timestamp": 'btree ("timestamp", factory_log_id)',
+    "ix_factory_logs_repair_id": "btree (repair_id, factory_log_id) WHERE (repair_id IS NOT NULL)",
+    "ix_factory_logs_tags": "gin (tags jsonb_path_ops)",
 }
 
 
@@ -90,7 +91,7 @@ async def test_the_migrations_make_the_tables_of_the_models(database: Database) 
 async def test_logs_are_indexed_for_the_usual_questions(database: Database, name: str, definition: str) -> None:
     async with database.connect() as connection:
         found = await connection.scalar(text("select indexdef from pg_indexes where indexname = :name"), {"name": name})
-    assert found == f"CREATE INDEX {name} ON public.factory_logs USING btree {definition}"
+    assert found == f"CREATE INDEX {name} ON public.factory_logs USING {definition}"
 
 
 async def test_a_process_that_nobody_knows_is_refused_by_the_database_too(database: Database) -> None:

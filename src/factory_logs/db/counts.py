@@ -54,34 +54,42 @@ class State(NamedTuple):
 
 
 class Known(NamedTuple):
-    """How many logs with ids up to `up_to`, a settled id, match. Holds for every snapshot with the same state."""
+    """How many logs with ids up to `up_to`, a settled id, match. Holds for every snapshot with the same state.
+
+    No log that matches, nor one that is still to come, has an id below `lowest`.
+    """
 
     state: State
     up_to: int
     logs: int
+    lowest: int
 
 
 class Counted(NamedTuple):
-    """One row of `counting`: of the logs that it looked at how many match, and how many of these are settled."""
+    """One row of `counting`: of the logs that it looked at how many match, how many of these are settled, the first."""
 
     state: State
     logs: int
     settled: int
+    lowest: int
 
     @classmethod
     def of(cls, row: Sequence[Any]) -> "Counted":
         return cls(State(*row[:3]), *row[3:])
 
 
-def counting(conditions: Conditions, known: int, settled: int) -> Select[Any]:
-    """One row: how many logs match of those with ids above `known`, and of these up to `settled`."""
-    above = func.count(), func.count().filter(_ID <= settled)  # noqa: SIM300 - SQL
-    return _selected(conditions, *above).where(_ID > known)  # noqa: SIM300
-
-
-def _selected(conditions: Conditions, *columns: ColumnElement[Any]) -> Select[Any]:
-    labelled = [column.label(name) for column, name in zip(columns, ("logs", "settled"), strict=True)]
-    return select(*_STATE, *labelled).select_from(_LOGS).where(*conditions)
+def counting(conditions: Conditions, settled: int, known: int | None = None) -> Select[Any]:
+    """One row, of the logs with ids above `known`: how many match, how many of them up to `settled`, and the first."""
+    is_settled = _ID <= settled  # noqa: SIM300 - SQL
+    newer = () if known is None else (_ID > known,)  # noqa: SIM300
+    columns = (
+        func.count().label("logs"),
+        func.count().filter(is_settled).label("settled"),
+        func.coalesce(func.min(_ID).filter(is_settled), settled + 1).label("lowest"),
+    )
+    # A subquery of its own: beside the state, which only a leader may ask for, PostgreSQL does not count in parallel.
+    counted = select(*columns).select_from(_LOGS).where(*conditions, *newer).subquery("counted")
+    return select(*_STATE, *counted.columns)
 
 
 async def current_state(connection: asyncpg.Connection) -> State:
@@ -89,16 +97,9 @@ async def current_state(connection: asyncpg.Connection) -> State:
     return State(*await connection.fetchrow(f"SELECT {_STATE_SQL}"))
 
 
-async def count_above(connection: AsyncConnection, conditions: Conditions, known: int, settled: int) -> Counted:
+async def count(connection: AsyncConnection, conditions: Conditions, settled: int, known: int | None = None) -> Counted:
     """See `counting`."""
-    return Counted.of((await connection.execute(counting(conditions, known, settled))).one())
-
-
-async def count_all(connection: AsyncConnection, conditions: Conditions, settled: int) -> Counted:
-    """How many logs match in all, and of these up to `settled`."""
-    # Not by one pass over both: without the ids an index alone may answer, and few logs are not settled.
-    newer = select(func.count()).select_from(_LOGS).where(*conditions, _ID > settled).scalar_subquery()  # noqa: SIM300
-    return Counted.of((await connection.execute(_selected(conditions, func.count(), func.count() - newer))).one())
+    return Counted.of((await connection.execute(counting(conditions, settled, known))).one())
 
 
 def digest(conditions: Conditions) -> bytes:
@@ -111,7 +112,7 @@ EVERYTHING = digest(())
 """The filter of all logs."""
 
 _KEPT = text(f"""
-    SELECT {_STATE_SQL}, up_to, logs FROM known_counts
+    SELECT {_STATE_SQL}, up_to, logs, lowest FROM known_counts
     WHERE digest = :digest AND file = {_FILE} AND removed = {_REMOVED}
 """).bindparams(bindparam("digest", type_=LargeBinary))  # noqa: S608 - our own text
 _FORGET = text("""
@@ -135,6 +136,7 @@ async def keep(database: Database, found: Mapping[bytes, Known], most: int) -> N
             "removed": known.state.removed,
             "up_to": known.up_to,
             "logs": known.logs,
+            "lowest": known.lowest,
         }
         for name, known in sorted(found.items())  # in one order, so that two workers cannot wait for each other
     ]
@@ -142,7 +144,7 @@ async def keep(database: Database, found: Mapping[bytes, Known], most: int) -> N
     before, now = KnownCount.__table__.c, new.excluded
     statement = new.on_conflict_do_update(
         index_elements=[before.digest],
-        set_={name: now[name] for name in ("file", "removed", "up_to", "logs", "made_at")},
+        set_={name: now[name] for name in ("file", "removed", "up_to", "logs", "lowest", "made_at")},
         where=(now.file != before.file)
         | (now.removed > before.removed)
         | ((now.removed == before.removed) & (now.up_to > before.up_to)),

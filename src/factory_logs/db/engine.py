@@ -24,6 +24,8 @@ from factory_logs.settings import Settings
 APPLICATION_NAME = "factory_logs"
 TIMEOUT_NOTE = "statement timeout: "
 POSTGRESQL_SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg"}
+PLANNING = {"random_page_cost": "1.1", "jit": "off"}
+"""PostgreSQL's defaults are for a disk that turns and for queries of minutes (docs/indexes.md)."""
 UNREACHABLE_STATES = ("08", "53", "57P", "25006", "40", "58030")
 """SQLSTATEs of a server that is gone, full, starting or stopping, has become a standby, had to break off what it did
 to go on with something else, or whose disk fails."""
@@ -99,7 +101,7 @@ class Database:
         return await connect_once(
             self.dsn,
             self._settings.connect_timeout_seconds,
-            {"statement_timeout": str(max(1, round(seconds * 1000)))},
+            {"statement_timeout": str(max(1, round(seconds * 1000)))} | PLANNING,
             seconds + ANSWER_GRACE_SECONDS,
         )
 

@@ -40,10 +40,13 @@ class FactoryLog(Metadata, Base):
 
     __tablename__ = "factory_logs"
     __table_args__ = (
-        Index("ix_factory_logs_product_imei_timestamp", "product_imei", "timestamp"),
-        Index("ix_factory_logs_app_name_timestamp", "app_name", "timestamp"),
-        Index("ix_factory_logs_timestamp", "timestamp"),
-        Index("ix_factory_logs_repair_id", "repair_id", postgresql_where=text("repair_id is not null")),
+        Index("ix_factory_logs_product_imei_timestamp", "product_imei", "timestamp", "factory_log_id"),
+        Index("ix_factory_logs_app_name_timestamp", "app_name", "timestamp", "factory_log_id"),
+        Index("ix_factory_logs_timestamp", "timestamp", "factory_log_id"),
+        Index(
+            "ix_factory_logs_repair_id", "repair_id", "factory_log_id", postgresql_where=text("repair_id is not null")
+        ),
+        Index("ix_factory_logs_tags", "tags", postgresql_using="gin", postgresql_ops={"tags": "jsonb_path_ops"}),
     )
 
     factory_log_id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True)
@@ -164,4 +167,5 @@ class KnownCount(Base):
     removed: Mapped[int] = mapped_column(BigInteger)
     up_to: Mapped[int] = mapped_column(BigInteger)
     logs: Mapped[int] = mapped_column(BigInteger)
+    lowest: Mapped[int] = mapped_column(BigInteger)
     made_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)

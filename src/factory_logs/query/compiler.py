@@ -48,10 +48,12 @@ from factory_logs.query.ast import (
     Not,
     Null,
     Or,
+    Order,
     Query,
     Value,
 )
 from factory_logs.query.fields import Resource
+from factory_logs.query.json_places import as_jsonb, contains, json_at
 from factory_logs.query.operators import Operator
 
 Condition = ColumnElement[bool]
@@ -76,13 +78,16 @@ _SYMBOLS = {
 _ORDERED_JSON = ("boolean", "number", "string")
 
 
-def compile_rows(query: Query, resource: Resource) -> Select[Any]:
+def compile_rows(query: Query, resource: Resource, lowest: int | None = None) -> Select[Any]:
     """The rows as the columns of the resource's table, in order; ready for the caller's own `.offset().limit()`.
 
-    With `group_by`, `limit` or `offset` the columns are a subquery's: reach them by `.selected_columns`.
+    `lowest` is an id below which no row matches, made use of where rows come by ascending id. With `group_by`, `limit`
+    or `offset` the columns are a subquery's: reach them by `.selected_columns`.
     """
     source: FromClause = resource.table
     rows = select(source).where(*compile_filters(query, resource))
+    if lowest is not None and _by_ascending_id(query, resource):
+        rows = rows.where(resource.table.c[resource.primary_key] >= lowest)
     if query.group_by:
         source = _first_of_each_group(rows, query, resource)
         rows = select(*_columns(source, resource)).where(source.c.place_in_group == 1)
@@ -110,6 +115,10 @@ def compile_filters(query: Query, resource: Resource) -> list[Condition]:
     The statement that uses them must name the table in FROM.
     """
     return [_condition(node, resource, resource.table) for node in query.filters]
+
+
+def _by_ascending_id(query: Query, resource: Resource) -> bool:
+    return not query.order_by or query.order_by[0] == Order(Field(resource.primary_key, Kind.INT))
 
 
 def _columns(source: FromClause, resource: Resource) -> list[ColumnElement[Any]]:
@@ -147,7 +156,7 @@ def value_of(field: Field, resource: Resource, source: FromClause) -> ColumnElem
     """The field as a value: of the row, or of its related row (null where there is none)."""
     if field.relation is None:
         column: ColumnElement[Any] = source.c[field.column]
-        return column if field.kind is not Kind.JSON else _json_at(column, field.path)
+        return column if field.kind is not Kind.JSON else json_at(column, field.path)
     relation = resource.relations[field.relation]
     target = relation.target.table.alias()
     own = Field(field.column, field.kind, path=field.path)
@@ -157,17 +166,6 @@ def value_of(field: Field, resource: Resource, source: FromClause) -> ColumnElem
         .correlate(source)
         .scalar_subquery()
     )
-
-
-def _json_at(column: ColumnElement[Any], path: tuple[str, ...]) -> ColumnElement[Any]:
-    """The JSON at the path, null where it is missing or JSON null. A numeric part also indexes an array."""
-    value = column.op("#>", return_type=JSONB())(literal(list(path), ARRAY(Text))) if path else column
-    return func.nullif(value, as_jsonb("null"), type_=JSONB())
-
-
-def as_jsonb(text: str) -> ColumnElement[Any]:
-    """JSON from text: a dialect's own serializer would not keep large integers."""
-    return cast(literal(text, Text), JSONB)
 
 
 def _condition(node: Node, resource: Resource, source: FromClause) -> Condition:
@@ -194,6 +192,9 @@ def _condition(node: Node, resource: Resource, source: FromClause) -> Condition:
         case CompareFields(left, operator, right):
             return _fields_compared(left, operator, right, resource, source)
         case Compare(field, operator, value):
+            contained = contains(resource.table, source, node)
+            if contained is not None:
+                return contained
             return _compared(field, value_of(field, resource, source), operator, value)
 
 

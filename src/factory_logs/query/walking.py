@@ -10,8 +10,9 @@ from typing import Any
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, cast, false, literal, or_, select
 
 from factory_logs.query.ast import Kind, Order, Query
-from factory_logs.query.compiler import SQL_TYPES, Condition, as_jsonb, compile_filters, order_of, value_of
+from factory_logs.query.compiler import SQL_TYPES, Condition, compile_filters, order_of, value_of
 from factory_logs.query.fields import Resource
+from factory_logs.query.json_places import as_jsonb
 
 Key = Any
 """The value that one row has for one entry of `order_by`; JSON as text, so that it is exact. None for null."""

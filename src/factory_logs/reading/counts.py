@@ -47,6 +47,14 @@ class Count(Protocol):
     @property
     def statement(self) -> Select[Any]: ...
 
+    @property
+    def lowest(self) -> int | None:
+        """No record that the query selects has a lower id, where that is known.
+
+        PostgreSQL does not know that ids and times go up together. Where it walks along the ids to the first logs of
+        today it would come by all that are older.
+        """
+
     def total(self, row: Sequence[Any]) -> int | None:
         """How many records there are; None where what was known does not hold any more: prepare another attempt."""
 
@@ -56,6 +64,7 @@ class PlainCount:
     """All that the query selects is counted."""
 
     statement: Select[Any]
+    lowest: None = None
 
     def total(self, row: Sequence[Any]) -> int:
         return int(row[0])
@@ -98,7 +107,7 @@ class LogCounts:
             return plain_count(query, FACTORY_LOGS)
         self._known.move_to_end(name)
         settled = self._settled.up_to
-        statement = counts.counting(conditions, known.up_to, settled)
+        statement = counts.counting(conditions, settled, known.up_to)
         return _CountOnTop(self, name, query, known, statement, settled, self._seen)
 
     async def run(self) -> None:
@@ -145,10 +154,7 @@ class LogCounts:
         digest = counts.digest(conditions)
         known = await counts.kept(connection, digest)
         if settled:
-            if known is None:
-                counted = await counts.count_all(connection, conditions, settled)
-            else:
-                counted = await counts.count_above(connection, conditions, known.up_to, settled)
+            counted = await counts.count(connection, conditions, settled, known and known.up_to)
             found = _advanced(known, counted, settled, seen)
             if found is not None and time.monotonic() - started >= self._kept_seconds:
                 self._to_keep[digest] = found
@@ -171,6 +177,10 @@ class _CountOnTop:
     settled: int
     seen: State
 
+    @property
+    def lowest(self) -> int:
+        return self.known.lowest
+
     def total(self, row: Sequence[Any]) -> int | None:
         counted = Counted.of(row)
         if counted.state != self.known.state:
@@ -188,10 +198,11 @@ def _advanced(known: Known | None, counted: Counted, settled: int, seen: State) 
     if not counted.state.same_table(seen):
         return None
     if known is None:
-        return Known(counted.state, settled, counted.settled)
-    if counted.state != known.state:
+        return Known(counted.state, settled, counted.settled, counted.lowest)
+    if counted.state != known.state or settled <= known.up_to:
         return None
-    return Known(counted.state, max(settled, known.up_to), known.logs + counted.settled)
+    lowest = known.lowest if known.logs else counted.lowest
+    return Known(counted.state, settled, known.logs + counted.settled, lowest)
 
 
 def _name(query: Query) -> bytes:

@@ -17,9 +17,9 @@ async def read_page(
 
     `counts` knows the logs; of other resources all that the query selects is counted. Raises DatabaseUnavailableError.
     """
-    rows = compile_rows(query, resource)
     async with records.connect() as connection:
         async for count in _attempts(connection, counts, query, resource):
+            rows = compile_rows(query, resource, count.lowest)
             counted, objects = await records.page(connection, rows, count.statement, offset, size)
             total = count.total(counted)
             if total is not None:
@@ -29,14 +29,14 @@ async def read_page(
 
 async def count_records(
     records: RecordRepository, counts: LogCounts | None, query: Query, resource: Resource
-) -> tuple[int, int]:
-    """`num_results`, and the highest id there is. See `read_page`."""
+) -> tuple[int, int, int | None]:
+    """`num_results`, the highest id there is, and one below which nothing matches, if known. See `read_page`."""
     async with records.connect() as connection:
         async for count in _attempts(connection, counts, query, resource):
             counted, newest = await records.newest(connection, count.statement)
             total = count.total(counted)
             if total is not None:
-                return total, newest
+                return total, newest, count.lowest
     raise AssertionError("the last attempt counts anew")
 
 

@@ -80,9 +80,9 @@ async def step(
 async def _begin(
     records: RecordRepository, counts: LogCounts | None, query: Query, resource: Resource
 ) -> tuple[Position, list[Select[Any]]]:
-    total, newest = await count_records(records, counts, query, resource)
+    total, newest, lowest = await count_records(records, counts, query, resource)
     begun = Position(newest, total, 0, 0, -1 if query.limit is None else query.limit)
-    return begun, [compile_rows(_up_to(newest, query, resource), resource)]
+    return begun, [compile_rows(_up_to(newest, query, resource), resource, lowest)]
 
 
 async def _go_on(records: RecordRepository, query: Query, resource: Resource, position: Position) -> list[Select[Any]]:
