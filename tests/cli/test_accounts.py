@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
+from factory_logs.cli.durations import parse_duration
 from factory_logs.cli.reporting import CommandError
-from factory_logs.cli.tokens import parse_duration
 from tests.cli.conftest import Query, Run
 
 

@@ -5,7 +5,7 @@ The base install has no server: this package imports only typer and rich, and a 
 
 import typer
 
-from factory_logs.cli import devices, loadtest, repairs, serve, settings, spool, tokens, transfer, users
+from factory_logs.cli import devices, loadtest, repairs, retention, serve, settings, spool, tokens, transfer, users
 
 app = typer.Typer(
     name="factory-logs",
@@ -21,6 +21,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(repairs.app, name="repairs")
 app.command("import")(transfer.import_files)
 app.command("export")(transfer.export_logs)
+app.command("retention")(retention.retention)
 app.command("send")(devices.send)
 app.command("ship")(devices.ship)
 app.command("tail")(devices.tail)

@@ -26,12 +26,12 @@ def loadtest(
     left without an answer, is missing or is stored twice.
     """
     with reporting_errors():
+        from factory_logs.cli.durations import parse_duration
         from factory_logs.cli.loadtesting import run
-        from factory_logs.cli.tokens import parse_duration
         from factory_logs.load.devices import Load
 
         if not token:
             raise CommandError("a token is needed: --token, or FACTORY_LOGS_TOKEN in the environment")
-        writing, trying_again = (parse_duration(text, "").total_seconds() for text in (duration, grace))
+        writing, trying_again = (parse_duration(text).total_seconds() for text in (duration, grace))
         if not run(Load(url, token, devices, batch, writing, trying_again), svg):
             raise typer.Exit(1)

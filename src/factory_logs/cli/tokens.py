@@ -1,12 +1,12 @@
 """`factory-logs tokens`."""
 
-import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from factory_logs.cli.durations import parse_duration
 from factory_logs.cli.reporting import CommandError, reporting_errors, tell
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Tokens for devices and people.", no_args_is_help=True)
 
 NEVER = "never"
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"([0-9]+)([smhdw])")
 
 
 @app.command("issue")
@@ -47,19 +45,6 @@ def issue_token(
             return await issuing.issue_token(database, user.user_id, expires_at=end)
 
         typer.echo(with_database(issue))
-
-
-def parse_duration(text: str, otherwise: str = ", nor never") -> timedelta:
-    """`90d` and the like. Raises CommandError, which goes on with what else there might have been."""
-    match = _DURATION.fullmatch(text)
-    try:
-        life = timedelta(**{UNITS[match[2]]: int(match[1])}) if match else timedelta()
-        datetime.now(UTC) + life
-    except (OverflowError, ValueError):
-        raise CommandError(f"{text[:30]} is too long a life for a token; use never") from None
-    if not life:
-        raise CommandError(f"{text[:30]!r} is no duration such as 30s, 15m, 12h, 90d, 2w{otherwise}")
-    return life
 
 
 @app.command("revoke")
