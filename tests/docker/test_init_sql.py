@@ -67,6 +67,8 @@ async def test_the_service_runs_end_to_end_as_the_smaller_role(migrated: dict[st
             login = client.post("/v1/auth/login", data={"username": "jig", "password": "secret"})
             assert login.status_code == 200, login.text
     assert run(environment, "tokens", "revoke", token).returncode == 0
+    deleted = run(environment, "retention", "--older-than", "1d", "--delete")
+    assert (deleted.returncode, deleted.stdout.splitlines()[0]) == (0, "tiger: 2 logs from 2024-01-31 to 2024-01-31")
 
 
 def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -19,5 +19,5 @@ def parse_duration(text: str) -> timedelta:
     except (OverflowError, ValueError):
         raise CommandError(f"{text[:30]} is too long") from None
     if not duration:
-        raise CommandError(f"{text[:30]!r} is no duration such as 30s, 15m, 12h, 90d or 2w")
+        raise CommandError(f"{text[:30]!r} is no duration such as 30s, 15m, 12h, 90d, 2w")
     return duration
