@@ -4,7 +4,7 @@ import asyncio
 import csv
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import asyncpg
@@ -12,7 +12,8 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from factory_logs.api.exports import export_format
+from factory_logs.api.exports import ExportBrokenOffError, export_format, watched
+from factory_logs.errors import UnauthenticatedError
 from factory_logs.reading.exports import ExportFormat
 from factory_logs.security.levels import Level
 from tests.api.conftest import client_of, worker
@@ -120,6 +121,31 @@ async def test_a_query_that_takes_too_long_before_its_first_row_is_a_503(
     ):
         answer = await client.get("/v1/factory_logs", headers=NDJSON)
         assert (answer.status_code, "0.2 s" in answer.json()["message"]) == (503, True)
+
+
+async def numbered(pause: float = 0) -> AsyncGenerator[str]:
+    for number in "123":
+        yield number
+        await asyncio.sleep(pause)
+
+
+async def test_an_export_may_take_so_long_after_its_first_part() -> None:
+    async def allowed() -> bool:
+        return True
+
+    assert [part async for part in watched(numbered(), allowed, 60)] == [b"1", b"2", b"3"]
+    parts = watched(numbered(pause=0.02), allowed, 0.01)
+    assert await anext(parts) == b"1"
+    with pytest.raises(ExportBrokenOffError):
+        await anext(parts)
+
+
+async def test_a_token_that_ends_before_the_first_part_is_a_401() -> None:
+    async def ended() -> bool:
+        return False
+
+    with pytest.raises(UnauthenticatedError):
+        await anext(watched(numbered(), ended, 60))
 
 
 @pytest.fixture(scope="module")

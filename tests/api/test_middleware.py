@@ -11,7 +11,17 @@ LOG = {"app_name": "tiger", "timestamp": "2024-01-31"}
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.mark.parametrize("path", ["/v1/factory_logs", "/v1/factory_logs/1", "/v1/factory_logs/2", "/healthz"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/factory_logs",
+        "/v1/factory_logs?cursor=&results_per_page=1",
+        "/v1/factory_logs/stats?bucket=1d",
+        "/v1/factory_logs/1",
+        "/v1/factory_logs/2",
+        "/healthz",
+    ],
+)
 async def test_head_answers_as_get_without_the_body(client: httpx.AsyncClient, path: str) -> None:
     await client.post("/v1/factory_logs", json=LOG)
     get, head = await client.get(path), await client.head(path)

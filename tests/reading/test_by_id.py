@@ -49,6 +49,22 @@ async def test_concurrent_callers_share_queries(logs: LogsById, migrated_url: st
     assert all(await asyncio.gather(*asked))
 
 
+async def test_there_are_as_many_readers_as_are_set(database: Database, settings: Settings, migrated_url: str) -> None:
+    logs = LogsById(database, settings.model_copy(update={"id_readers": 2}))
+    logs.start()
+    try:
+        async with locked(migrated_url) as watcher:
+            asked = []
+            for number in range(1, 4):
+                asked.append(logs.get(number))
+                while len(await readers(watcher)) < min(number, 2):
+                    await asyncio.sleep(0.01)
+            assert len(await readers(watcher)) == 2
+        assert await asyncio.gather(*asked) == [None, None, None]
+    finally:
+        await logs.stop()
+
+
 async def test_one_that_has_gone_away_disturbs_nobody(logs: LogsById) -> None:
     gone, stays = logs.get(1), logs.get(2)
     gone.cancel()

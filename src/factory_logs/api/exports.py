@@ -1,7 +1,8 @@
 """`Accept: application/x-ndjson` and `text/csv`: all that `q` selects as one stream (SPEC 5)."""
 
+import math
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from fastapi import Request
@@ -11,6 +12,7 @@ from factory_logs.api.accepting import preferred
 from factory_logs.api.compression import VARY, encoder
 from factory_logs.api.services import Services
 from factory_logs.api.streams import StillAllowed, Stream, unless_gone
+from factory_logs.errors import UnauthenticatedError
 from factory_logs.query import Query, Resource
 from factory_logs.reading.exports import ExportFormat
 
@@ -29,7 +31,7 @@ async def answer_export(
     """The stream. It begins when the first rows are there, so what fails before is answered as any error is."""
     settings = services.settings
     text = services.exports.parts(query, resource, chosen)
-    parts = _watched(text, StillAllowed(request, services), settings.export_max_seconds)
+    parts = watched(text, StillAllowed(request, services), settings.export_max_seconds)
     try:
         first = await unless_gone(request.receive, anext(parts, b""))
     except BaseException:
@@ -38,17 +40,21 @@ async def answer_export(
     return Stream(first, parts, chosen.value, settings.export_send_seconds, VARY, encoder=encoder(request))
 
 
-async def _watched(text: AsyncGenerator[str], is_still_allowed: StillAllowed, seconds: float) -> AsyncGenerator[bytes]:
-    """The parts, until the export has taken too long or the token has ended: then it fails."""
-    end = time.monotonic() + seconds
+async def watched(
+    text: AsyncGenerator[str], is_still_allowed: Callable[[], Awaitable[bool]], seconds: float
+) -> AsyncGenerator[bytes]:
+    """The parts. Raises ExportBrokenOffError so long after the first one, UnauthenticatedError when the token ends."""
+    end = math.inf
     async with aclosing(text) as parts:
         async for part in parts:
-            if time.monotonic() >= end:
+            now = time.monotonic()
+            if now >= end:
                 raise ExportBrokenOffError("it takes longer than it may")
+            end = min(end, now + seconds)
             if not await is_still_allowed():
-                raise ExportBrokenOffError("its token has ended")
+                raise UnauthenticatedError("The token is unknown, revoked or expired.")
             yield part.encode()
 
 
 class ExportBrokenOffError(Exception):
-    """An export ends before its end."""
+    """An export has taken so long that it ends before its end."""
