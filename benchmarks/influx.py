@@ -283,19 +283,15 @@ def main() -> None:
     parser.add_argument("--only", choices=["writes", "import"])
     options = parser.parse_args()
     os.environ.pop("FACTORY_LOGS_DATABASE_URL", None)
-    figures: dict[str, object] = {}
-    lines: list[dict[str, object]] = []
     if options.only != "import":
         if shutil.which("influxd") is None:
             print("influxd is not installed: writes are not compared")
         else:
-            figures["writes"], part = writes(options.rounds, options.seconds)
-            lines += part
+            figures, lines = writes(options.rounds, options.seconds)
+            report("influx-writes", lines, figures)
     if options.only != "writes":
-        figures["import"], part = imports(options.rounds)
-        lines += part
-    if lines:
-        report("influx", lines, figures)
+        figures, lines = imports(options.rounds)
+        report("influx-import", lines, figures)
 
 
 if __name__ == "__main__":

@@ -214,6 +214,12 @@ async def test_a_write_sent_again_is_stored_once(client: httpx.AsyncClient, url:
     assert len(await stored(client)) == 2
 
 
+async def test_lines_of_one_series_and_time_stay_logs_of_their_own(client: httpx.AsyncClient) -> None:
+    """InfluxDB would make one point of them; here nothing that was sent is written over."""
+    assert (await write(client, V1, "m,a=b f=1 5", "m,a=b f=1 5", "m,a=b f=2,g=3 5")).status_code == 204
+    assert [log["fields"] for log in await stored(client)] == [{"f": 1.0}, {"f": 1.0}, {"f": 2.0, "g": 3.0}]
+
+
 async def test_what_is_not_the_same_is_stored_again(client: httpx.AsyncClient) -> None:
     await write(client, V1, "m f=1 1", "m f=2 2")
     await write(client, V1 + "2", "m f=1 1", "m f=2 2")  # another database
