@@ -36,6 +36,23 @@ class Settings(BaseSettings):
         "info", description="The least severe log lines that are written"
     )
     access_log: bool = Field(True, description="Whether each request writes a log line")
+    audit_file: Path | None = Field(
+        None,
+        description="A file that a line is appended to for each login and each change of users or tokens; "
+        "without it they are written on stderr",
+    )
+
+    max_connections: PositiveInt = Field(10_000, description="The most connections to one worker; over it a 503")
+    max_head_bytes: PositiveInt = Field(
+        64 * 1024, description="The longest URL and headers of a request in all; over it a 400"
+    )
+    max_headers: PositiveInt = Field(100, description="The most headers of a request; over it a 400")
+    head_seconds: PositiveFloat = Field(
+        20.0, description="How long the head of a request may take to arrive, on a new connection from its beginning"
+    )
+    send_seconds: PositiveFloat = Field(
+        60.0, description="How long a caller may take nothing of its answer before the connection is closed"
+    )
 
     max_body_bytes: PositiveInt = Field(
         16 * MIB, description="The largest request body, compressed or not; over it a 413"

@@ -69,6 +69,14 @@ def holder(pids: Iterable[int], client_port: int) -> int:
     raise AssertionError(f"none of {list(pids)} holds the connection from port {client_port}")
 
 
+def is_connected(client_port: int) -> bool:
+    """Whether a process holds the server's end of the connection that came from this local port."""
+    try:
+        return bool(_inode(client_port))
+    except AssertionError:
+        return False
+
+
 def _inode(client_port: int) -> str:
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         columns = line.split()

@@ -1,13 +1,18 @@
 """How a command says what went wrong: one line on stderr and exit code 1, never a traceback for a foreseen fault."""
 
+import getpass
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from factory_logs.errors import FactoryLogsError, FieldError
+
+if TYPE_CHECKING:
+    from factory_logs.settings import Settings
 
 SERVER_MODULES = frozenset(
     {
@@ -25,6 +30,17 @@ class CommandError(Exception):
 def tell(message: str) -> None:
     """A line for the user; stdout is for what a script reads."""
     typer.echo(message, err=True)
+
+
+def audit(settings: "Settings", action: str, **details: object) -> None:
+    """A line for whoever asks later who did it: the user of this machine that ran the command."""
+    from factory_logs.audit import Audit
+
+    try:
+        by = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may be a mere number
+        by = str(os.getuid())
+    Audit(settings.audit_file).note(action, **details, by=by)
 
 
 def fail(message: str) -> NoReturn:

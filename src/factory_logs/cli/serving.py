@@ -4,10 +4,12 @@ import asyncio
 import json
 import math
 import os
+import resource
 import shlex
 import signal
 import socket
 import tempfile
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -18,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 
 from factory_logs import logs, metrics
 from factory_logs.cli.database import database_url, load_settings, migrated
-from factory_logs.cli.reporting import CommandError, tell
+from factory_logs.cli.reporting import CommandError, audit, tell
 from factory_logs.db.engine import Database
 from factory_logs.db.migrate import current, head
 from factory_logs.db.users import UserRepository
@@ -26,6 +28,7 @@ from factory_logs.errors import ConflictError
 from factory_logs.schemas.factory_log import FactoryLogIn
 from factory_logs.security.issuing import issue_token
 from factory_logs.security.levels import Level
+from factory_logs.security.tokens import short_hash
 from factory_logs.settings import Settings
 
 FACTORY = "factory_logs.app:create_app_from_environment"
@@ -39,6 +42,7 @@ def run(*, host: str | None, port: int | None, workers: int | None) -> None:
         signal.signal(number, _stop)
     settings = load_settings(host=host, port=port, workers=workers)
     logs.configure(settings.log_level)
+    _allow_many_connections()
     config = _uvicorn_config(settings)
     listener = _bind(settings)
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
@@ -61,6 +65,13 @@ def migrate_only() -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     """uvicorn raises a signal it has served again; it ends the process by way of every `finally`."""
     raise SystemExit(0)
+
+
+def _allow_many_connections() -> None:
+    """Each connection is an open file, of which a process may have only a thousand until it asks for more."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _bind(settings: Settings) -> socket.socket:
@@ -137,7 +148,10 @@ async def _first_token(url: str, settings: Settings) -> str | None:
             admin = await users.create(FIRST_USER, "Administrator", None, Level.SYSTEM)
         except ConflictError:  # another `serve` on the same data directory was first
             return None
-        return await issue_token(database, admin.user_id, expires_at=None)
+        token = await issue_token(database, admin.user_id, expires_at=None)
+        audit(settings, "user created", user=FIRST_USER, permission=Level.SYSTEM)
+        audit(settings, "token issued", user=FIRST_USER, token=short_hash(token), expires_in="never")
+        return token
     finally:
         await database.dispose()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from factory_logs.cli.durations import parse_duration
-from factory_logs.cli.reporting import CommandError, reporting_errors, tell
+from factory_logs.cli.reporting import CommandError, audit, reporting_errors, tell
 
 if TYPE_CHECKING:
     from factory_logs.db.engine import Database
@@ -33,6 +33,7 @@ def issue_token(
     with reporting_errors():
         from factory_logs.cli.database import user_named, with_database
         from factory_logs.security import issuing
+        from factory_logs.security.tokens import short_hash
 
         expires_at = None if expires_in in (None, NEVER) else datetime.now(UTC) + parse_duration(expires_in or "")
 
@@ -40,9 +41,12 @@ def issue_token(
             user = await user_named(database, name)
             if expires_in is None:
                 idle_seconds = settings.session_idle_seconds
-                return (await issuing.issue_sliding_token(database, user.user_id, idle_seconds=idle_seconds)).token
-            end = None if expires_at is None else expires_at.replace(tzinfo=None)
-            return await issuing.issue_token(database, user.user_id, expires_at=end)
+                token = (await issuing.issue_sliding_token(database, user.user_id, idle_seconds=idle_seconds)).token
+            else:
+                end = None if expires_at is None else expires_at.replace(tzinfo=None)
+                token = await issuing.issue_token(database, user.user_id, expires_at=end)
+            audit(settings, "token issued", user=name, token=short_hash(token), expires_in=expires_in or "sliding")
+            return token
 
         typer.echo(with_database(issue))
 
@@ -58,17 +62,21 @@ def revoke_token(
     with reporting_errors():
         from factory_logs.cli.database import user_named, with_database
         from factory_logs.db.tokens import TokenRepository
-        from factory_logs.security.tokens import hash_token
+        from factory_logs.security.tokens import hash_token, short_hash
 
         if (token is None) == (user is None):
             raise CommandError("give either a token (or -) or --user NAME")
         given = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - not a password
 
-        async def revoke(database: "Database", _: "Settings") -> int:
+        async def revoke(database: "Database", settings: "Settings") -> int:
             tokens = TokenRepository(database)
             if user is not None:
-                return await tokens.revoke_all((await user_named(database, user)).user_id)
-            return await tokens.revoke(hash_token(given or ""))
+                revoked = await tokens.revoke_all((await user_named(database, user)).user_id)
+                audit(settings, "tokens revoked", user=user, tokens=revoked)
+            else:
+                revoked = await tokens.revoke(hash_token(given or ""))
+                audit(settings, "tokens revoked", token=short_hash(given or ""), tokens=revoked)
+            return revoked
 
         revoked = with_database(revoke)
         if user is None and not revoked:

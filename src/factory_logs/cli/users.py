@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from factory_logs.cli.reporting import CommandError, reporting_errors, tell
+from factory_logs.cli.reporting import CommandError, audit, reporting_errors, tell
 from factory_logs.security.levels import Level
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ def create_user(
 
         password = read_password()
 
-        async def create(database: "Database", _: "Settings") -> None:
+        async def create(database: "Database", settings: "Settings") -> None:
             password_hash = await Passwords().hash(password)
             await UserRepository(database).create(name, display_name or name, password_hash, permission)
+            audit(settings, "user created", user=name, permission=permission)
 
         with_database(create)
         tell(f"Created the user {name} with permission {permission}")

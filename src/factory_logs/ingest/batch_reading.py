@@ -3,8 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FailFast, TypeAdapter, ValidationError
 
 from factory_logs.errors import BadRequestError, FieldError
 from factory_logs.ingest.batch import Batch
@@ -13,7 +14,8 @@ from factory_logs.ingest.quick_reading import quickly_decoded, read_log
 from factory_logs.ingest.records import Limits, NewLog, admit, validate_log
 from factory_logs.schemas.factory_log import FactoryLogIn
 
-_LOGS = TypeAdapter(list[FactoryLogIn])
+_LOGS = TypeAdapter(Annotated[list[FactoryLogIn], FailFast()])
+"""Of an array with bad records only that much is asked: a million faults, of which few are told, would be held too."""
 RECORDS_AT_A_TIME = 500
 """After so many records other requests get their turn."""
 LINE_BYTES_PER_RECORD_BYTE = 8

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from factory_logs.audit import Audit
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRecord, UserRepository
-from factory_logs.errors import UnauthenticatedError
+from factory_logs.errors import TooManyTriesError, UnauthenticatedError
 from factory_logs.security.authenticator import Authenticator, CurrentUser
 from factory_logs.security.issuing import issue_sliding_token
 from factory_logs.security.levels import Level
@@ -38,6 +39,7 @@ class LoginService:
         throttle: LoginThrottle | None = None,
         passwords: Passwords | None = None,
     ) -> None:
+        self._audit = Audit(settings.audit_file)
         self._users = UserRepository(database)
         self._database = database
         self._authenticator = authenticator
@@ -51,16 +53,22 @@ class LoginService:
         Raises UnauthenticatedError for a wrong pair, the same whether the user exists or not;
         TooManyTriesError; OverloadedError; DatabaseUnavailableError.
         """
-        self._throttle.admit(username, address)
+        try:
+            self._throttle.admit(username, address)
+        except TooManyTriesError:
+            self._audit.note("login throttled", user=username, address=address)
+            raise
         try:
             user = await self._checked(username, password)
             result = await self._issue(user)
         except UnauthenticatedError:
+            self._audit.note("login refused", user=username, address=address)
             raise
         except Exception:
             self._throttle.withdraw(username, address)
             raise
         self._throttle.succeeded(username, address)
+        self._audit.note("login", user=username, address=address)
         return result
 
     async def _checked(self, username: str, password: str) -> UserRecord:

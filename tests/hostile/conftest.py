@@ -1,0 +1,91 @@
+"""One worker in a process of its own, with short limits on time, for callers who mean no good."""
+
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from factory_logs.db.engine import Database
+from factory_logs.db.users import UserRepository
+from factory_logs.security.issuing import issue_token
+from factory_logs.security.levels import Level
+from tests.faults import processes
+from tests.serving import free_port, serving
+
+SECONDS = 1
+MIB = 1024 * 1024
+SETTINGS = {
+    "FACTORY_LOGS_HEAD_SECONDS": str(SECONDS),
+    "FACTORY_LOGS_BODY_IDLE_SECONDS": str(SECONDS),
+    "FACTORY_LOGS_SEND_SECONDS": str(SECONDS),
+    "FACTORY_LOGS_MAX_CONNECTIONS": "10000",
+}
+GROWTH_BYTES = 300 * MIB
+"""What one worker may grow by, whatever it is sent: its budget of bodies (128 MiB) and what they are decoded to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The worker, and a token that may do everything."""
+
+    pid: int
+    port: int
+    token: str
+    output: Path
+    memory_at_first: int
+
+    @property
+    def memory(self) -> int:
+        return processes.memory(self.pid)
+
+    def client(self) -> httpx.Client:
+        headers = {"Authorization": f"Token token={self.token}"}
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=60)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def check(self) -> None:
+        """It lives, has said no 500, and has not grown beyond its bounds."""
+        with self.client() as client:
+            assert client.get("/v1/factory_logs").status_code == 200
+        assert "unexpected error" not in self.output.read_text()
+        assert self.memory - self.memory_at_first < GROWTH_BYTES
+
+
+@pytest.fixture(scope="module")
+def _port_and_process(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int, Path]]:
+    port, output = free_port(), tmp_path_factory.mktemp("hostile") / "output"
+    with serving({"FACTORY_LOGS_DATABASE_URL": migrated_url} | SETTINGS, port, output) as process:
+        yield port, process.pid, output
+
+
+@pytest.fixture
+async def target(_port_and_process: tuple[int, int, Path], database: Database) -> AsyncIterator[Target]:
+    port, pid, output = _port_and_process
+    user = await UserRepository(database).create("mallory", "Mallory", None, Level.SYSTEM)
+    target = Target(pid, port, await issue_token(database, user.user_id, expires_at=None), output, 0)
+    with target.client() as client:
+        client.get("/v1/factory_logs")
+    target = Target(pid, port, target.token, output, target.memory)
+    yield target
+    target.check()
+
+
+@pytest.fixture
+def everything_received() -> Callable[[socket.socket], bytes]:
+    """What comes until the other side ends the connection."""
+
+    def receive(connection: socket.socket) -> bytes:
+        received = b""
+        try:
+            while data := connection.recv(65536):
+                received += data
+        except ConnectionResetError:
+            pass
+        return received
+
+    return receive

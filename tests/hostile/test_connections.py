@@ -1,0 +1,141 @@
+"""Callers who are slow on purpose, who flood, or who only hold connections."""
+
+import resource
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults import processes
+from tests.hostile.conftest import Target
+
+Receive = Callable[[socket.socket], bytes]
+HEAD = b"POST /v1/factory_logs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+FLOOD_BYTES = 64 * 1024 * 1024
+IDLE_CONNECTIONS = 10_000
+
+
+def is_400(answer: bytes) -> bool:
+    return (
+        answer.startswith(b"HTTP/1.1 400 ") and b"content-type: application/json" in answer and b'"message"' in answer
+    )
+
+
+def test_a_connection_without_a_request_is_ended(target: Target, everything_received: Receive) -> None:
+    with target.connect() as connection:
+        assert everything_received(connection) == b""
+
+
+def test_a_head_that_comes_too_slowly_is_a_400(target: Target, everything_received: Receive) -> None:
+    with target.connect() as connection:
+        connection.sendall(HEAD)
+        assert is_400(everything_received(connection))
+
+
+def test_a_drop_now_and_then_does_not_prolong_a_head(target: Target, everything_received: Receive) -> None:
+    with target.connect() as connection:
+        connection.sendall(HEAD)
+        try:
+            for number in range(600):
+                connection.sendall(b"X-%d: y\r\n" % number)
+                time.sleep(0.1)
+        except OSError:
+            return
+        pytest.fail("a minute of drops was taken")
+
+
+def test_a_second_head_on_the_connection_must_come_in_time_too(target: Target, everything_received: Receive) -> None:
+    with target.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(HEAD)
+        assert is_400(everything_received(connection))
+
+
+def test_a_body_that_stops_coming_is_a_400(target: Target, everything_received: Receive) -> None:
+    with target.connect() as connection:
+        token = f"Authorization: Token token={target.token}\r\n".encode()
+        connection.sendall(HEAD + token + b"Content-Length: 1000\r\nConnection: close\r\n\r\n{")
+        assert is_400(everything_received(connection))
+
+
+@pytest.mark.parametrize(
+    ("begin", "piece"),
+    [
+        (HEAD, b"X-Header: y\r\n"),
+        (HEAD + b"X-Header: ", b"y" * 1000),
+        (HEAD + b"X-Header", b"y" * 1000),
+        (b"GET /v1/factory_logs?q=", b"y" * 1000),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: y\r\n"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX-Trailer: ", b"y" * 1000),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n5;x=", b"y" * 1000),
+    ],
+    ids=["headers", "value", "name", "url", "trailers", "trailer value", "chunk extension"],
+)
+def test_an_endless_head_is_ended(target: Target, everything_received: Receive, begin: bytes, piece: bytes) -> None:
+    sent = 0
+    with target.connect() as connection:
+        connection.sendall(begin)
+        try:
+            while sent < FLOOD_BYTES:
+                connection.sendall(piece * 100)
+                sent += len(piece) * 100
+        except OSError:
+            return
+    pytest.fail("all of it was taken")
+
+
+@pytest.mark.parametrize(("count", "status"), [(100, 200), (101, 400)])
+def test_a_hundred_headers_are_read_and_one_more_is_a_400(
+    target: Target, everything_received: Receive, count: int, status: int
+) -> None:
+    headers = b"".join(b"X-%d: y\r\n" % number for number in range(count - 2))
+    with target.connect() as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + b"\r\n")
+        assert everything_received(connection).startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize(("over", "status"), [(0, 404), (1, 400)])
+def test_a_head_at_the_limit_is_read_and_one_byte_more_is_a_400(
+    target: Target, everything_received: Receive, over: int, status: int
+) -> None:
+    names = len("HostxConnectioncloseX")
+    value = b"y" * (64 * 1024 - names - len("/nothing") + over)
+    with target.connect() as connection:
+        connection.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX: " + value + b"\r\n\r\n")
+        assert everything_received(connection).startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_whoever_does_not_read_a_long_answer_is_left(target: Target) -> None:
+    with target.client() as client:
+        log = {"app_name": "long", "timestamp": "2024-01-31", "fields": {"text": "x" * 200_000}}
+        assert client.post("/v1/factory_logs", json=[log] * 50).status_code == 201
+    token = f"Authorization: Token token={target.token}\r\n"
+    ask = f"GET /v1/factory_logs?results_per_page=50 HTTP/1.1\r\nHost: x\r\n{token}\r\n"
+    with target.connect() as connection:
+        connection.sendall(ask.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        port = connection.getsockname()[1]
+        deadline = time.monotonic() + 60
+        while processes.is_connected(port):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_ten_thousand_idle_connections_are_held_at_little_cost_and_let_others_in(target: Target) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    number = min(IDLE_CONNECTIONS - 100, hard - 1000)
+    before = target.memory
+    connections = []
+    try:
+        for _ in range(number):
+            connections.append(target.connect())  # noqa: PERF401 - each is closed where a later one fails
+        with target.client() as client:
+            assert client.get("/healthz").status_code == 200
+        assert target.memory - before < number * 20_000
+    finally:
+        for connection in connections:
+            connection.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

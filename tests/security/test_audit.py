@@ -1,0 +1,54 @@
+"""Audit lines: who logged in, who was not let in, and who changed users and tokens."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from factory_logs.audit import Audit
+from factory_logs.db.engine import Database
+from factory_logs.db.users import UserRepository
+from factory_logs.security.levels import Level
+from factory_logs.security.passwords import Passwords
+from tests.api.conftest import client_of, worker
+
+
+def lines(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+async def test_every_login_leaves_a_line_with_its_outcome_and_no_password(
+    database: Database, migrated_url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "audit.log"
+    async with (
+        worker(migrated_url, audit_file=file, login_max_failures=1) as app,
+        client_of(app, None) as client,
+    ):
+        await client.post("/v1/auth/login", json={"username": "ann", "password": "not-to-be-told"})
+        await client.post("/v1/auth/login", json={"username": "ann", "password": "not-to-be-told"})
+    assert [line["action"] for line in lines(file)] == ["login refused", "login throttled"]
+    assert all(line["user"] == "ann" and line["address"] == "127.0.0.1" for line in lines(file))
+    assert "not-to-be-told" not in file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_right_login_is_told_too(database: Database, migrated_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "audit.log"
+    await UserRepository(database).create("bob", "Bob", await Passwords().hash("open sesame"), Level.FACTORY)
+    async with worker(migrated_url, audit_file=file) as app, client_of(app, None) as client:
+        answer = await client.post("/v1/auth/login", json={"username": "bob", "password": "open sesame"})
+    token = answer.json()["message"]["login_successful"]["API_token"]
+    (line,) = lines(file)
+    assert (line["event"], line["action"], line["user"]) == ("audit", "login", "bob")
+    assert token not in file.read_text()
+
+
+def test_without_a_file_the_lines_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    Audit(None).note("login", user="ann\n{\ud800")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["user"] == "ann\n{?"
+
+
+def test_a_file_that_cannot_be_written_keeps_nobody_out(tmp_path: Path) -> None:
+    Audit(tmp_path / "none" / "audit.log").note("login", user="ann")
