@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import json
 import re
 
@@ -91,3 +93,29 @@ async def test_a_body_over_the_limit_is_refused_by_its_announced_length_before_i
     }  # fmt: skip
     await app(scope, receive, send)  # type: ignore[arg-type]
     assert (sent[0]["status"], received) == (413, 0)
+
+
+@pytest.mark.parametrize("path", ["/v1/factory_logs", "/v1/factory_logs/1", "/healthz", "/nothing", "/openapi.json"])
+async def test_no_answer_is_anything_that_a_browser_would_run_or_frame(client: httpx.AsyncClient, path: str) -> None:
+    headers = (await client.get(path)).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+
+
+async def test_the_docs_page_runs_only_what_is_served_with_it(anonymous: httpx.AsyncClient) -> None:
+    page = await anonymous.get("/docs")
+    policy = page.headers["content-security-policy"]
+    (script,) = re.findall("<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'self' 'sha256-{digest}';" in policy
+    assert "unsafe-eval" not in policy
+    assert re.search("script-src [^;]*unsafe-inline", policy) is None
+    assert "frame-ancestors 'none'" in policy
+    assert page.headers["referrer-policy"] == "no-referrer"
+
+
+async def test_a_token_is_not_kept_by_any_cache(anonymous: httpx.AsyncClient, tokens: object) -> None:
+    credentials = {"username": "overview", "password": "open sesame"}
+    answer = await anonymous.post("/v1/auth/login", json=credentials)
+    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")

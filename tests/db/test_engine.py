@@ -172,3 +172,29 @@ async def test_what_connect_raw_commits_is_flushed(migrated_url: str, settings: 
     assert await connection.fetchval("show synchronous_commit") == "on"
     assert await connection.fetchval("show statement_timeout") == "30s"
     await connection.close()
+
+
+class CutAtOnce(Database):
+    """A database whose connections are lost as soon as they are made, once `cutting` is set."""
+
+    cutting = False
+
+    async def _connect(self) -> asyncpg.Connection:
+        connection = await super()._connect()
+        if self.cutting:
+            connection.terminate()
+        return connection
+
+
+async def test_connections_that_are_cut_as_fast_as_they_are_opened_are_unavailable(
+    migrated_url: str, settings: Settings
+) -> None:
+    database = CutAtOnce(migrated_url, settings)
+    await database.ping()
+    database.cutting = True
+    database.heartbeat.losses += 1
+    with pytest.raises(DatabaseUnavailableError):
+        await database.ping()
+    database.cutting = False
+    await database.ping()
+    await database.dispose()

@@ -4,7 +4,7 @@ from datetime import UTC
 from email.utils import format_datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
 
 from factory_logs.api.bodies import json_body
@@ -31,8 +31,9 @@ def _login_body() -> dict[str, object]:
 @router.post(
     "/login", response_model=LoginAnswer, responses=errors(400, 401, 413, 415, 429, 503), openapi_extra=_login_body()
 )
-async def login(request: Request, services: ServicesDep) -> LoginAnswer:
+async def login(request: Request, response: Response, services: ServicesDep) -> LoginAnswer:
     """A token for a username and password, sent as a form or as JSON."""
+    response.headers["Cache-Control"] = "no-store"
     credentials = await _credentials(request, services)
     address = request.client.host if request.client else ""
     result = await services.login.login(credentials.username, credentials.password, address)

@@ -20,7 +20,9 @@ from factory_logs.api.services import Services
 
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
-_ADDED_HEADERS = ((b"x-content-type-options", b"nosniff"),)
+_ADDED_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"))
+_NOTHING_TO_RUN = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+"""JSON that a browser is made to show as a page can do nothing there. `/docs` says by itself what it needs."""
 
 
 class Entrance:
@@ -53,7 +55,10 @@ class Entrance:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *added]
+                headers = [*message.get("headers", ()), *added]
+                if not any(name == _NOTHING_TO_RUN[0] for name, _ in headers):
+                    headers.append(_NOTHING_TO_RUN)
+                message["headers"] = headers
             await send(message)
 
         try:
@@ -64,7 +69,7 @@ class Entrance:
                 scope["route"] = route
                 response = await route.answer(scope, receive, self._services(), segment)
                 status = response.status_code
-                response.raw_headers.extend(added)
+                response.raw_headers.extend((*added, _NOTHING_TO_RUN))
                 await response(scope, receive, send)
         except ClientDisconnect:
             status = 499

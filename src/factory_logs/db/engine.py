@@ -85,6 +85,7 @@ class Database:
             max_overflow=0,
             pool_timeout=settings.pool_timeout_seconds,
             pool_pre_ping=False,
+            hide_parameters=True,  # an error's text goes into the log, and what is stored does not
             json_deserializer=orjson.Fragment,  # rows go out as JSON: PostgreSQL's text is not decoded on the way
         )
         event.listen(self.engine.sync_engine, "handle_error", self._note_timeout)
@@ -166,9 +167,12 @@ class Database:
 
     def _note_losses(self, _: object, record: ConnectionPoolEntry) -> None:
         record.info["losses"] = self.heartbeat.losses
+        record.info["is new"] = True
 
     def _refuse_suspect(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
         """The pool opens another one for it: what led to a server that went silent may never answer again."""
+        if record.info.pop("is new", False):  # one that is lost already fails as any other does
+            return
         if record.info["losses"] != self.heartbeat.losses or connection.driver_connection.is_closed():
             raise DisconnectionError
 
