@@ -59,11 +59,11 @@ async def backend_killed(site: Site, rng: random.Random) -> None:
 
 
 async def backends_terminated(site: Site, rng: random.Random) -> None:
-    connection = await site.cluster.connect()
-    await connection.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
-    )
-    await connection.close()
+    async with site.cluster.connected() as connection:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+        )
 
 
 async def postgres_killed(site: Site, rng: random.Random) -> None:
@@ -100,12 +100,11 @@ async def answers_lost(site: Site, rng: random.Random) -> None:
 
 async def pool_exhausted(site: Site, rng: random.Random) -> None:
     """The table is locked: every statement waits for it, until no connection is left."""
-    connection = await site.cluster.connect()
-    with suppress(asyncpg.DeadlockDetectedError):
-        async with connection.transaction():
-            await connection.execute("LOCK TABLE factory_logs, idempotency_keys IN ACCESS EXCLUSIVE MODE")
-            await asyncio.sleep(rng.uniform(0, 5))
-    await connection.close()
+    async with site.cluster.connected() as connection:
+        with suppress(asyncpg.DeadlockDetectedError):
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE factory_logs, idempotency_keys IN ACCESS EXCLUSIVE MODE")
+                await asyncio.sleep(rng.uniform(0, 5))
 
 
 async def server_full(site: Site, rng: random.Random) -> None:
@@ -126,8 +125,8 @@ async def disk_full(site: Site, rng: random.Random) -> None:
     site.disk.fill()
     if rng.random() < 0.7:  # PostgreSQL's next log segment does not fit, and it gives up
         with suppress(asyncpg.PostgresError, OSError):
-            connection = await site.cluster.connect()
-            await connection.execute("SELECT pg_switch_wal()")
+            async with site.cluster.connected() as connection:
+                await connection.execute("SELECT pg_switch_wal()")
     await asyncio.sleep(rng.uniform(0, 4))
     site.disk.free()
     if site.cluster.pid is None:

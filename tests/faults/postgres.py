@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
@@ -52,6 +54,8 @@ class Cluster:
     def copy(self, folder: Path) -> "Cluster":
         """A streaming standby of this running server."""
         standby = Cluster(folder)
+        standby.folder.mkdir(mode=0o700)
+        os.chown(standby.folder, standby._server.user.uid, standby._server.user.gid)
         made = self._server.run("pg_basebackup", "-R", "-X", "stream", "-D", str(standby.folder), "-d", self.url)
         assert made.returncode == 0, made.stdout
         return standby
@@ -105,6 +109,14 @@ class Cluster:
 
     async def connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(self.url, timeout=10)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await self.connect()
+        try:
+            yield connection
+        finally:
+            connection.terminate()
 
     def remove(self) -> None:
         self.kill()

@@ -13,7 +13,7 @@ import httpx
 from tests.faults import processes
 from tests.serving import COMMAND, free_port
 
-READY_SECONDS = 90
+READY_SECONDS = 180
 
 
 class Service:
@@ -96,14 +96,19 @@ class Service:
     def create_user(self, name: str, permission: str, password: str = "secret") -> None:
         self.run("users", "create", name, "--permission", permission, stdin=f"{password}\n")
 
-    def run(self, *arguments: str, stdin: str = "") -> str:
+    def run(self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> str:
         """What another command prints, beside the service."""
         done = subprocess.run(
             [sys.executable, "-m", "factory_logs", *arguments],
-            env=self._environment, capture_output=True, text=True, input=stdin, check=False,
+            env=self._environment | (environment or {}), capture_output=True, text=True, input=stdin, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+    def errors(self) -> str:
+        """What it has logged of its own faults."""
+        lines = self.output.read_text(errors="replace").splitlines()
+        return "\n".join(line.replace("\\n", "\n") for line in lines if '"level":"error"' in line)[-20_000:]
 
     def tail(self) -> str:
         return "\n".join(self.output.read_text(errors="replace").splitlines()[-40:])

@@ -32,8 +32,5 @@ class Site:
         return Writers(self.service.url, self.token, name, ledger)
 
     async def judge(self, ledger: Ledger) -> Verdict:
-        connection = await self.cluster.connect()
-        try:
+        async with self.cluster.connected() as connection:
             return await judge(connection, ledger.writes)
-        finally:
-            await connection.close()

@@ -90,7 +90,10 @@ async def test_a_full_disk_is_answered_with_503_and_all_goes_on_once_there_is_ro
         # The next segment of the log does not fit: PostgreSQL gives up, and cannot start either.
         with suppress(asyncpg.PostgresError, OSError):
             connection = await asyncpg.connect(site.url)
-            await connection.execute("SELECT pg_switch_wal()")
+            try:
+                await connection.execute("SELECT pg_switch_wal()")
+            finally:
+                connection.terminate()
         deadline = time.monotonic() + 60
         while site.postgres():
             assert time.monotonic() < deadline, "PostgreSQL runs on a full disk"

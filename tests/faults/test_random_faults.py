@@ -66,7 +66,7 @@ async def test_whatever_fails_what_was_acknowledged_is_stored_once(
         if report:
             Path(report).write_text(text)
         rounds[-1].verdict.check()
-        assert ledger.surprises == [], fault
+        assert ledger.surprises == [], site.service.errors()
     print(text)
     # Once more over all rounds: what a worker or PostgreSQL still held when its round was judged has landed by now.
     (await site.judge(ledger)).check()

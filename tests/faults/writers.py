@@ -109,7 +109,7 @@ class Writers:
         for thread in self._threads:
             thread.end()
 
-    def wait_for_acknowledgement(self, seconds: float = 90.0) -> float:
+    def wait_for_acknowledgement(self, seconds: float = 180.0) -> float:
         """Until a write that begins now is acknowledged; how many seconds that took."""
         asked = time.monotonic()
         while self._ledger.newest < asked:
