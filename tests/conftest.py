@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,18 +41,33 @@ def _no_settings_of_the_developer() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def short_tmp() -> Iterator[Path]:
-    """A folder whose path leaves room for a socket's, and that the server's user can reach when we are root."""
+@contextmanager
+def _short_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="flogs-", dir="/tmp"))
     folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def short_tmp() -> Iterator[Path]:
+    """A test's own folder: a path with room for a socket's, which the server's user can reach when we are root."""
+    with _short_folder() as folder:
+        yield folder
 
 
 @pytest.fixture(scope="session")
-def postgres_url(short_tmp: Path) -> Iterator[str]:
-    with running(short_tmp / "data") as url:
+def shared_short_tmp() -> Iterator[Path]:
+    """The same for what several tests share; each fixture makes a folder of its own name in it."""
+    with _short_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres_url(shared_short_tmp: Path) -> Iterator[str]:
+    with running(shared_short_tmp / "data") as url:
         yield url
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -73,20 +72,19 @@ def server_pid(data_dir: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def made_once(short_tmp: Path) -> Path:
+def made_once(shared_short_tmp: Path) -> Path:
     """A data directory with a stopped server in it, to be copied: initdb takes most of a test's time."""
-    data_dir = short_tmp / "made-once"
+    data_dir = shared_short_tmp / "made-once"
     with running(data_dir):
         pass
     return data_dir
 
 
 @pytest.fixture
-def data_dir(short_tmp: Path, made_once: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    folder = short_tmp / f"e{abs(hash(request.node.name)) % 10**6}"
+def data_dir(short_tmp: Path, made_once: Path) -> Path:
+    folder = short_tmp / "data-dir"
     subprocess.run(["cp", "-a", str(made_once), str(folder)], check=True)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    return folder
 
 
 def test_data_is_kept_between_runs(data_dir: Path) -> None:

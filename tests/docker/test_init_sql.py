@@ -24,9 +24,9 @@ PASSWORDS = {"FACTORY_LOGS_OWNER_PASSWORD": "owner", "FACTORY_LOGS_APP_PASSWORD"
 
 
 @pytest.fixture(scope="module")
-def roles(short_tmp: Path) -> Iterator[dict[str, str]]:
+def roles(shared_short_tmp: Path) -> Iterator[dict[str, str]]:
     """The URLs of the roles on a server where docker/init.sql ran as it does in the postgres image."""
-    with running(short_tmp / "docker") as url:
+    with running(shared_short_tmp / "docker") as url:
         folder = parse_qs(urlsplit(url).query)["host"][0]
         ran = subprocess.run(
             [psql(), "-h", folder, "-U", "factory_logs", "-d", "factory_logs", "-v", "ON_ERROR_STOP=1", "-f", "-"],

@@ -18,9 +18,9 @@ DISK_MIB = 1024
 
 
 @pytest.fixture(scope="session")
-def _site(short_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with small_disk(short_tmp / "faults", DISK_MIB) as disk:
-        cluster = Cluster(short_tmp / "faults" / "postgres")
+def _site(shared_short_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with small_disk(shared_short_tmp / "faults", DISK_MIB) as disk:
+        cluster = Cluster(shared_short_tmp / "faults" / "postgres")
         cluster.create()
         cluster.start()
         asyncio.run(upgrade(cluster.url))

@@ -56,14 +56,16 @@ class EmbeddedSite:
 
 
 @pytest.fixture(scope="module")
-def disk(short_tmp: Path) -> Iterator[SmallDisk | None]:
-    with small_disk(short_tmp / "disk", DISK_MIB) as disk:
+def disk(shared_short_tmp: Path) -> Iterator[SmallDisk | None]:
+    with small_disk(shared_short_tmp / "disk", DISK_MIB) as disk:
         yield disk
 
 
 @pytest.fixture(scope="module")
-def site(disk: SmallDisk | None, short_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSite]:
-    folder = disk.folder if disk is not None else short_tmp
+def site(
+    disk: SmallDisk | None, shared_short_tmp: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[EmbeddedSite]:
+    folder = disk.folder if disk is not None else shared_short_tmp
     site = EmbeddedSite(folder / "embedded", tmp_path_factory.mktemp("embedded") / "service.log")
     yield site
     site.service.stop()
