@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import typer
 from rich.console import Console
@@ -22,6 +22,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from factory_logs.cli.importing_influx_part import PartJob, PartOutcome
 from factory_logs.cli.importing_influx_processes import cores, load_ahead, outcomes
+from factory_logs.cli.importing_influx_rejected import RejectedFile
 from factory_logs.cli.reporting import CommandError, in_words, is_terminal, tell
 from factory_logs.cli.transfer import Format, InfluxOptions
 from factory_logs.db.engine import Database
@@ -111,6 +112,7 @@ class _Import:
             stored_before=sum(logs for logs, _ in done.values()),
             rejected_before=sum(rejected for _, rejected in done.values()),
         )
+        rejected = RejectedFile(self._options.rejected, self._name, source) if self._options.rejected else None
         with tempfile.TemporaryDirectory(prefix="factory-logs-import-") as folder:
             spill = Spill(Path(folder), dump.size, done, self._unit_ns)
             if not spill.is_done:
@@ -121,7 +123,9 @@ class _Import:
                         spill.add(stretch)
                         await asyncio.sleep(0)  # lets Ctrl-C through
                     missing = spill.parts()
-                await self._store(source, missing, totals)
+                await self._store(source, missing, rejected, totals)
+        if rejected is not None:
+            rejected.tidy()
         return totals
 
     def _stretches(self) -> Iterator[Stretch]:
@@ -148,53 +152,34 @@ class _Import:
         self._task = self._progress.add_task(f"{doing} {self._name}", total=total, stored=0, rate="")
         return self._task
 
-    async def _store(self, source: bytes, missing: Sequence[Part], totals: _Totals) -> None:
+    async def _store(
+        self, source: bytes, missing: Sequence[Part], rejected: RejectedFile | None, totals: _Totals
+    ) -> None:
+        if rejected is not None:
+            rejected.check()
         jobs = [
             PartJob(
-                self._database.dsn, self._settings, part, source, self._created_by, self._unit_ns, self._max_characters
+                self._database.dsn, self._settings, part, source, self._created_by, self._unit_ns, self._max_characters,
+                rejected,
             )
             for part in missing
         ]  # fmt: skip
         task = self._next_task("Storing", sum(part.lines for part in missing))
         shown = 0
-        with _rejected_file(self._options.rejected) as rejected_file:
-            async for outcome in outcomes(jobs, self._jobs):
-                shown = self._tell(outcome, rejected_file, shown)
-                totals.stored += outcome.stored
-                totals.rejected += outcome.rejected
-                rate = totals.stored / max(self._progress.tasks[-1].elapsed or 0.0, 0.001)
-                self._progress.update(task, advance=outcome.lines, stored=totals.stored, rate=f"{rate:,.0f}/s")
-        if totals.rejected > shown and self._options.rejected is None:
+        async for outcome in outcomes(jobs, self._jobs):
+            shown = self._tell(outcome, shown)
+            totals.stored += outcome.stored
+            totals.rejected += outcome.rejected
+            rate = totals.stored / max(self._progress.tasks[-1].elapsed or 0.0, 0.001)
+            self._progress.update(task, advance=outcome.lines, stored=totals.stored, rate=f"{rate:,.0f}/s")
+        if totals.rejected > shown and rejected is None:
             tell(f"{self._name}: {totals.rejected - shown} more; --rejected FILE lists all")
 
-    def _tell(self, outcome: PartOutcome, file: IO[str] | None, shown: int) -> int:
-        for line in outcome.rejections:
-            reasons = "; ".join(in_words(fault) for fault in line.faults)
-            if file is not None:
-                file.write(f"# {self._name}:{line.number}: {_one_line(reasons)}\n{line.context}{line.line}\n")
-            if shown < SHOWN_REJECTIONS:
-                shown += 1
-                tell(f"{self._name}:{line.number}: {reasons}")
-        if file is not None:
-            file.flush()
-        return shown
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\r", "\\r").replace("\n", "\\n")
-
-
-@contextmanager
-def _rejected_file(path: Path | None) -> Iterator[IO[str] | None]:
-    """Appended to, so that a run that goes on keeps what the first one wrote."""
-    if path is None:
-        yield None
-        return
-    try:
-        with path.open("a", encoding="utf-8", errors="surrogateescape", newline="") as file:
-            yield file
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}") from None
+    def _tell(self, outcome: PartOutcome, shown: int) -> int:
+        told = outcome.rejections[: max(0, SHOWN_REJECTIONS - shown)]
+        for line in told:
+            tell(f"{self._name}:{line.number}: {'; '.join(in_words(fault) for fault in line.faults)}")
+        return shown + len(told)
 
 
 @contextmanager

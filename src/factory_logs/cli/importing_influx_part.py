@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from factory_logs.cli.importing_influx_rejected import RejectedFile
 from factory_logs.db.engine import Database, translate_errors
 from factory_logs.db.imports import store_part
 from factory_logs.db.log_writes import unknown_repairs
@@ -23,6 +24,7 @@ class PartJob:
     created_by: str | None
     unit_ns: int
     max_characters: int
+    rejected: RejectedFile | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,10 @@ class PartOutcome:
 
 
 async def store_part_of(job: PartJob) -> PartOutcome:
-    """Merge and store a part, unless it is stored already. Raises DatabaseUnavailableError; it may be run again."""
+    """Merge and store a part, unless it is stored already. It may be run again.
+
+    Raises DatabaseUnavailableError, CommandError.
+    """
     limits = Limits(job.settings.max_record_bytes, job.settings.max_nesting)
     merger = PartMerger(limits, job.unit_ns, job.max_characters)
     path = job.part.path
@@ -54,6 +59,8 @@ async def store_part_of(job: PartJob) -> PartOutcome:
                     new = await store_part(
                         connection, job.source, job.part.number, logs, len(rejections), job.created_by
                     )
+                    if new and rejections and job.rejected is not None:
+                        job.rejected.add(job.part.number, rejections)  # before the commit: a kill loses none
         finally:
             connection.terminate() if connection.is_in_transaction() else await connection.close()
     finally:
