@@ -40,9 +40,11 @@ def _site(shared_short_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture
-def site(_site: Site) -> Site:
+def site(_site: Site) -> Iterator[Site]:
+    """Ready before the test, and mended after it whatever the test came to: its failure is not the next one's."""
     _site.service.wait_until_ready()
-    return _site
+    yield _site
+    _site.mend()
 
 
 @pytest.fixture

@@ -3,23 +3,52 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
-from tests.serving import free_port
-
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hold:
+    """Which answers are withheld: of a connection that has carried `request`, from the one with `answer` in it on."""
+
+    request: bytes
+    answer: bytes
+
+
+class Conversation:
+    """What one connection has carried, as far as a hold asks for it."""
+
+    def __init__(self) -> None:
+        self._end_of_requests = b""
+        self._concerns: Hold | None = None
+        self._held: Hold | None = None
+
+    def ask(self, request: bytes, hold: Hold | None) -> None:
+        if hold is None:
+            return
+        seen = self._end_of_requests + request  # what is looked for may have come in two pieces
+        if hold.request in seen:
+            self._concerns = hold
+        self._end_of_requests = seen[-len(hold.request) :]
+
+    def is_held(self, answer: bytes, hold: Hold) -> bool:
+        if (not hold.request or self._concerns is hold) and hold.answer in answer:
+            self._held = hold
+        return self._held is hold
 
 
 class Link:
     """Passes all on, until it is told to do otherwise. A context; its methods may be called from any thread."""
 
     def __init__(self, server_port: int) -> None:
-        self.port = free_port()
+        self.port = 0  # until it has started
         self.server_port = server_port
         self._loop = asyncio.new_event_loop()
-        self._answers = asyncio.Event()
-        self._answers.set()
-        self._held_from = b""
+        self._passing = asyncio.Event()
+        self._passing.set()
+        self._hold: Hold | None = None
         self._transports: set[asyncio.WriteTransport] = set()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="link")
@@ -33,21 +62,25 @@ class Link:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    def hold_answers(self, beginning_with: bytes = b"") -> None:
-        """PostgreSQL hears the service, and the service hears nothing: from now on, or from an answer with these bytes.
+    def hold_answers(self, beginning_with: bytes = b"", *, to: bytes = b"") -> None:
+        """PostgreSQL hears the service, and the service hears nothing: on each connection from now on, or from an
+        answer with these bytes. With `to`, only on a connection that carries these bytes to PostgreSQL from now on:
+        the others, of the service's background work too, go on as ever.
 
         A transaction's last answer has `COMMIT` and a zero in it.
         """
-        self._call(lambda: self._hold(beginning_with))
+        self._call(lambda: self._begin(Hold(to, beginning_with)))
 
-    def _hold(self, beginning_with: bytes) -> None:
-        self._held_from = beginning_with
-        if not beginning_with:
-            self._answers.clear()
+    def _begin(self, hold: Hold) -> None:
+        self._hold = hold
+        self._passing.clear()
 
     def pass_answers(self) -> None:
-        self._held_from = b""
-        self._call(self._answers.set)
+        self._call(self._end)
+
+    def _end(self) -> None:
+        self._hold = None
+        self._passing.set()
 
     def cut(self) -> None:
         """End all connections at once, with what is on its way. New ones are taken."""
@@ -65,7 +98,8 @@ class Link:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        listener = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", self.port))
+        listener = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", 0))
+        self.port = listener.sockets[0].getsockname()[1]
         self._started.set()
         self._loop.run_forever()
         listener.close()
@@ -83,9 +117,18 @@ class Link:
             return
         both = {writer.transport, server_writer.transport}
         self._transports |= both
+        conversation = Conversation()
+
+        async def ask(request: bytes) -> None:
+            conversation.ask(request, self._hold)
+
+        async def answer(answer: bytes) -> None:
+            if self._hold is not None and conversation.is_held(answer, self._hold):
+                await self._passing.wait()
+
         directions = {
-            asyncio.create_task(self._pump(reader, server_writer)),
-            asyncio.create_task(self._pump(server_reader, writer, self._allowed)),
+            asyncio.create_task(self._pump(reader, server_writer, ask)),
+            asyncio.create_task(self._pump(server_reader, writer, answer)),
         }
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
@@ -97,19 +140,13 @@ class Link:
             for transport in both:
                 transport.abort()
 
-    async def _allowed(self, answer: bytes) -> None:
-        if self._held_from and self._held_from in answer:
-            self._answers.clear()
-        await self._answers.wait()
-
     async def _pump(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        allowed: Callable[[bytes], Awaitable[object]] | None = None,
+        allowed: Callable[[bytes], Awaitable[object]],
     ) -> None:
         while data := await reader.read(65536):
-            if allowed is not None:
-                await allowed(data)
+            await allowed(data)
             writer.write(data)
             await writer.drain()

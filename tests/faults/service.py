@@ -13,7 +13,7 @@ import httpx
 from tests.faults import processes
 from tests.serving import COMMAND, free_port
 
-READY_SECONDS = 180
+READY_SECONDS = 90
 
 
 class Service:
@@ -44,6 +44,10 @@ class Service:
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
+
+    def processes(self) -> list[int]:
+        """The supervisor, where one was started, and its workers."""
+        return [] if self._process is None else [self.pid, *self.workers()]
 
     def workers(self) -> list[int]:
         """The processes that serve."""

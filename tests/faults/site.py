@@ -1,9 +1,11 @@
 """What the fault tests run on."""
 
+import signal
 from dataclasses import dataclass
 
 import httpx
 
+from tests.faults import processes
 from tests.faults.disk import SmallDisk
 from tests.faults.link import Link
 from tests.faults.postgres import Cluster
@@ -30,6 +32,15 @@ class Site:
 
     def writers(self, name: str, ledger: Ledger) -> Writers:
         return Writers(self.service.url, self.token, name, ledger)
+
+    def mend(self) -> None:
+        """Take back what a fault that was broken off may have left."""
+        self.link.pass_answers()
+        processes.send([*self.cluster.processes(), *self.service.processes()], signal.SIGCONT)
+        if self.disk is not None:
+            self.disk.free()
+        if self.cluster.pid is None:
+            self.cluster.start()
 
     async def judge(self, ledger: Ledger) -> Verdict:
         async with self.cluster.connected() as connection:
