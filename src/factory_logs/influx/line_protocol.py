@@ -49,7 +49,7 @@ _ESCAPED_OR_QUOTE = re.compile(r'\\([,= "])')
 _ESCAPED_IN_STRING = re.compile(r'\\(["\\])')
 _INTEGER = re.compile(r"-?[0-9]{1,40}")
 _FLOAT = re.compile(r"-?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]{1,9})?")
-_BOOLEANS = {word: word[0] in "tT" for word in ("t", "T", "true", "True", "TRUE", "f", "F", "false", "False", "FALSE")}
+BOOLEANS = {word: word[0] in "tT" for word in ("t", "T", "true", "True", "TRUE", "f", "F", "false", "False", "FALSE")}
 
 
 class LineError(ValueError):
@@ -198,8 +198,8 @@ def parse_value(text: str) -> FieldValue:
         return _ESCAPED_IN_STRING.sub(r"\1", text) if "\\" in text else text
     if last == "i" or last == "u":
         return _integer(text, INT_MAX if last == "i" else UINT_MAX)
-    if text in _BOOLEANS:
-        return _BOOLEANS[text]
+    if text in BOOLEANS:
+        return BOOLEANS[text]
     if _FLOAT.fullmatch(text) is None:
         raise LineError("invalid number" if text[0] in "-.0123456789" else "invalid boolean")
     number = float(text)

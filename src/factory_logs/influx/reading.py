@@ -5,6 +5,7 @@ import codecs
 from collections.abc import AsyncIterator
 
 from factory_logs.errors import BadRequestError, FieldError
+from factory_logs.influx.alike import AlikeReader
 from factory_logs.influx.lines import LineSplitter, NumberedLine
 from factory_logs.influx.mapping import PointReader
 from factory_logs.ingest.batch import Batch
@@ -27,6 +28,7 @@ class LineProtocolReader:
         self.max_characters = LINE_CHARACTERS_PER_RECORD_BYTE * limits.max_record_bytes
         self._max_reported = max_reported
         self._points = PointReader(limits, unit_ns, now_ns)
+        self._alike = AlikeReader(limits, self.max_characters, unit_ns, now_ns)
         self._splitter = LineSplitter(self.max_characters)
         # Broken UTF-8 must fail its own line alone: it is carried along as lone surrogates, which no line may hold.
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
@@ -40,7 +42,7 @@ class LineProtocolReader:
     @property
     def all_timed(self) -> bool:
         """Whether each line so far said when it happened, so that the same text always means the same logs."""
-        return not self._points.used_now
+        return not (self._points.used_now or self._alike.used_now)
 
     def take(self) -> Batch:
         """What was read since the last time."""
@@ -59,12 +61,19 @@ class LineProtocolReader:
         self._read(self._splitter.finish())
 
     def _read(self, lines: list[NumberedLine]) -> None:
-        for number, line in lines:
-            try:
-                self._logs.append(self._points.read(line, self.max_characters))
+        for (number, line), log in zip(lines, self._alike.read([line for _, line in lines]), strict=True):
+            if log is None:
+                self._read_line(number, line)
+            else:
+                self._logs.append(log)
                 self._places.append(number)
-            except BadRequestError as error:
-                self._reject(number, error)
+
+    def _read_line(self, number: int, line: str) -> None:
+        try:
+            self._logs.append(self._points.read(line, self.max_characters))
+            self._places.append(number)
+        except BadRequestError as error:
+            self._reject(number, error)
 
     def _reject(self, number: int, error: BadRequestError) -> None:
         self._rejected += 1
