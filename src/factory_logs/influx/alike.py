@@ -33,7 +33,7 @@ FEWEST_LINES = 16
 MAX_SHAPES = 8
 """So many shapes are learned of one request; each costs a compilation."""
 MAX_SHAPE_CHARACTERS = 4000
-MAX_SHAPE_PARTS = 64
+MAX_SHAPE_PARTS = 40
 _BYTES_OF_A_CHARACTER = 4
 
 _PLAIN = r"\x00-\x1f\x7f\ud800-\udfff\\"
