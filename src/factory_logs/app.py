@@ -26,6 +26,7 @@ from factory_logs.ingest.records import Limits
 from factory_logs.reading.by_id import LogsById
 from factory_logs.reading.counts import LogCounts
 from factory_logs.reading.exports import Exports
+from factory_logs.reading.pages import Pages
 from factory_logs.reading.tail import LogTail
 from factory_logs.security.authenticator import Authenticator
 from factory_logs.security.ended_tokens import forget_ended_tokens
@@ -119,6 +120,7 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
     throttle = LoginThrottle(settings.login_max_failures, settings.login_window_seconds)
     login = LoginService(database, authenticator, settings, throttle=throttle)
     connections = BatchConnections(database, settings)
+    counts = LogCounts(database, settings)
     app.state.services = Services(
         settings,
         database,
@@ -129,7 +131,8 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
         BodyBudget(settings.max_bodies_bytes),
         Limits(settings.max_record_bytes, settings.max_nesting),
         LogsById(database, settings),
-        LogCounts(database, settings),
+        counts,
+        Pages(database, counts, settings),
         Exports(database, settings),
         LogTail(database, settings),
         stop,
@@ -155,6 +158,7 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
         await connections.close()
+        await app.state.services.pages.close()
         await database.dispose()
         if app.state.access_log is not None:
             app.state.access_log.flush()

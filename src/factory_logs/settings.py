@@ -73,7 +73,15 @@ class Settings(BaseSettings):
     )
     token_touch_seconds: PositiveFloat = Field(60.0, description="How often at most a token's last use is written back")
 
-    pool_size: PositiveInt = Field(8, description="Database connections of one worker for everything but group commit")
+    pool_size: PositiveInt = Field(8, description="Database connections of one worker for all that has none of its own")
+    page_connections: PositiveInt = Field(
+        4,
+        description="Database connections of one worker for pages; a page that waits longer than "
+        "`FACTORY_LOGS_POOL_TIMEOUT_SECONDS` for one is a 503",
+    )
+    max_query_shapes: PositiveInt = Field(
+        500, description="For how many shapes of `q`, which differ in more than their values, one worker keeps the SQL"
+    )
     pool_timeout_seconds: PositiveFloat = Field(5.0, description="How long a request waits for one of them; then a 503")
     connect_timeout_seconds: PositiveFloat = Field(5.0, description="How long opening a database connection may take")
     id_readers: PositiveInt = Field(

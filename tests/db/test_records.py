@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select
 
 from factory_logs.db.engine import Database
 from factory_logs.db.models import FactoryLog, Repair
-from factory_logs.db.records import RecordRepository, as_record
+from factory_logs.db.records import RecordRepository, as_record, one_page
 from factory_logs.query import FACTORY_LOGS, REPAIRS, Resource
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -48,8 +48,9 @@ async def texts(database: Database, resource: Resource) -> list[str]:
     found = await repository.found(rows)
     async with repository.connect() as connection:
         count = select(func.count()).select_from(resource.table)
-        assert await repository.page(connection, rows, count, 0, 10) == ([len(found)], ",".join(t for _, t in found))
-        assert await repository.page(connection, rows, count, 2**80, 10) == ([len(found)], "")
+        for offset, page in ((0, ",".join(text for _, text in found)), (2**62, None)):
+            statement = one_page(rows, count, resource.table, offset, 10)
+            assert tuple((await connection.execute(statement)).one()) == (len(found), page)
     assert [await repository.get(record_id) for record_id, _ in found] == [text for _, text in found]
     return [text for _, text in found]
 

@@ -54,13 +54,13 @@ async def counted(counts: LogCounts, connection: AsyncConnection, q: dict[str, A
     """What is found of `q`, and what count(*) finds, in one snapshot."""
     query = parse_query(json.dumps(q), FACTORY_LOGS, Limits())
     for attempt in range(MAX_ATTEMPTS + 1):
-        count = await counts.prepare(connection, query, attempt)
+        count = await counts.prepare(query, attempt)
         await connection.execute(text("begin isolation level repeatable read"))
         total = count.total((await connection.execute(count.statement)).one())
         truth = (await connection.execute(compile_count(query, FACTORY_LOGS))).scalar_one()
         rows = [
             [row[0] for row in await connection.execute(compile_rows(query, FACTORY_LOGS, lowest).limit(5))]
-            for lowest in (count.lowest, None)
+            for lowest in (count.on_top and count.on_top.lowest, None)
         ]
         await connection.execute(text("commit"))
         if total is not None:

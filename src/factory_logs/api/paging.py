@@ -16,7 +16,6 @@ from factory_logs.api.services import Services
 from factory_logs.db.records import RecordRepository
 from factory_logs.errors import BadRequestError, NotFoundError
 from factory_logs.query import FACTORY_LOGS, Limits, Resource, compile_rows, parse_query
-from factory_logs.reading.pages import read_page
 from factory_logs.reading.walks import step
 from factory_logs.settings import Settings
 
@@ -68,14 +67,14 @@ async def answer_query(request: Request, resource: Resource, records: RecordRepo
     paging = page_request(request, services.settings)
     if query.single and paging.cursor is None:
         return _single(request, await records.found(compile_rows(query, resource).limit(2)))
-    counts = services.counts if resource is FACTORY_LOGS else None
     if paging.cursor is not None:
+        counts = services.counts if resource is FACTORY_LOGS else None
         position = read_cursor(paging.cursor, query) if paging.cursor else None
         walked = await step(records, counts, query, resource, position, paging.size)
         link = None if walked.position is None else _next_link(request, paging, write_cursor(walked.position, query))
         body = _page(walked.total, walked.page, paging.size, walked.objects)
         return await compressed(request, body, services.settings, None if link is None else {"Link": link})
-    total, objects = await read_page(records, counts, query, resource, paging.offset, paging.size)
+    total, objects = await services.pages.read(query, resource, paging.offset, paging.size)
     body = _page(total, paging.page, paging.size, objects)
     links = _links(request, paging, ceil(total / paging.size))
     return await compressed(request, body, services.settings, {"Link": links})

@@ -11,6 +11,7 @@ from factory_logs.ingest.records import Limits
 from factory_logs.reading.by_id import LogsById
 from factory_logs.reading.counts import LogCounts
 from factory_logs.reading.exports import Exports
+from factory_logs.reading.pages import Pages
 from factory_logs.reading.tail import LogTail
 from factory_logs.security.authenticator import Authenticator
 from factory_logs.security.login import LoginService
@@ -32,6 +33,7 @@ class Services:
     """What one record may hold."""
     logs_by_id: LogsById
     counts: LogCounts
+    pages: Pages
     exports: Exports
     tail: LogTail
     stopping: asyncio.Event

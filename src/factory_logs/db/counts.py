@@ -9,13 +9,25 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import asyncpg
-from sqlalchemy import ColumnElement, LargeBinary, Select, bindparam, func, literal_column, select, text
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    LargeBinary,
+    Select,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from factory_logs.db.engine import Database
 from factory_logs.db.models import FactoryLog, KnownCount
+from factory_logs.db.slots import Slot, derived
 
 Conditions = Sequence[ColumnElement[bool]]
 
@@ -78,14 +90,15 @@ class Counted(NamedTuple):
         return cls(State(*row[:3]), *row[3:])
 
 
-def counting(conditions: Conditions, settled: int, known: int | None = None) -> Select[Any]:
+def counting(conditions: Conditions, settled: int | Slot, known: int | Slot | None = None) -> Select[Any]:
     """One row, of the logs with ids above `known`: how many match, how many of them up to `settled`, and the first."""
-    is_settled = _ID <= settled  # noqa: SIM300 - SQL
-    newer = () if known is None else (_ID > known,)  # noqa: SIM300
+    is_settled = _ID <= literal(settled, BigInteger)  # noqa: SIM300 - SQL
+    newer = () if known is None else (_ID > literal(known, BigInteger),)  # noqa: SIM300
+    next_one = literal(derived(settled, lambda number: number + 1), BigInteger)
     columns = (
         func.count().label("logs"),
         func.count().filter(is_settled).label("settled"),
-        func.coalesce(func.min(_ID).filter(is_settled), settled + 1).label("lowest"),
+        func.coalesce(func.min(_ID).filter(is_settled), next_one).label("lowest"),
     )
     # A subquery of its own: beside the state, which only a leader may ask for, PostgreSQL does not count in parallel.
     counted = select(*columns).select_from(_LOGS).where(*conditions, *newer).subquery("counted")

@@ -4,7 +4,7 @@ The one place that knows how a database fails: `translate_errors` turns it into 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -26,6 +26,8 @@ TIMEOUT_NOTE = "statement timeout: "
 POSTGRESQL_SCHEMES = {"postgres", "postgresql", "postgresql+asyncpg"}
 PLANNING = {"random_page_cost": "1.1", "jit": "off"}
 """PostgreSQL's defaults are for a disk that turns and for queries of minutes (docs/indexes.md)."""
+PLANNED_EACH_TIME = {"plan_cache_mode": "force_custom_plan"}
+"""Which plan is good hangs on the values: how many logs an app has, how long a time is."""
 UNREACHABLE_STATES = ("08", "53", "57P", "25006", "40", "58030")
 """SQLSTATEs of a server that is gone, full, starting or stopping, has become a standby, had to break off what it did
 to go on with something else, or whose disk fails."""
@@ -80,7 +82,7 @@ class Database:
         # asyncpg dialect does not.
         self.engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
-            async_creator=self._connect,
+            async_creator=self._connect_for_queries,
             pool_size=settings.pool_size,
             max_overflow=0,
             pool_timeout=settings.pool_timeout_seconds,
@@ -97,12 +99,15 @@ class Database:
         self._waiting: set[asyncio.Timeout] = set()
         self.sessions = async_sessionmaker(self.engine, expire_on_commit=False)
 
-    async def _connect(self) -> asyncpg.Connection:
+    async def _connect_for_queries(self) -> asyncpg.Connection:
+        return await self._connect(PLANNED_EACH_TIME)
+
+    async def _connect(self, more: Mapping[str, str] | None = None) -> asyncpg.Connection:
         seconds = self._settings.statement_timeout_seconds
         return await connect_once(
             self.dsn,
             self._settings.connect_timeout_seconds,
-            {"statement_timeout": str(max(1, round(seconds * 1000)))} | PLANNING,
+            {"statement_timeout": str(max(1, round(seconds * 1000))), **PLANNING, **(more or {})},
             seconds + ANSWER_GRACE_SECONDS,
         )
 
@@ -157,6 +162,9 @@ class Database:
                 self._waiting.add(waiting)
                 try:
                     yield
+                except asyncpg.QueryCanceledError as error:  # of a connection that is asyncpg's own
+                    self._note_limit(error)
+                    raise
                 finally:
                     self._waiting.discard(waiting)
 
@@ -180,7 +188,10 @@ class Database:
         """Leave the limit on the error, so that `translate_errors` can name it wherever it is used."""
         cause = context.original_exception.__cause__
         if isinstance(cause, asyncpg.QueryCanceledError):
-            cause.add_note(f"{TIMEOUT_NOTE}{self._settings.statement_timeout_seconds:g} s")
+            self._note_limit(cause)
+
+    def _note_limit(self, error: BaseException) -> None:
+        error.add_note(f"{TIMEOUT_NOTE}{self._settings.statement_timeout_seconds:g} s")
 
 
 @contextmanager

@@ -27,11 +27,10 @@ from factory_logs.db.engine import Database
 from factory_logs.db.log_writes import LogRow, Stored
 from factory_logs.db.models import FactoryLog
 from factory_logs.db.record_text import json_rows, json_text
+from factory_logs.db.slots import Slot
 from factory_logs.schemas.timestamps import format_timestamp
 
 Record = dict[str, Any]
-LARGEST_OFFSET = 2**62
-"""What lies beyond is past the end as well, and fits in a bigint."""
 
 
 class RecordRepository:
@@ -62,19 +61,6 @@ class RecordRepository:
         async with self._database.answering(), self._database.autocommit.connect() as connection:
             yield connection
 
-    async def page(
-        self, connection: AsyncConnection, rows: Select[Any], count: Select[Any], offset: int, size: int
-    ) -> tuple[Sequence[Any], str]:
-        """The one row of the statement `count`, and the records of one page with commas between them.
-
-        In one statement, which is one round trip and one moment.
-        """
-        one_page = json_rows(rows.offset(min(offset, LARGEST_OFFSET)).limit(size), self._table).subquery()
-        objects = select(func.string_agg(one_page.c.record, literal_column("','"))).scalar_subquery()
-        counted = count.subquery()
-        *total, text = (await connection.execute(select(*counted.columns, objects))).one()
-        return total, text or ""
-
     async def newest(self, connection: AsyncConnection, count: Select[Any]) -> tuple[Sequence[Any], int]:
         """The one row of the statement `count`, and the highest id, 0 where there is none; as of one moment."""
         counted = count.subquery()
@@ -87,6 +73,17 @@ class RecordRepository:
         async with self.connect() as connection:
             row = (await connection.execute(statement)).one_or_none()
             return None if row is None else tuple(row)
+
+
+def one_page(rows: Select[Any], count: Select[Any], table: Table, offset: int | Slot, size: int | Slot) -> Select[Any]:
+    """One row: the columns of the statement `count`, then the records of one page with commas between them, or null.
+
+    In one statement, which is one round trip and one moment.
+    """
+    page = rows.offset(literal(offset, BigInteger)).limit(literal(size, BigInteger))
+    records = json_rows(page, table).subquery()
+    objects = select(func.string_agg(records.c.record, literal_column("','"))).scalar_subquery()
+    return select(*count.subquery().columns, objects)
 
 
 _LOGS = FactoryLog.__table__

@@ -5,6 +5,7 @@ from factory_logs.query.compiler import compile_count, compile_filters, compile_
 from factory_logs.query.fields import FACTORY_LOGS, REPAIRS, Resource
 from factory_logs.query.operators import Operator
 from factory_logs.query.parser import LARGEST_COUNT, Limits, parse_query
+from factory_logs.query.shapes import shape_of
 from factory_logs.query.stats import DURATION, MEASURES, Stats, compile_stats, parse_stats
 from factory_logs.query.walking import compile_after, compile_keys
 
@@ -30,4 +31,5 @@ __all__ = [
     "compile_stats",
     "parse_query",
     "parse_stats",
+    "shape_of",
 ]

@@ -5,6 +5,7 @@ Every name in it is known to exist and every value has been checked against its 
 
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import Enum
 
 from factory_logs.query.operators import Operator
@@ -41,7 +42,14 @@ class Json:
     type: str
 
 
-Value = int | float | str | datetime | Json
+@dataclass(frozen=True, slots=True)
+class Huge:
+    """An integer that no column can hold, and that compares all the same."""
+
+    number: Decimal
+
+
+Value = int | float | str | datetime | Json | Huge
 
 
 @dataclass(frozen=True, slots=True)

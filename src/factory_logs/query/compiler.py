@@ -1,10 +1,11 @@
 """Query -> SQLAlchemy Core. Names never reach SQL as text and values only as bound parameters (SPEC 4, 5).
 
+A query may be a shape (query/shapes.py), with slots for its values: here nothing looks into a value, but by `derived`.
+
 Nothing here can fail in PostgreSQL: JSON is compared as jsonb, which never errors, never cast to another type; lists
 are one array parameter each, as a statement has room for 32,767.
 """
 
-from decimal import Decimal
 from functools import reduce
 from typing import Any
 
@@ -35,12 +36,14 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.types import TypeEngine
 
 from factory_logs.db.models import TIME
+from factory_logs.db.slots import derived
 from factory_logs.query.ast import (
     And,
     Compare,
     CompareFields,
     Field,
     Has,
+    Huge,
     Json,
     Kind,
     Member,
@@ -58,7 +61,6 @@ from factory_logs.query.operators import Operator
 
 Condition = ColumnElement[bool]
 
-BIGINT = range(-(2**63), 2**63)
 SQL_TYPES: dict[Kind, TypeEngine[Any]] = {
     Kind.INT: BigInteger(),
     Kind.STR: Text(),
@@ -87,12 +89,13 @@ def compile_rows(query: Query, resource: Resource, lowest: int | None = None) ->
     source: FromClause = resource.table
     rows = select(source).where(*compile_filters(query, resource))
     if lowest is not None and _by_ascending_id(query, resource):
-        rows = rows.where(resource.table.c[resource.primary_key] >= lowest)
+        rows = rows.where(resource.table.c[resource.primary_key] >= literal(lowest, BigInteger))
     if query.group_by:
         source = _first_of_each_group(rows, query, resource)
         rows = select(*_columns(source, resource)).where(source.c.place_in_group == 1)
     if query.limit is not None or query.offset is not None:
-        source = rows.order_by(*order_of(query, resource, source)).limit(query.limit).offset(query.offset).subquery()
+        rows = rows.order_by(*order_of(query, resource, source))
+        source = rows.limit(_bigint(query.limit)).offset(_bigint(query.offset)).subquery()
         rows = select(*_columns(source, resource))
     return rows.order_by(*order_of(query, resource, source))
 
@@ -106,7 +109,9 @@ def compile_count(query: Query, resource: Resource) -> Select[int]:
         matching = select(*keys).select_from(table).where(*compile_filters(query, resource)).distinct()
     elif query.limit is None and query.offset is None:
         return select(func.count()).select_from(table).where(*compile_filters(query, resource))
-    return select(func.count()).select_from(matching.limit(query.limit).offset(query.offset).subquery())
+    return select(func.count()).select_from(
+        matching.limit(_bigint(query.limit)).offset(_bigint(query.offset)).subquery()
+    )
 
 
 def compile_filters(query: Query, resource: Resource) -> list[Condition]:
@@ -115,6 +120,11 @@ def compile_filters(query: Query, resource: Resource) -> list[Condition]:
     The statement that uses them must name the table in FROM.
     """
     return [_condition(node, resource, resource.table) for node in query.filters]
+
+
+def _bigint(number: int | None) -> ColumnElement[int] | None:
+    """Of one type whatever the number is, so that the statement is the same one."""
+    return None if number is None else literal(number, BigInteger)
 
 
 def _by_ascending_id(query: Query, resource: Resource) -> bool:
@@ -209,8 +219,8 @@ def _compared(field: Field, key: ColumnElement[Any], operator: Operator, value: 
     if field.kind is Kind.JSON:  # a pattern, on the text of a string
         text = key.op("#>>", return_type=Text())(literal([], ARRAY(Text)))
         return and_(func.jsonb_typeof(key) == "string", _apply(operator, text, literal(value, Text)))
-    if isinstance(value, int) and value not in BIGINT:
-        return _apply(operator, key, literal(Decimal(value), Numeric))
+    if isinstance(value, Huge):
+        return _apply(operator, key, literal(value.number, Numeric))
     return _apply(operator, key, literal(value, SQL_TYPES[field.kind]))
 
 
@@ -219,17 +229,27 @@ def _membership(field: Field, key: ColumnElement[Any], values: tuple[Value, ...]
     if not values:
         return true() if negated else false()
     if field.kind is Kind.JSON:
-        members = [value for value in values if isinstance(value, Json)]
-        texts = literal([value.text for value in members], ARRAY(Text))
+        texts = literal(derived(values, _texts), ARRAY(Text))
         candidates: ColumnElement[Any] = cast(texts, ARRAY(JSONB))
         # One of another type than all in the list is neither in it nor out of it (SPEC 5).
-        types = literal(sorted({value.type for value in members}), ARRAY(Text))
+        types = literal(derived(values, _types), ARRAY(Text))
         comparable = func.jsonb_typeof(key) == any_(types)
     else:
-        storable = [v for v in values if not isinstance(v, int) or v in BIGINT]
-        candidates = literal(storable, ARRAY(SQL_TYPES[field.kind]))
+        candidates = literal(derived(values, _storable), ARRAY(SQL_TYPES[field.kind]))
         comparable = key.is_not(None)
     return and_(comparable, key != all_(candidates)) if negated else key == any_(candidates)
+
+
+def _texts(members: tuple[Json, ...]) -> list[str]:
+    return [member.text for member in members]
+
+
+def _types(members: tuple[Json, ...]) -> list[str]:
+    return sorted({member.type for member in members})
+
+
+def _storable(members: tuple[Value, ...]) -> list[Value]:
+    return [member for member in members if not isinstance(member, Huge)]
 
 
 def _fields_compared(

@@ -1,12 +1,13 @@
 """Places inside JSON columns as SQL, and the comparison with one that an index can serve."""
 
 import json
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, FromClause, Table, Text, cast, func, literal
 from sqlalchemy.dialects.postgresql import JSONB
 
+from factory_logs.db.slots import derived
 from factory_logs.query.ast import Compare, Json
 from factory_logs.query.operators import Operator
 
@@ -37,10 +38,14 @@ def contains(table: Table, source: FromClause, node: Compare) -> ColumnElement[b
         return None
     if any(_may_be_index(part) for part in field.path):
         return None
-    document = value.text
-    for part in reversed(field.path):
-        document = f"{{{json.dumps(part, ensure_ascii=False)}: {document}}}"
+    document = derived(value.text, partial(_document, field.path))
     return source.c[field.column].op("@>", is_comparison=True)(as_jsonb(document))
+
+
+def _document(path: tuple[str, ...], text: str) -> str:
+    for part in reversed(path):
+        text = f"{{{json.dumps(part, ensure_ascii=False)}: {text}}}"
+    return text
 
 
 @cache

@@ -5,14 +5,16 @@ Functions here raise ValueError with what is wrong; the parser knows where, and 
 
 import json
 import math
+from decimal import Decimal
 from typing import Any
 
-from factory_logs.query.ast import Field, Json, Kind, Value
+from factory_logs.query.ast import Field, Huge, Json, Kind, Value
 from factory_logs.query.fields import shown
 from factory_logs.query.operators import COMPARISONS, EQUALITIES, MEMBERSHIPS, PATTERNS, Operator
 from factory_logs.schemas.timestamps import parse_timestamp
 
 NUMBERS = frozenset({Kind.INT, Kind.FLOAT})
+BIGINT = range(-(2**63), 2**63)
 MAX_NESTING = 32
 """How deep a value may nest; nothing deeper can be stored (SPEC 1), so nothing deeper can match."""
 
@@ -65,7 +67,7 @@ def check_value(value: object, field: Field, operator: Operator) -> Value:
     if field.kind is Kind.STR and isinstance(value, str):
         return value
     if field.kind is Kind.INT and isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return value if value in BIGINT else Huge(Decimal(value))
     if field.kind is Kind.FLOAT and isinstance(value, int | float) and not isinstance(value, bool):
         return _double(value)
     raise ValueError(f"{field.column} takes {field.kind.value}, not {shown(value)}")

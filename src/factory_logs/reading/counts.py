@@ -12,9 +12,10 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 from sqlalchemy import Select
@@ -38,6 +39,21 @@ FIRST_LOOK_SECONDS = 0.025
 _log = structlog.get_logger(__name__)
 
 
+class OnTop(NamedTuple):
+    """Logs are counted that are newer than `known`; those up to `settled` will be known then."""
+
+    known: int
+    settled: int
+    lowest: int
+    """No log that the query selects has a lower id.
+
+    PostgreSQL does not know that ids and times go up together. Where it walks along the ids to the first logs of today
+    it would come by all that are older.
+    """
+    logs: int
+    """How many are known."""
+
+
 class Count(Protocol):
     """How to count what a query selects: a statement of one row, and what its row says.
 
@@ -45,15 +61,11 @@ class Count(Protocol):
     """
 
     @property
-    def statement(self) -> Select[Any]: ...
+    def on_top(self) -> OnTop | None:
+        """What the statement goes by, where it counts only what is newer than what is known."""
 
     @property
-    def lowest(self) -> int | None:
-        """No record that the query selects has a lower id, where that is known.
-
-        PostgreSQL does not know that ids and times go up together. Where it walks along the ids to the first logs of
-        today it would come by all that are older.
-        """
+    def statement(self) -> Select[Any]: ...
 
     def total(self, row: Sequence[Any]) -> int | None:
         """How many records there are; None where what was known does not hold any more: prepare another attempt."""
@@ -63,15 +75,16 @@ class Count(Protocol):
 class PlainCount:
     """All that the query selects is counted."""
 
-    statement: Select[Any]
-    lowest: None = None
+    query: Query
+    resource: Resource
+    on_top: None = None
+
+    @property
+    def statement(self) -> Select[Any]:
+        return compile_count(self.query, self.resource)
 
     def total(self, row: Sequence[Any]) -> int:
         return int(row[0])
-
-
-def plain_count(query: Query, resource: Resource) -> PlainCount:
-    return PlainCount(compile_count(query, resource))
 
 
 class LogCounts:
@@ -89,26 +102,25 @@ class LogCounts:
         self._to_keep: dict[bytes, Known] = {}
         self._something_to_keep = asyncio.Event()
 
-    async def prepare(self, connection: AsyncConnection, query: Query, attempt: int = 0) -> Count:
+    async def prepare(self, query: Query, attempt: int = 0) -> Count:
         """The cheapest way to count what `query` selects, for a snapshot that begins after this call.
 
-        The connection must be in autocommit: what is read here must not come from that snapshot. After a count that
-        did not hold comes the next `attempt`; the one after MAX_ATTEMPTS always holds.
+        After a count that did not hold comes the next `attempt`; the one after MAX_ATTEMPTS always holds. Holds a
+        connection of the pool for a while, so whoever holds one must not wait here. Raises DatabaseUnavailableError.
         """
-        await self._look(connection)
+        if self._settled.due and not self._looking.locked():
+            await self._look()
         if query.group_by or attempt >= MAX_ATTEMPTS:
-            return plain_count(query, FACTORY_LOGS)
+            return PlainCount(query, FACTORY_LOGS)
         name = _name(query)
-        conditions = compile_filters(query, FACTORY_LOGS)
         known = self._known.get(name)
         if known is None and query.limit is None:  # a limit bounds what a plain count costs
-            known = await self._find(connection, name, conditions)
+            known = await self._find(name, compile_filters(query, FACTORY_LOGS))
         if known is None:
-            return plain_count(query, FACTORY_LOGS)
+            return PlainCount(query, FACTORY_LOGS)
         self._known.move_to_end(name)
-        settled = self._settled.up_to
-        statement = counts.counting(conditions, settled, known.up_to)
-        return _CountOnTop(self, name, query, known, statement, settled, self._seen)
+        on_top = OnTop(known.up_to, self._settled.up_to, known.lowest, known.logs)
+        return _CountOnTop(self, name, query, known, on_top, self._seen)
 
     async def run(self) -> None:
         """Write to the database what took long to count, until cancelled."""
@@ -131,11 +143,9 @@ class LogCounts:
     def forget(self, name: bytes) -> None:
         self._known.pop(name, None)
 
-    async def _look(self, connection: AsyncConnection) -> None:
-        """Find out what is settled, from time to time: one request does, the others go on with what is known."""
-        if not self._settled.due or self._looking.locked():
-            return
-        async with self._looking:
+    async def _look(self) -> None:
+        """Find out what is settled: one request does from time to time, the others go on with what is known."""
+        async with self._looking, self._connect() as connection:
             raw = (await connection.get_raw_connection()).driver_connection
             for _ in range(FIRST_LOOKS):
                 state = await counts.current_state(raw)
@@ -147,14 +157,15 @@ class LogCounts:
                     break
                 await asyncio.sleep(FIRST_LOOK_SECONDS)
 
-    async def _find(self, connection: AsyncConnection, name: bytes, conditions: Conditions) -> Known | None:
+    async def _find(self, name: bytes, conditions: Conditions) -> Known | None:
         """What there is to be known of a filter, counted now if need be; None where nothing is settled."""
         settled, seen = self._settled.up_to, self._seen
         started = time.monotonic()
         digest = counts.digest(conditions)
-        known = await counts.kept(connection, digest)
-        if settled:
-            counted = await counts.count(connection, conditions, settled, known and known.up_to)
+        async with self._connect() as connection:
+            known = await counts.kept(connection, digest)
+            counted = await counts.count(connection, conditions, settled, known and known.up_to) if settled else None
+        if counted is not None:
             found = _advanced(known, counted, settled, seen)
             if found is not None and time.monotonic() - started >= self._kept_seconds:
                 self._to_keep[digest] = found
@@ -163,6 +174,12 @@ class LogCounts:
         if known is not None:
             self.learn(name, known)
         return known
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[AsyncConnection]:
+        """In autocommit: what is read here must not come from an older snapshot."""
+        async with self._database.answering(), self._database.autocommit.connect() as connection:
+            yield connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,20 +190,20 @@ class _CountOnTop:
     name: bytes
     query: Query
     known: Known
-    statement: Select[Any]
-    settled: int
+    on_top: OnTop
     seen: State
 
     @property
-    def lowest(self) -> int:
-        return self.known.lowest
+    def statement(self) -> Select[Any]:
+        conditions = compile_filters(self.query, FACTORY_LOGS)
+        return counts.counting(conditions, self.on_top.settled, self.on_top.known)
 
     def total(self, row: Sequence[Any]) -> int | None:
         counted = Counted.of(row)
         if counted.state != self.known.state:
             self.counts.forget(self.name)
             return None
-        found = _advanced(self.known, counted, self.settled, self.seen)
+        found = _advanced(self.known, counted, self.on_top.settled, self.seen)
         if found is not None:
             self.counts.learn(self.name, found)
         left = max(0, self.known.logs + counted.logs - (self.query.offset or 0))
