@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Mapping
 
 import asyncpg
 import pytest
@@ -179,8 +180,8 @@ class CutAtOnce(Database):
 
     cutting = False
 
-    async def _connect(self) -> asyncpg.Connection:
-        connection = await super()._connect()
+    async def _connect(self, more: Mapping[str, str] | None = None) -> asyncpg.Connection:
+        connection = await super()._connect(more)
         if self.cutting:
             connection.terminate()
         return connection
