@@ -120,6 +120,7 @@ async def test_while_the_database_is_away_the_answer_is_a_503_with_retry_after(
 
     services: Services = app.state.services
     await services.database.engine.dispose()
+    await services.pages.close()
     monkeypatch.setattr(services.database, "dsn", "postgresql://nobody@127.0.0.1:1/nowhere")
     for path in ("/v1/factory_logs", "/v1/factory_logs/1", "/v1/repairs", "/readyz"):
         answer = await client.get(path)
