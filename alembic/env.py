@@ -5,12 +5,14 @@ import os
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from factory_logs.db.engine import connect_once
 from factory_logs.db.models import Base
 
 CONNECT_SECONDS = 10
+LOCK_LOOK_SECONDS = 0.1
 LOCK_KEY = 0x666C6F6773  # "flogs"
 
 
@@ -22,22 +24,37 @@ def database_url() -> str:
 
 
 def migrate(connection: Connection) -> None:
-    """All in one transaction; the lock ends with it, so that the next process sees what this one did."""
-    context.configure(connection=connection, target_metadata=Base.metadata)
-    with context.begin_transaction():
-        connection.execute(text("select pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
-        context.run_migrations()
+    """Each in a transaction of its own, as one may have to leave it: CREATE INDEX CONCURRENTLY runs in none."""
+    context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+    except PendingRollbackError as error:
+        # Alembic ends an autocommit block with a commit, also where the connection was lost in it.
+        raise (error.__context__ or error) from None
+
+
+async def lock(connection: AsyncConnection) -> None:
+    """For as long as the connection lives, so that the next process sees what this one did.
+
+    Asked for again and again: one who waits in a statement has a snapshot, which CREATE INDEX CONCURRENTLY waits for.
+    """
+    while not await connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
+        await connection.rollback()
+        await asyncio.sleep(LOCK_LOOK_SECONDS)
+    await connection.rollback()
 
 
 async def migrate_online() -> None:
     url = database_url()
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect_once(url, CONNECT_SECONDS),
+        async_creator=lambda: connect_once(url, CONNECT_SECONDS, {"statement_timeout": "0"}),
         poolclass=pool.NullPool,
     )
     try:
         async with engine.connect() as connection:
+            await lock(connection)
             await connection.run_sync(migrate)
     finally:
         await engine.dispose()

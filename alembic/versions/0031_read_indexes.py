@@ -7,43 +7,35 @@ log by what its tags hold.
 import sqlalchemy as sa
 from alembic import op
 
+from factory_logs.db.index_changes import change_indexes
+
 revision = "0031"
 down_revision = "0030"
 branch_labels = None
 depends_on = None
 
-BY_TIME = {
-    "ix_factory_logs_product_imei_timestamp": ["product_imei", "timestamp"],
-    "ix_factory_logs_app_name_timestamp": ["app_name", "timestamp"],
-    "ix_factory_logs_timestamp": ["timestamp"],
+BEFORE = {
+    "ix_factory_logs_product_imei_timestamp": 'btree (product_imei, "timestamp")',
+    "ix_factory_logs_app_name_timestamp": 'btree (app_name, "timestamp")',
+    "ix_factory_logs_timestamp": 'btree ("timestamp")',
+    "ix_factory_logs_repair_id": "btree (repair_id) WHERE (repair_id IS NOT NULL)",
+    "ix_factory_logs_tags": None,
+}
+AFTER = {
+    "ix_factory_logs_product_imei_timestamp": 'btree (product_imei, "timestamp", factory_log_id)',
+    "ix_factory_logs_app_name_timestamp": 'btree (app_name, "timestamp", factory_log_id)',
+    "ix_factory_logs_timestamp": 'btree ("timestamp", factory_log_id)',
+    "ix_factory_logs_repair_id": "btree (repair_id, factory_log_id) WHERE (repair_id IS NOT NULL)",
+    "ix_factory_logs_tags": "gin (tags jsonb_path_ops)",
 }
 
 
-WITH_REPAIR = {"postgresql_where": sa.text("repair_id is not null")}
-
-
 def upgrade() -> None:
-    for name, columns in BY_TIME.items():
-        op.drop_index(name, "factory_logs")
-        op.create_index(name, "factory_logs", [*columns, "factory_log_id"])
-    op.drop_index("ix_factory_logs_repair_id", "factory_logs")
-    op.create_index("ix_factory_logs_repair_id", "factory_logs", ["repair_id", "factory_log_id"], **WITH_REPAIR)
-    op.create_index(
-        "ix_factory_logs_tags",
-        "factory_logs",
-        ["tags"],
-        postgresql_using="gin",
-        postgresql_ops={"tags": "jsonb_path_ops"},
-    )
+    change_indexes(op, "factory_logs", AFTER)
     op.execute("DELETE FROM known_counts")
     op.add_column("known_counts", sa.Column("lowest", sa.BigInteger(), nullable=False))
 
 
 def downgrade() -> None:
+    change_indexes(op, "factory_logs", BEFORE)
     op.drop_column("known_counts", "lowest")
-    op.drop_index("ix_factory_logs_tags", "factory_logs")
-    op.drop_index("ix_factory_logs_repair_id", "factory_logs")
-    op.create_index("ix_factory_logs_repair_id", "factory_logs", ["repair_id"], **WITH_REPAIR)
-    for name, columns in BY_TIME.items():
-        op.drop_index(name, "factory_logs")
-        op.create_index(name, "factory_logs", columns)

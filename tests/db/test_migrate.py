@@ -1,21 +1,18 @@
 """Migrations make exactly the tables of the models, once, however many start them."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, NullPool, make_url, text
+from sqlalchemy import Connection, NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from factory_logs.db import migrate
 from factory_logs.db.engine import Database
 from factory_logs.db.models import Base
 from factory_logs.errors import DatabaseUnavailableError
-from factory_logs.settings import Settings
 
 INDEXES = {
     "ix_factory_logs_product_imei_timestamp": 'btree (product_imei, "timestamp", factory_log_id)',
@@ -24,24 +21,6 @@ INDEXES = {
     "ix_factory_logs_repair_id": "btree (repair_id, factory_log_id) WHERE (repair_id IS NOT NULL)",
     "ix_factory_logs_tags": "gin (tags jsonb_path_ops)",
 }
-
-
-@pytest_asyncio.fixture
-async def empty_url(postgres_url: str, settings: Settings) -> AsyncIterator[str]:
-    """A database without tables beside the one of the other tests."""
-    administrator = Database(postgres_url, settings)
-    connection = await administrator.connect_raw()
-    await connection.execute("create database empty")
-    yield make_url(postgres_url).set(database="empty").render_as_string(hide_password=False)
-    await connection.execute("drop database empty with (force)")
-    await connection.close()
-
-
-@pytest_asyncio.fixture
-async def empty(empty_url: str, settings: Settings) -> AsyncIterator[Database]:
-    database = Database(empty_url, settings)
-    yield database
-    await database.dispose()
 
 
 async def test_a_database_without_tables_is_at_no_revision(empty: Database) -> None:
