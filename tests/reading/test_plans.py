@@ -86,12 +86,13 @@ QUESTIONS = {
 
 @pytest_asyncio.fixture(scope="module")
 async def connection(postgres_url: str, _no_settings_of_the_developer: None) -> AsyncIterator[asyncpg.Connection]:
-    """To a database of its own, full of logs, with the settings of the service's connections."""
-    administrator = await Database(postgres_url, Settings()).connect_raw()
+    """To a database of its own, full of logs, with the settings of the service's connections but for the time-out."""
+    patient = Settings().model_copy(update={"statement_timeout_seconds": 600.0})
+    administrator = await Database(postgres_url, patient).connect_raw()
     await administrator.execute("create database plans")
     url = make_url(postgres_url).set(database="plans").render_as_string(hide_password=False)
     await migrate.upgrade(url)
-    opened = await Database(url, Settings()).connect_raw()
+    opened = await Database(url, patient).connect_raw()
     await seed(opened, LOGS)
     yield opened
     await opened.close()
