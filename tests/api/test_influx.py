@@ -53,6 +53,26 @@ async def test_a_point_becomes_a_log(client: httpx.AsyncClient, url: str) -> Non
 
 
 @BOTH
+async def test_a_body_of_unknown_length_is_read_the_same(client: httpx.AsyncClient, url: str) -> None:
+    async def pieces(*lines: str) -> AsyncIterator[bytes]:
+        for line in lines:
+            yield line[:9].encode()
+            yield f"{line[9:]}\n".encode()
+
+    for lines in ([POINT], [POINT, "tiger f="]):
+        whole = await write(client, url, *lines)
+        arriving = await client.post(url, content=pieces(*lines))
+        assert (arriving.status_code, arriving.content) == (whole.status_code, whole.content)
+    assert [log["tags"] for log in await stored(client)] == [{"jig_id": "J-07"}] * 4
+
+
+async def test_a_long_query_string_is_read_the_same(client: httpx.AsyncClient) -> None:
+    for name in ("short", "long" * 100):
+        assert (await client.post(f"/write?precision=s&db={name}", content="m f=1 60")).status_code == 204
+    assert [log["timestamp"] for log in await stored(client)] == ["1970-01-01 00:01:00"] * 2
+
+
+@BOTH
 async def test_the_good_lines_are_stored_and_the_bad_ones_named(client: httpx.AsyncClient, url: str) -> None:
     answer = await write(
         client, url, POINT, "# a comment", "tiger f=", "tiger,product_imei=12 f=1", "koala,repair_id=9 f=1",

@@ -1,6 +1,6 @@
 """JSON answers, with as little work as they need: they are on every hot path."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import orjson
 from starlette.responses import Response
@@ -23,6 +23,16 @@ class JsonAnswer(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body})
+
+
+class EmptyAnswer(JsonAnswer):
+    """A 204, which has no body."""
+
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.status_code = 204
+        self.body = b""
+        self.background = None
+        self.raw_headers = list(headers)
 
 
 def json_answer(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

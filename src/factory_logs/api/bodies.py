@@ -35,12 +35,17 @@ class Body:
         encoding = headers.get(b"content-encoding")
         self._decoder: Decoder | None = None if encoding is None else decoder(encoding.decode("latin-1"))
         announced = headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > settings.max_body_bytes:
+        self._announced = int(announced) if announced.isdigit() else None
+        if self._announced is not None and self._announced > settings.max_body_bytes:
             raise self._too_large()
 
     @property
     def is_ndjson(self) -> bool:
         return self._content_type in NDJSON_TYPES
+
+    def is_announced_within(self, size: int) -> bool:
+        """Whether the body will be at most `size` bytes, as nothing has to be decompressed."""
+        return self._announced is not None and self._announced <= size and self._decoder is None
 
     def require_json(self) -> None:
         """Raises UnsupportedMediaTypeError unless the body claims to be JSON."""

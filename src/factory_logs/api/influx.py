@@ -32,7 +32,7 @@ from factory_logs.api.influx_openapi import HEALTH, PING, QUERY, WRITE_1, WRITE_
 from factory_logs.api.services import Services
 from factory_logs.db.idempotency import FirstAnswer
 from factory_logs.errors import BadRequestError, FactoryLogsError, FieldError, NotFoundError
-from factory_logs.influx.reading import LineProtocolReader, read_line_protocol
+from factory_logs.influx.reading import PIECE_BYTES, LineProtocolReader, read_line_protocol
 from factory_logs.ingest.batch import Batch, BatchResult
 from factory_logs.ingest.idempotency import KeyedBody, WriteKey, check_same, retry_key
 from factory_logs.security.authenticator import CurrentUser
@@ -104,6 +104,12 @@ class _Write:
         services, settings = self._services, self._services.settings
         self._reader = LineProtocolReader(services.limits, settings.max_reported_errors, unit_ns, time.time_ns())
         with Body(self._headers, self._request.receive, settings, services.bodies) as body:
+            if body.is_announced_within(PIECE_BYTES):
+                text = await body.whole()
+                self._keyed.feed(text)
+                self._reader.feed(text)
+                self._reader.finish()
+                return await self._store_whole(self._reader.take())
             parts = read_line_protocol(self._pieces(body), self._reader, settings.batch_part_bytes)
             first = await anext(parts)
             second = await anext(parts, None)

@@ -9,7 +9,7 @@ import orjson
 from starlette.responses import Response
 
 from factory_logs import __version__, metrics
-from factory_logs.api.answers import REPLAYED, JsonAnswer
+from factory_logs.api.answers import REPLAYED, EmptyAnswer, JsonAnswer
 from factory_logs.errors import HTTP_STATUS, FactoryLogsError, FieldError, RetryableError, UnauthenticatedError
 
 EMULATED_VERSION = "1.8.10"
@@ -17,6 +17,8 @@ EMULATED_VERSION = "1.8.10"
 
 VERSION_HEADERS = {"X-Influxdb-Version": EMULATED_VERSION, "X-Influxdb-Build": f"Factory Logs {__version__}"}
 LONGEST_ERROR_HEADER = 500
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in VERSION_HEADERS.items()]
+_RAW_REPLAYED_HEADERS = _RAW_HEADERS + [(name.lower().encode(), value.encode()) for name, value in REPLAYED.items()]
 _NOT_FOR_A_HEADER = re.compile(r"[^\x20-\x7e]+")
 
 _CODES = {
@@ -108,9 +110,9 @@ class Version2:
 
 def answer(dialect: Dialect, body: bytes, *, replayed: bool = False) -> Response:
     """The answer to a write: 204, or 400 with the body that tells what was not stored."""
-    headers = VERSION_HEADERS | REPLAYED if replayed else VERSION_HEADERS
     if not body:
-        return Response(status_code=204, headers=headers)
+        return EmptyAnswer(_RAW_REPLAYED_HEADERS if replayed else _RAW_HEADERS)
+    headers = VERSION_HEADERS | REPLAYED if replayed else VERSION_HEADERS
     return _error(dialect, 400, body, headers)
 
 

@@ -164,9 +164,9 @@ class AlikeReader:
     def read(self, lines: Sequence[str]) -> list[NewLog | None]:
         """The log of each line, None where PointReader has to look."""
         logs: list[NewLog | None] = [None] * len(lines)
-        waiting: Sequence[int] = range(len(lines))
-        if max(map(len, lines), default=0) > self._max_characters:
+        if len(lines) < FEWEST_LINES or max(map(len, lines)) > self._max_characters:
             return logs
+        waiting: Sequence[int] = range(len(lines))
         known = iter(self._shapes[:])
         while len(waiting) >= FEWEST_LINES:
             shape = next(known, None) or self._learn(lines[waiting[len(waiting) // 2]])

@@ -10,6 +10,7 @@ only NUL, broken UTF-8 and size are left to check; that is done here, once a lin
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from factory_logs.errors import BadRequestError, FieldError
@@ -21,6 +22,7 @@ from factory_logs.schemas.storable import REST_OF_RECORD_BYTES, too_large
 
 MAX_APP_NAME = 255
 MAX_CACHED_SERIES = 10_000
+MAX_CACHED_CHARACTERS = 500
 
 _IMEI = re.compile(r"[0-9]{15}")
 _REPAIR_ID = re.compile(r"[0-9]{1,18}")
@@ -57,6 +59,19 @@ def origin_of(series: Series) -> Origin:
     return Origin(series.measurement, imei, repair_id, None if text is None else text.decode(), size)
 
 
+def origin_of_head(head: str) -> Origin:
+    """What stands before the fields of a line. Raises LineError, BadRequestError."""
+    return _known_origin(head) if len(head) <= MAX_CACHED_CHARACTERS else _origin_of_text(head)
+
+
+def _origin_of_text(head: str) -> Origin:
+    return origin_of(parse_series(head))
+
+
+_known_origin = lru_cache(MAX_CACHED_SERIES)(_origin_of_text)
+"""Kept from one request to the next, as most lines are of few series."""
+
+
 def log_of(origin: Origin, fields: Mapping[str, FieldValue], time_ns: int, limits: Limits) -> NewLog:
     """The log of one point. Raises BadRequestError where a field has no place or the record is too large."""
     if not COLUMNS_OF_LOGS.isdisjoint(fields):
@@ -84,14 +99,13 @@ def _fault(field: str, message: str) -> BadRequestError:
 
 
 class PointReader:
-    """Lines to logs. Keeps the series it has seen, as most lines are of few of them."""
+    """Lines to logs."""
 
     def __init__(self, limits: Limits, unit_ns: int, now_ns: int | None) -> None:
         """`unit_ns` is the unit of the lines' times; `now_ns` stands for a time that is not there, None refuses it."""
         self._limits = limits
         self._unit_ns = unit_ns
         self._now_ns = now_ns
-        self._origins: dict[str, Origin] = {}
         self.used_now = False
 
     def read(self, line: str, max_characters: int) -> NewLog:
@@ -99,8 +113,7 @@ class PointReader:
         check_text(line, max_characters)
         try:
             head, fields, time = parse_line(line)
-            origin = self._origins.get(head) or self._new_origin(head)
-            return log_of(origin, fields, self._time(time), self._limits)
+            return log_of(origin_of_head(head), fields, self._time(time), self._limits)
         except LineError as error:
             raise unable_to_parse(line, error) from None
 
@@ -111,13 +124,6 @@ class PointReader:
             raise LineError("missing timestamp")
         self.used_now = True
         return self._now_ns
-
-    def _new_origin(self, head: str) -> Origin:
-        origin = origin_of(parse_series(head))
-        if len(self._origins) >= MAX_CACHED_SERIES:
-            self._origins.clear()
-        self._origins[head] = origin
-        return origin
 
 
 def check_text(line: str, max_characters: int) -> None:
