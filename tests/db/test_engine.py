@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Mapping
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
@@ -153,12 +154,35 @@ async def test_what_waits_for_a_server_that_falls_silent_is_unavailable_at_once(
         asyncpg.ReadOnlySQLTransactionError("cannot execute INSERT in a read-only transaction"),
         asyncpg.DiskFullError("could not extend file"),
         asyncpg.DeadlockDetectedError("deadlock detected"),
+        asyncpg.CannotConnectNowError("the database system is starting up"),
+        asyncpg.AdminShutdownError("terminating connection due to administrator command"),
+        asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+        asyncpg.InterfaceError("connection is closed"),
+        asyncpg.TargetServerAttributeNotMatched("None of the hosts match the target attribute"),
+        ConnectionResetError("Connection lost"),
+        TimeoutError(),
     ],
     ids=lambda error: type(error).__name__,
 )
 def test_what_the_state_of_the_server_is_to_blame_for_is_unavailable(error: Exception) -> None:
     with pytest.raises(DatabaseUnavailableError), translate_errors():
         raise error
+
+
+async def test_a_connection_that_says_good_bye_while_sqlalchemy_asks_is_unavailable(
+    migrated_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncpg has seen PostgreSQL's last message and not yet the connection's end: it is confused, and not closed."""
+    database = Database(migrated_url, settings)
+    confused = asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
+    await database.ping()
+    monkeypatch.setattr(asyncpg.Connection, "prepare", AsyncMock(side_effect=confused))
+    with pytest.raises(DatabaseUnavailableError):
+        async with database.connect() as connection:
+            await connection.execute(text("select 2"))
+    monkeypatch.undo()
+    await database.ping()
+    await database.dispose()
 
 
 async def test_a_broken_constraint_is_nobodys_outage(database: Database) -> None:

@@ -226,7 +226,7 @@ def _unavailable_message(error: BaseException) -> str | None:
             return NO_ANSWER
         return None
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    if lost or isinstance(error, (InterfaceError, *_LOST)):
+    if lost or isinstance(error, InterfaceError) or isinstance(cause, _LOST):
         return "The connection to the database was lost; try again shortly."
     return None
 

@@ -1,12 +1,12 @@
 """All that a query selects, as text, in constant memory: a server-side cursor, read as fast as the text is taken."""
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from enum import Enum
 
-from factory_logs.db.engine import Database
+from factory_logs.db.engine import Database, translate_errors
 from factory_logs.db.record_text import csv_header, csv_rows, ndjson_rows
-from factory_logs.errors import OverloadedError
+from factory_logs.errors import DatabaseUnavailableError, OverloadedError
 from factory_logs.query import Query, Resource, compile_rows
 from factory_logs.settings import Settings
 
@@ -54,11 +54,11 @@ async def exported(
     is_csv = export_format is ExportFormat.CSV
     head = csv_header(resource.table) if is_csv else ""
     rows = (csv_rows if is_csv else ndjson_rows)(compile_rows(query, resource), resource.table)
-    connection = database.engine.connect()
+    # Around each wait by itself: what lies between them is up to the reader, and may be another task.
+    async with database.answering():
+        connection = await database.engine.connect()
     try:
-        # Around each wait by itself: what lies between them is up to the reader, and may be another task.
         async with database.answering():
-            await connection.start()
             found = await connection.stream(rows, execution_options={"yield_per": FETCH_ROWS})
         partitions = found.scalars().partitions()
         while True:
@@ -69,6 +69,7 @@ async def exported(
             yield head + "".join(some)
             head = ""
     finally:
-        await connection.close()
+        with suppress(DatabaseUnavailableError), translate_errors():  # lost: whoever waited for it knows already
+            await connection.close()
     if head:
         yield head
