@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import json
 import os
@@ -35,7 +36,9 @@ def command(data_dir: Path, *arguments: str, stdin: str = "") -> str:
 def test_from_nothing_to_a_stored_log_and_back_again(short_tmp: Path, tmp_path: Path, workers: int) -> None:
     data_dir, port, output = short_tmp / f"serve-{workers}", free_port(), tmp_path / "output"
     url = f"http://127.0.0.1:{port}/v1/factory_logs"
-    with serving(on(data_dir), port, output, workers=workers) as process:
+    audit = tmp_path / "audit.log"
+    settings = on(data_dir) | {"FACTORY_LOGS_AUDIT_FILE": str(audit)}
+    with serving(settings, port, output, workers=workers) as process:
         printed = output.read_text()
         assert f"Starting the embedded PostgreSQL in {data_dir} ..." in printed
         (line,) = [line for line in printed.splitlines() if line.startswith("curl ")]
@@ -44,6 +47,10 @@ def test_from_nothing_to_a_stored_log_and_back_again(short_tmp: Path, tmp_path: 
         headers = dict(part.split(": ", 1) for flag, part in itertools.pairwise(curl) if flag == "-H")
         token = headers["Authorization"].partition("=")[2]
         assert re.fullmatch("[A-Za-z0-9]{64}", token)
+        created, issued = (json.loads(line) for line in audit.read_text().splitlines())
+        assert (created["action"], created["user"], created["permission"]) == ("user created", "admin", "SYSTEM")
+        assert (issued["action"], issued["user"], issued["expires_in"]) == ("token issued", "admin", "never")
+        assert issued["token"] == hashlib.sha256(token.encode()).hexdigest()[:16]
         stored = httpx.post(url, content=curl[-1], headers=headers)
         assert stored.status_code == 201, stored.text
         assert stored.json()["created_by"] == "admin"
@@ -62,11 +69,13 @@ def test_from_nothing_to_a_stored_log_and_back_again(short_tmp: Path, tmp_path: 
         assert process.wait(60) == 0, output.read_text()
     assert not is_running(data_dir)
 
-    with serving(on(data_dir), port, output, workers=workers) as process:
+    with serving(settings, port, output, workers=workers) as process:
         answer = httpx.get(url, headers={"Authorization": f"Token token={token}"})
         assert answer.json()["num_results"] == 2
         assert "curl" not in output.read_text()
         assert token not in output.read_text()
+        assert len(audit.read_text().splitlines()) == 2, "the first token is issued once"
+        assert token not in audit.read_text()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0, output.read_text()
     assert not is_running(data_dir)

@@ -1,6 +1,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from factory_logs.db.engine import Database
 from factory_logs.db.tokens import TokenRepository, ValidToken
@@ -130,3 +131,28 @@ async def test_tokens_that_ended_long_ago_are_forgotten_and_no_others(tokens: To
     ]  # fmt: skip
     assert await tokens.purge(keep_seconds=-1) == 1, "the revoked one"
     assert await tokens.purge(keep_seconds=-1) == 0
+
+
+@pytest.mark.parametrize("ended", [0, 1, 3, 4, 7])
+async def test_ended_tokens_are_forgotten_a_few_at_a_time_until_none_is_left(
+    tokens: TokenRepository, user_id: int, ended: int
+) -> None:
+    await tokens.issue(HASH, user_id, expires_at=None)
+    for number in range(ended):
+        await tokens.issue(bytes([number]) * 32, user_id, expires_at=in_seconds(-100))
+    assert await tokens.purge(keep_seconds=50, at_once=2) == ended
+    assert await tokens.purge(keep_seconds=-1) == 0
+    assert await tokens.look_up(HASH) is not None
+
+
+async def test_an_ended_token_that_another_transaction_holds_is_left_for_the_next_time(
+    tokens: TokenRepository, database: Database, user_id: int
+) -> None:
+    for number in range(3):
+        await tokens.issue(bytes([number]) * 32, user_id, expires_at=in_seconds(-100))
+    async with database.begin() as connection:
+        await connection.execute(
+            text("select from tokens where token_hash = :token for update"), {"token": bytes([1]) * 32}
+        )
+        assert await tokens.purge(keep_seconds=50, at_once=1) == 2
+    assert await tokens.purge(keep_seconds=50, at_once=1) == 1

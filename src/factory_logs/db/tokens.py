@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, delete, extract, func, insert, literal_column, or_, select, text, update
+from sqlalchemy import ColumnElement, any_, delete, extract, func, insert, literal_column, or_, select, text, update
 
 from factory_logs.db.engine import Database
 from factory_logs.db.models import TIME, Token, User
 
 _NOW: ColumnElement[datetime] = func.timezone(literal_column("'utc'"), func.now(), type_=TIME)
+
+PURGED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +129,24 @@ class TokenRepository:
         """End all tokens of one user now; how many that were."""
         return await self._revoke(Token.user_id == user_id)
 
-    async def purge(self, keep_seconds: float) -> int:
-        """Forget tokens that ended, by time or by revocation, longer ago than this; how many those were."""
+    async def purge(self, keep_seconds: float, at_once: int = PURGED_AT_ONCE) -> int:
+        """Forget tokens that ended, by time or by revocation, longer ago than this; how many those were.
+
+        In transactions of `at_once` rows: each is short, and waits for nobody who uses such a row.
+        """
         limit = _NOW - timedelta(seconds=keep_seconds)
         ended = or_(Token.revoked_at < limit, Token.expires_at < limit)
-        async with self._database.begin() as connection:
-            forgotten: int = (await connection.execute(delete(Token).where(ended))).rowcount
+        some = select(Token.token_hash).where(ended).limit(at_once).with_for_update(skip_locked=True)
+        statement = (
+            delete(Token)
+            .where(Token.token_hash == any_(func.array(some.scalar_subquery())))
+            .execution_options(synchronize_session=False)
+        )
+        forgotten, last = 0, at_once
+        while last == at_once:
+            async with self._database.begin() as connection:
+                last = (await connection.execute(statement)).rowcount
+            forgotten += last
         return forgotten
 
     async def _revoke(self, which: ColumnElement[bool]) -> int:
