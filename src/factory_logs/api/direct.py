@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
@@ -68,6 +68,8 @@ class DirectRoute(APIRoute):
             return await self._endpoint(**arguments)
         except FactoryLogsError as error:
             return domain_error(request, error)
+        except ClientDisconnect:
+            raise  # nobody is there to be answered
         except Exception as error:  # noqa: BLE001 - a 500 is a bug, and yet it is answered
             return unexpected_error(request, error)
 

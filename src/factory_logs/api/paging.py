@@ -13,6 +13,7 @@ from factory_logs.api.compression import compressed
 from factory_logs.api.cursors import read_cursor, write_cursor
 from factory_logs.api.exports import answer_export, export_format
 from factory_logs.api.services import Services
+from factory_logs.api.streams import unless_gone
 from factory_logs.db.records import RecordRepository
 from factory_logs.errors import BadRequestError, NotFoundError
 from factory_logs.query import FACTORY_LOGS, Limits, Resource, compile_rows, parse_query
@@ -66,15 +67,18 @@ async def answer_query(request: Request, resource: Resource, records: RecordRepo
         return await answer_export(request, query, resource, chosen, services)
     paging = page_request(request, services.settings)
     if query.single and paging.cursor is None:
-        return _single(request, await records.found(compile_rows(query, resource).limit(2)))
+        found = await unless_gone(request.receive, records.found(compile_rows(query, resource).limit(2)))
+        return _single(request, found)
     if paging.cursor is not None:
         counts = services.counts if resource is FACTORY_LOGS else None
         position = read_cursor(paging.cursor, query) if paging.cursor else None
-        walked = await step(records, counts, query, resource, position, paging.size)
+        walking = step(records, counts, query, resource, position, paging.size)
+        walked = await unless_gone(request.receive, walking)
         link = None if walked.position is None else _next_link(request, paging, write_cursor(walked.position, query))
         body = _page(walked.total, walked.page, paging.size, walked.objects)
         return await compressed(request, body, services.settings, None if link is None else {"Link": link})
-    total, objects = await services.pages.read(query, resource, paging.offset, paging.size)
+    reading = services.pages.read(query, resource, paging.offset, paging.size)
+    total, objects = await unless_gone(request.receive, reading)
     body = _page(total, paging.page, paging.size, objects)
     links = _links(request, paging, ceil(total / paging.size))
     return await compressed(request, body, services.settings, {"Link": links})

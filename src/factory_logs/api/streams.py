@@ -20,6 +20,8 @@ from factory_logs.security.permission import check
 CHECK_SECONDS = 2.0
 """How often a reader's token is looked at again: a revoked one must stop working within 5 seconds (SPEC 3)."""
 
+LOOK_SECONDS = 0.1
+
 T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
@@ -102,18 +104,33 @@ class _TooSlowError(Exception):
 
 
 async def unless_gone(receive: Receive, work: Awaitable[T]) -> T:
-    """What the work gives. Raises ClientDisconnect, with the work cancelled, where the caller goes away before."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(receive))
+    """What the work gives. Raises ClientDisconnect, with the work cancelled, where the caller goes away before.
+
+    Nobody looks for that before LOOK_SECONDS: most pages are there by then, and need no tasks for that.
+    """
+    watches: list[asyncio.Task[None]] = []
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        gone.cancel()
-        working.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
+        async with asyncio.timeout(None) as present:
+
+            def watch() -> None:
+                watches.append(asyncio.create_task(_end_when_gone(receive, present)))
+
+            looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, watch)
+            try:
+                return await work
+            finally:
+                looking.cancel()
+                for watching in watches:
+                    watching.cancel()
+    except TimeoutError:
+        if present.expired():
+            raise ClientDisconnect from None
+        raise
+
+
+async def _end_when_gone(receive: Receive, present: asyncio.Timeout) -> None:
+    await _disconnected(receive)
+    present.reschedule(asyncio.get_running_loop().time())
 
 
 async def _disconnected(receive: Receive) -> None:
