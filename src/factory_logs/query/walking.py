@@ -5,6 +5,7 @@ begins, which an index on them finds at once; and as records never change, no ro
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, Select, Text, and_, cast, false, literal, or_, select
@@ -32,16 +33,25 @@ def compile_keys(query: Query, resource: Resource, row_id: int) -> Select[Any]:
 def compile_after(query: Query, resource: Resource, keys: Sequence[Key], row_id: int) -> list[Select[Any]]:
     """The rows after that one with these keys and this id, as statements whose rows follow one another.
 
-    There are two where nulls come after, or before, what an index finds by one range of the first key. `group_by`,
-    `limit` and `offset` are not looked at.
+    One for each key that is in an index: the rows that share the keys before it are one range there, and one condition
+    for all would read that range from its beginning. `group_by`, `limit` and `offset` are not looked at.
     """
     table = resource.table
     rows = select(table).where(*compile_filters(query, resource)).order_by(*order_of(query, resource, table))
     rest: Condition = table.c[resource.primary_key] > literal(row_id, BigInteger)
     places = [_Place(order, key, resource) for order, key in zip(query.order_by, keys, strict=True)]
-    for place in reversed(places[1:]):
-        rest = or_(*place.after, and_(place.same, rest))
-    return [rows.where(condition) for condition in (places[0].ranges(rest) if places else [rest])]
+    if not places:
+        return [rows.where(rest)]
+    indexed = list(takewhile(lambda place: place.is_indexed, places))
+    for place in reversed(places[max(1, len(indexed)) :]):
+        rest = or_(false(), *place.after, and_(place.same, rest))
+    if not indexed:
+        return [rows.where(condition) for condition in places[0].ranges(rest)]
+    conditions = [] if indexed[-1].is_unique else [and_(*(place.same for place in indexed), rest)]
+    for number, place in reversed(list(enumerate(indexed))):
+        before = [earlier.same for earlier in indexed[:number]]
+        conditions += [and_(*before, later) for later in place.after]
+    return [rows.where(condition) for condition in conditions]
 
 
 class _Place:
@@ -56,6 +66,8 @@ class _Place:
         # As order_of has it: JSON has nulls last, columns as PostgreSQL sorts them.
         self._nulls_first = order.descending and field.kind is not Kind.JSON
         is_own = field.relation is None and field.kind is not Kind.JSON
+        self.is_unique = is_own and field.column == resource.primary_key
+        self.is_indexed = self.is_unique or (is_own and field.column in _indexed(resource))
         self._nullable = not is_own or bool(resource.table.c[field.column].nullable)
         self._literal: ColumnElement[Any] = (
             as_jsonb(key) if field.kind is Kind.JSON else literal(key, SQL_TYPES[field.kind])
@@ -69,15 +81,18 @@ class _Place:
     def after(self) -> list[Condition]:
         """Alternatives: what comes later and is of the key's kind, then nulls or, after nulls, all the others."""
         if self._key is None:
-            return [self._value.is_not(None)] if self._nulls_first else [false()]
+            return [self._value.is_not(None)] if self._nulls_first else []
         later = self._value < self._literal if self._descending else self._value > self._literal
         return [later, self._value.is_(None)] if self._nullable and not self._nulls_first else [later]
 
     def ranges(self, rest: Condition) -> list[Condition]:
         """For the first key: each alternative apart, the first one as a range that an index can begin at."""
         if self._key is None:
-            others = self.after if self._nulls_first else []
-            return [and_(self.same, rest), *others]
+            return [and_(self.same, rest), *self.after]
         later, *others = self.after
         begin = self._value <= self._literal if self._descending else self._value >= self._literal
         return [and_(begin, or_(later, and_(self.same, rest))), *others]
+
+
+def _indexed(resource: Resource) -> set[str]:
+    return {column.name for index in resource.table.indexes for column in index.columns}

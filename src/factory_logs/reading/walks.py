@@ -82,7 +82,7 @@ async def _begin(
 ) -> tuple[Position, list[Select[Any]]]:
     total, newest, lowest = await count_records(records, counts, query, resource)
     begun = Position(newest, total, 0, 0, -1 if query.limit is None else query.limit)
-    return begun, [compile_rows(_up_to(newest, query, resource), resource, lowest)]
+    return begun, [compile_rows(up_to(newest, query, resource), resource, lowest)]
 
 
 async def _go_on(records: RecordRepository, query: Query, resource: Resource, position: Position) -> list[Select[Any]]:
@@ -92,10 +92,10 @@ async def _go_on(records: RecordRepository, query: Query, resource: Resource, po
         if found is None:
             raise BadRequestError("The record at which this walk stood has been removed; begin again: ?cursor=")
         keys = found
-    return compile_after(_up_to(position.newest, query, resource), resource, keys, position.last)
+    return compile_after(up_to(position.newest, query, resource), resource, keys, position.last)
 
 
-def _up_to(newest: int, query: Query, resource: Resource) -> Query:
+def up_to(newest: int, query: Query, resource: Resource) -> Query:
     old_enough = Compare(Field(resource.primary_key, Kind.INT), Operator.LESS_OR_EQUAL, newest)
     return replace(query, filters=(*query.filters, old_enough))
 
