@@ -4,6 +4,7 @@ Only an answer that this API alone gives counts as one: a captive portal's 200 o
 """
 
 import gzip
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,7 @@ class Link:
         self.clock = ServerClock()
         self._credentials = credentials
         self._encoding: str = settings.encoding
+        self._whole_answer_seconds = settings.whole_answer_seconds
         self._max_retry_after = settings.max_retry_after_seconds
         self._http = httpx.Client(
             base_url=url,
@@ -179,9 +181,11 @@ class Link:
         with self._http.stream(method, path, **request) as response:
             if response.headers.get("content-type", "").startswith("application/json"):
                 self.clock.observe(response.headers.get("date"))  # a captive portal's clock is not the server's
-            body = bytearray()
+            body, end = bytearray(), time.monotonic() + self._whole_answer_seconds
             for part in response.iter_bytes():
                 body += part
+                if time.monotonic() > end:
+                    raise httpx.ReadTimeout("the answer comes too slowly")
                 if len(body) > MAX_ANSWER_BYTES:
                     raise httpx.RemoteProtocolError("the answer is too long for this API")
             return Answer(response.status_code, response.headers, bytes(body))

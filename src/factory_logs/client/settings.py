@@ -41,6 +41,9 @@ class ClientSettings(BaseModel):
 
     connect_timeout_seconds: PositiveFloat = Field(10.0, description="How long reaching the server may take")
     answer_timeout_seconds: PositiveFloat = Field(60.0, description="How long the server may be silent in a request")
+    whole_answer_seconds: PositiveFloat = Field(
+        300.0, description="How long an answer's body may take to arrive, however little of it comes at a time"
+    )
     backoff_base_seconds: PositiveFloat = Field(0.5, description="The longest wait after a first failure; it doubles")
     backoff_cap_seconds: PositiveFloat = Field(60.0, description="The longest wait after many failures")
     max_retry_after_seconds: PositiveFloat = Field(3600.0, description="The longest Retry-After that is believed")
