@@ -56,12 +56,11 @@ def run_send(
     client: Client, app_name: str, log: Mapping[str, Any], tags: object, fields: object, wait_seconds: float
 ) -> None:
     """Spool the log, then wait for the delivery. Raises ClientError."""
+    rejected_before = client.status().totals.rejected
     client.send(app_name, **log, tags=tags, fields=fields)
     if client.flush(wait_seconds):
-        rejected = client.status().totals.rejected
-        tell(
-            "Delivered" if not rejected else f"Sent; the spool keeps {rejected} rejected logs: factory-logs spool show"
-        )
+        is_rejected = client.status().totals.rejected > rejected_before
+        tell("Rejected by the server; the spool keeps it: factory-logs spool show" if is_rejected else "Delivered")
         return
     status = client.status()
     why = f": {status.trouble}" if status.trouble else ""
