@@ -3,7 +3,7 @@
 from datetime import datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factory_logs.errors import BadRequestError
@@ -50,6 +50,9 @@ def assert_same(lines: list[str], limits: Limits = LIMITS, unit: int = 1) -> Non
     assert (list(batch.logs), list(batch.places), batch.rejected) == read_one_by_one(lines, limits, unit)
 
 
+UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The first look at a shape compiles it, on a machine that may be busy."""
+
 SHAPES = POINTS | st.builds(
     Point,
     st.sampled_from(["tiger", "an=equals", "100%s", "é"]),
@@ -63,6 +66,7 @@ SHAPES = POINTS | st.builds(
 )  # fmt: skip
 
 
+@UNHURRIED
 @given(st.lists(SHAPES, min_size=1, max_size=5), st.randoms(use_true_random=False))
 def test_many_lines_become_what_each_becomes_alone(points: list[Point], chance) -> None:  # type: ignore[no-untyped-def]
     lines = [point.line() for point in points for _ in range(FEWEST_LINES)]
@@ -70,6 +74,7 @@ def test_many_lines_become_what_each_becomes_alone(points: list[Point], chance) 
     assert_same(lines)
 
 
+@UNHURRIED
 @given(st.lists(st.text(st.sampled_from('ab1., ="\\-+eiuT%'), max_size=12), min_size=1, max_size=5))
 def test_whatever_stands_between_good_lines_is_judged_as_ever(odd: list[str]) -> None:
     assert_same([line for text in odd for line in [*[PLAIN] * FEWEST_LINES, f"tiger{text}", f"tiger f={text} 1"]])
