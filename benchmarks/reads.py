@@ -1,8 +1,8 @@
 """The read rows of the benchmark table: `uv run python -m benchmarks.reads [--rounds 5] [--seconds 4]`.
 
-Needs wrk. Everything runs on this machine, on one embedded PostgreSQL with nothing tuned. `--only exports --rows 10000000`
-exports ten million logs: that takes some 10 GB of disk in /tmp, and minutes to fill. A part alone keeps its figures in a
-file of its own.
+Needs wrk. Everything runs on this machine, on one embedded PostgreSQL with nothing tuned. A part alone keeps its
+figures in a file of its own. `--only exports --rows 10000000` exports ten million logs: that takes some 10 GB of disk
+in /tmp, and minutes to fill.
 """
 
 import argparse
