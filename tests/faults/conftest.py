@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from factory_logs.db.migrate import upgrade
+from tests.faults.clock import wall_clock
 from tests.faults.disk import small_disk
 from tests.faults.link import Link
 from tests.faults.postgres import Cluster
@@ -19,22 +20,23 @@ DISK_MIB = 1024
 
 @pytest.fixture(scope="session")
 def _site(shared_short_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with small_disk(shared_short_tmp / "faults", DISK_MIB) as disk:
-        cluster = Cluster(shared_short_tmp / "faults" / "postgres")
+    with small_disk(shared_short_tmp / "faults", DISK_MIB) as disk, wall_clock(shared_short_tmp / "clock") as clock:
+        environment = {} if clock is None else clock.environment
+        cluster = Cluster(shared_short_tmp / "faults" / "postgres", environment)
         cluster.create()
         cluster.start()
         asyncio.run(upgrade(cluster.url))
         with Link(cluster.port) as link:
             url = cluster.url.replace(str(cluster.port), str(link.port))
             service = Service(
-                {"FACTORY_LOGS_DATABASE_URL": url, "FACTORY_LOGS_ACCESS_LOG": "0"},
+                {"FACTORY_LOGS_DATABASE_URL": url, "FACTORY_LOGS_ACCESS_LOG": "0", **environment},
                 tmp_path_factory.mktemp("faults") / "service.log",
             )
             service.create_user("jig", "SYSTEM")
             service.start()
             service.wait_until_ready()
             token = service.run("tokens", "issue", "jig", "--expires-in", "never")
-            yield Site(cluster, link, service, token, disk)
+            yield Site(cluster, link, service, token, disk, clock)
             service.stop()
         cluster.remove()
 

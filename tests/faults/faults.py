@@ -133,6 +133,14 @@ async def disk_full(site: Site, rng: random.Random) -> None:
         site.cluster.start()
 
 
+async def clock_jumped(site: Site, rng: random.Random) -> None:
+    """The wall clock of the service and of PostgreSQL is set forward or back by hours, and put right again."""
+    assert site.clock is not None
+    site.clock.jump_to(rng.uniform(-6, 6))
+    await asyncio.sleep(rng.uniform(0, 4))
+    site.clock.jump_to(0)
+
+
 ALL: tuple[Fault, ...] = (
     worker_killed,
     workers_killed,

@@ -7,11 +7,12 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import pytest
 
 from factory_logs import embedded
 from tests.faults import processes
@@ -31,10 +32,11 @@ OPTIONS = {
 class Cluster:
     """One server in a folder. `create` or `copy` it, then `start`."""
 
-    def __init__(self, folder: Path, **options: str) -> None:
+    def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, **options: str) -> None:
         self.port = free_port()
         self._server = embedded._prepare(folder)
         self._options = OPTIONS | options
+        self._environment = environment or {}
 
     @property
     def url(self) -> str:
@@ -71,10 +73,13 @@ class Cluster:
             embedded._disown_pid(self._server) if (self.folder / "postmaster.pid").exists() else None
         os.close(embedded._open_owned(self._server, self._server.log_file))
         options = " ".join(f"-c {name}='{value}'" for name, value in self._options.items())
-        started = self._server.run(
-            "pg_ctl", "start", "-w", f"--timeout={START_SECONDS}", "-D", str(self.folder),
-            "-l", str(self._server.log_file), "-o", f"-c port={self.port} {options}",
-        )  # fmt: skip
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._environment.items():
+                patch.setenv(name, value)
+            started = self._server.run(
+                "pg_ctl", "start", "-w", f"--timeout={START_SECONDS}", "-D", str(self.folder),
+                "-l", str(self._server.log_file), "-o", f"-c port={self.port} {options}",
+            )  # fmt: skip
         return started.returncode == 0
 
     def stop(self, mode: str = "fast") -> None:

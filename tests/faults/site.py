@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import httpx
 
 from tests.faults import processes
+from tests.faults.clock import WallClock
 from tests.faults.disk import SmallDisk
 from tests.faults.link import Link
 from tests.faults.postgres import Cluster
@@ -24,6 +25,8 @@ class Site:
     token: str
     disk: SmallDisk | None
     """PostgreSQL's; None where this system lets us mount none."""
+    clock: WallClock | None
+    """The service's and PostgreSQL's; None where this system has no C compiler."""
 
     def client(self) -> httpx.Client:
         return httpx.Client(
@@ -37,6 +40,8 @@ class Site:
         """Take back what a fault that was broken off may have left."""
         self.link.pass_answers()
         processes.send([*self.cluster.processes(), *self.service.processes()], signal.SIGCONT)
+        if self.clock is not None:
+            self.clock.jump_to(0)
         if self.disk is not None:
             self.disk.free()
         if self.cluster.pid is None:

@@ -23,11 +23,13 @@ MOST_MEMORY = 300 * MIB
 
 
 def sequence(rng: random.Random, site: Site) -> Iterator[faults.Fault]:
-    """All faults in a random order, again and again."""
+    """All faults in a random order, and then the clock; again and again."""
     possible = [fault for fault in faults.ALL if site.disk is not None or fault is not faults.disk_full]
     while True:
         rng.shuffle(possible)
         yield from possible
+        if site.clock is not None:
+            yield faults.clock_jumped
 
 
 async def run_round(number: int, fault: faults.Fault, site: Site, rng: random.Random, ledger: Ledger) -> Round:
