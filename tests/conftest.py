@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     faults.addoption("--fault-minutes", type=float, default=0.0, help="how long it runs; by default a few rounds")
     faults.addoption("--fault-seed", type=int, help="the seed of an earlier run")
     faults.addoption("--fault-report", help="a file for its table")
+
+
+def pytest_configure() -> None:
+    """A shell lets what it runs in the background ignore Ctrl-C, which the processes of the tests must hear."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
