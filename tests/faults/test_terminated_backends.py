@@ -91,7 +91,7 @@ class Caller(threading.Thread):
     def _status(self, client: httpx.Client, name: str) -> int:
         try:
             answer = self._call(client, name)
-        except httpx.RemoteProtocolError:
+        except (httpx.RemoteProtocolError, httpx.ReadError):  # the latter where what it had sent was not read
             if self.name not in BROKEN_OFF:
                 self.surprises.append(f"{self.name}: the connection was ended")
             return 503
@@ -112,9 +112,9 @@ async def test_whatever_is_asked_of_a_database_that_ends_connections_is_answered
                 await connection.execute(_END_OTHERS)
                 await asyncio.sleep(EVERY_SECONDS)
     finally:
-        for caller in callers:
+        # First the one that waits for logs, while the others still write some.
+        for caller in sorted(callers, key=lambda caller: caller.name != "tail"):
             caller.ending.set()
-        for caller in callers:
             await asyncio.to_thread(caller.join, 30)
     surprises = [surprise for caller in callers for surprise in caller.surprises]
     assert surprises == [], site.service.errors()

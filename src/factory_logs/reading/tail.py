@@ -12,7 +12,7 @@ import asyncpg
 import structlog
 from sqlalchemy import select
 
-from factory_logs.db.engine import Database
+from factory_logs.db.engine import Database, translate_errors
 from factory_logs.db.records import RecordRepository
 from factory_logs.db.settled import SettledIds
 from factory_logs.errors import DatabaseUnavailableError, OverloadedError
@@ -108,10 +108,11 @@ class LogTail:
             try:
                 connection = await self._database.connect_raw()
                 try:
-                    await self._observe(connection)
+                    with translate_errors():
+                        await self._observe(connection)
                 finally:
                     connection.terminate()
-            except (DatabaseUnavailableError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+            except (DatabaseUnavailableError, asyncpg.PostgresError) as error:
                 _log.warning("new logs cannot be followed, the database is away", error=type(error).__name__)
                 await asyncio.sleep(AWAY_SECONDS)
 
