@@ -9,7 +9,6 @@ the lines that no shape fits are left to PointReader, which gives the same logs 
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
 from itertools import repeat
 from typing import NamedTuple
 
@@ -23,7 +22,15 @@ from factory_logs.influx.line_protocol import (
     parse_line,
     parse_series,
 )
-from factory_logs.influx.mapping import COLUMNS_OF_LOGS, MAX_APP_NAME, check_text, origin_of
+from factory_logs.influx.mapping import (
+    COLUMNS_OF_LOGS,
+    IMEI,
+    MAX_APP_NAME,
+    REPAIR_ID,
+    check_text,
+    origin_of,
+    timestamp_of,
+)
 from factory_logs.ingest.records import Limits, NewLog
 from factory_logs.schemas.json_values import canonical_json
 from factory_logs.schemas.storable import REST_OF_RECORD_BYTES
@@ -39,9 +46,8 @@ _BYTES_OF_A_CHARACTER = 4
 _PLAIN = r"\x00-\x1f\x7f\ud800-\udfff\\"
 """What JSON would write in another way, or nobody may store; inside a class of characters."""
 _TAG = rf'([^,= "{_PLAIN}]+)'
-_OWN_COLUMNS = {"product_imei": "([0-9]{15})", "repair_id": "([0-9]{1,18})"}
+_OWN_COLUMNS = {"product_imei": f"({IMEI.pattern})", "repair_id": f"({REPAIR_ID.pattern})"}
 _TIME = "(-?[1-9][0-9]{0,18}|0)"
-_EPOCH = datetime(1970, 1, 1)
 _JSON_BOOLEANS = {word: "true" if value else "false" for word, value in BOOLEANS.items()}
 
 
@@ -108,13 +114,12 @@ class Shape:
             longest += max(map(len, tags))
         if REST_OF_RECORD_BYTES + _BYTES_OF_A_CHARACTER * longest > limits.max_record_bytes:
             return None
-        timestamps = [_EPOCH + timedelta(0, 0, time // 1000) for time in times]
         imei, repair = self._own.get("product_imei"), self._own.get("repair_id")
         rows_of_logs = zip(
             repeat(self._app_name, len(rows)),
             repeat(None) if imei is None else columns[imei],
             repeat(None) if repair is None else map(int, columns[repair]),
-            timestamps,
+            map(timestamp_of, times),
             repeat(None) if tags is None else tags,
             fields,
             strict=False,

@@ -24,8 +24,8 @@ MAX_APP_NAME = 255
 MAX_CACHED_SERIES = 10_000
 MAX_CACHED_CHARACTERS = 500
 
-_IMEI = re.compile(r"[0-9]{15}")
-_REPAIR_ID = re.compile(r"[0-9]{1,18}")
+IMEI = re.compile(r"[0-9]{15}")
+REPAIR_ID = re.compile(r"[0-9]{1,18}")
 _BROKEN_UTF8 = re.compile("[\ud800-\udfff]")
 COLUMNS_OF_LOGS = frozenset(FactoryLogOut.model_fields)
 """No field may have one of these names."""
@@ -49,9 +49,9 @@ def origin_of(series: Series) -> Origin:
         raise _fault("app_name", f"the measurement is over the limit of {MAX_APP_NAME} characters")
     tags: dict[str, str] = dict(series.tags)
     imei, repair = tags.pop("product_imei", None), tags.pop("repair_id", None)
-    if imei is not None and _IMEI.fullmatch(imei) is None:
+    if imei is not None and IMEI.fullmatch(imei) is None:
         raise _fault("product_imei", "expected a tag of exactly 15 digits")
-    if repair is not None and _REPAIR_ID.fullmatch(repair) is None:
+    if repair is not None and REPAIR_ID.fullmatch(repair) is None:
         raise _fault("repair_id", "expected a tag that is an integer, the id of a repair")
     text = canonical_json(tags) if tags else None
     size = REST_OF_RECORD_BYTES + len(series.measurement.encode()) + len(text or b"")
