@@ -23,7 +23,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from factory_logs.cli.importing_influx_part import PartJob, PartOutcome
 from factory_logs.cli.importing_influx_processes import cores, load_ahead, outcomes
 from factory_logs.cli.importing_influx_rejected import RejectedFile
-from factory_logs.cli.reporting import CommandError, in_words, is_terminal, tell
+from factory_logs.cli.reporting import CommandError, all_in_words, is_terminal, tell
 from factory_logs.cli.transfer import Format, InfluxOptions
 from factory_logs.db.engine import Database
 from factory_logs.db.imports import done_parts
@@ -178,7 +178,7 @@ class _Import:
     def _tell(self, outcome: PartOutcome, shown: int) -> int:
         told = outcome.rejections[: max(0, SHOWN_REJECTIONS - shown)]
         for line in told:
-            tell(f"{self._name}:{line.number}: {'; '.join(in_words(fault) for fault in line.faults)}")
+            tell(f"{self._name}:{line.number}: {all_in_words(line.faults)}")
         return shown + len(told)
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from factory_logs.cli.reporting import CommandError, in_words
+from factory_logs.cli.reporting import CommandError, all_in_words
 from factory_logs.influx.merge import RejectedLine
 
 _BEGIN = re.compile(rb"# PART ([0-9a-f]{64}) ([0-9]+)\n")
@@ -54,7 +54,7 @@ class RejectedFile:
                 file.write(b"\n")
             file.write(b"# PART %s %d\n" % (self.source.hex().encode(), part))
             for line in lines:
-                reasons = _one_line("; ".join(in_words(fault) for fault in line.faults))
+                reasons = _one_line(all_in_words(line.faults))
                 text = f"# {self.name}:{line.number}: {reasons}\n{line.context}{line.line}\n"
                 file.write(text.encode(errors="surrogateescape"))
             file.write(_end(self.source, part))

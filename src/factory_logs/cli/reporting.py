@@ -3,7 +3,7 @@
 import getpass
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -46,6 +46,10 @@ def audit(settings: "Settings", action: str, **details: object) -> None:
 def fail(message: str) -> NoReturn:
     tell(f"error: {message}")
     raise typer.Exit(1)
+
+
+def all_in_words(faults: Iterable[FieldError]) -> str:
+    return "; ".join(map(in_words, faults))
 
 
 def in_words(fault: FieldError) -> str:
