@@ -46,7 +46,7 @@ async def texts(database: Database, resource: Resource) -> list[str]:
     repository = RecordRepository(database, resource.table)
     rows = select(resource.table).order_by(resource.primary_key)
     found = await repository.found(rows)
-    async with repository.connect() as connection:
+    async with database.connect_autocommit() as connection:
         count = select(func.count()).select_from(resource.table)
         for offset, page in ((0, ",".join(text for _, text in found)), (2**62, None)):
             statement = one_page(rows, count, resource.table, offset, 10)

@@ -32,6 +32,7 @@ UNREACHABLE_STATES = ("08", "53", "57P", "25006", "40", "58030")
 """SQLSTATEs of a server that is gone, full, starting or stopping, has become a standby, had to break off what it did
 to go on with something else, or whose disk fails."""
 NO_ANSWER = "The database cannot be reached; try again shortly."
+ALL_BUSY = "All database connections are busy; try again shortly."
 _LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises for a connection that was lost, the latter where PostgreSQL has said good-bye meanwhile."""
 ANSWER_GRACE_SECONDS = 5.0
@@ -129,6 +130,12 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def connect_autocommit(self) -> AsyncIterator[AsyncConnection]:
+        """A pooled connection where each statement is a transaction of its own. Failures are translated."""
+        async with self.answering(), self.autocommit.connect() as connection:
+            yield connection
+
+    @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         """A pooled connection in a transaction that commits at the end. Failures are translated."""
         async with self.answering(), self.engine.begin() as connection:
@@ -203,7 +210,7 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except PoolTimeoutError as error:
-        raise DatabaseUnavailableError("All database connections are busy; try again shortly.") from error
+        raise DatabaseUnavailableError(ALL_BUSY) from error
     except (DBAPIError, asyncpg.PostgresError, *_LOST, OSError, TimeoutError) as error:
         message = _unavailable_message(error)
         if message is None:

@@ -4,8 +4,7 @@ A page travels as one value, and of the worker's time a record costs a tenth of 
 (docs/reading.md).
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +20,6 @@ from sqlalchemy import (
     literal_column,
     select,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from factory_logs.db.engine import Database
 from factory_logs.db.log_writes import LogRow, Stored
@@ -52,25 +50,20 @@ class RecordRepository:
     async def found(self, rows: Select[Any]) -> list[tuple[int, str]]:
         """The records that the statement gives, each with its id."""
         statement = json_rows(rows, self._table).add_columns(rows.selected_columns[self._key.name])
-        async with self.connect() as connection:
+        async with self._database.connect_autocommit() as connection:
             return [(record_id, text) for text, record_id in await connection.execute(statement)]
 
-    @asynccontextmanager
-    async def connect(self) -> AsyncIterator[AsyncConnection]:
-        """A connection where each statement is a transaction of its own. Failures are translated."""
-        async with self._database.answering(), self._database.autocommit.connect() as connection:
-            yield connection
-
-    async def newest(self, connection: AsyncConnection, count: Select[Any]) -> tuple[Sequence[Any], int]:
+    async def newest(self, count: Select[Any]) -> tuple[Sequence[Any], int]:
         """The one row of the statement `count`, and the highest id, 0 where there is none; as of one moment."""
         counted = count.subquery()
         highest = select(func.coalesce(func.max(self._key), literal_column("0"))).scalar_subquery()
-        *total, newest = (await connection.execute(select(*counted.columns, highest))).one()
+        async with self._database.connect_autocommit() as connection:
+            *total, newest = (await connection.execute(select(*counted.columns, highest))).one()
         return total, newest
 
     async def keys(self, statement: Select[Any]) -> tuple[Any, ...] | None:
         """The one row of a statement that has no records; None where there is none."""
-        async with self.connect() as connection:
+        async with self._database.connect_autocommit() as connection:
             row = (await connection.execute(statement)).one_or_none()
             return None if row is None else tuple(row)
 

@@ -12,15 +12,13 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import structlog
 from sqlalchemy import Select
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from factory_logs.db import counts
 from factory_logs.db.counts import Conditions, Counted, Known, State
@@ -145,7 +143,8 @@ class LogCounts:
 
     async def _look(self) -> None:
         """Find out what is settled: one request does from time to time, the others go on with what is known."""
-        async with self._looking, self._connect() as connection:
+        # In autocommit, here and in _find: what is read must not come from an older snapshot.
+        async with self._looking, self._database.connect_autocommit() as connection:
             raw = (await connection.get_raw_connection()).driver_connection
             for _ in range(FIRST_LOOKS):
                 state = await counts.current_state(raw)
@@ -162,7 +161,7 @@ class LogCounts:
         settled, seen = self._settled.up_to, self._seen
         started = time.monotonic()
         digest = counts.digest(conditions)
-        async with self._connect() as connection:
+        async with self._database.connect_autocommit() as connection:
             known = await counts.kept(connection, digest)
             counted = await counts.count(connection, conditions, settled, known and known.up_to) if settled else None
         if counted is not None:
@@ -174,12 +173,6 @@ class LogCounts:
         if known is not None:
             self.learn(name, known)
         return known
-
-    @asynccontextmanager
-    async def _connect(self) -> AsyncIterator[AsyncConnection]:
-        """In autocommit: what is read here must not come from an older snapshot."""
-        async with self._database.answering(), self._database.autocommit.connect() as connection:
-            yield connection
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,8 +104,7 @@ async def count_records(
 ) -> tuple[int, int, int | None]:
     """`num_results`, the highest id there is, and one below which nothing matches, if known. See `Pages.read`."""
     async for count in attempts(counts, query, resource):
-        async with records.connect() as connection:
-            counted, newest = await records.newest(connection, count.statement)
+        counted, newest = await records.newest(count.statement)
         total = count.total(counted)
         if total is not None:
             return total, newest, count.on_top and count.on_top.lowest
