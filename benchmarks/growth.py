@@ -13,11 +13,10 @@ import time
 from collections.abc import Callable
 from urllib.parse import quote
 
-import asyncpg
 import httpx
 
 from benchmarks.harness import Service, interleaved, ratio, report, service, wrk
-from benchmarks.seeding import seed
+from benchmarks.seeding import filling, seed
 from benchmarks.writes import line
 
 CONNECTIONS = 8
@@ -61,23 +60,10 @@ def main() -> None:
 
 
 async def fill(database_url: str, logs: int) -> str:
-    """See to it that there are so many logs; gives the moment an hour before the newest. Indexes come afterwards."""
-    connection = await asyncpg.connect(database_url, server_settings={"maintenance_work_mem": "512MB"})
-    try:
-        indexes = await connection.fetch(
-            "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'factory_logs' AND indexname LIKE 'ix_%'"
-        )
-        for index in indexes:
-            await connection.execute(f"DROP INDEX {index['indexname']}")
+    """See to it that there are so many logs; gives the moment an hour before the newest."""
+    async with filling(database_url) as connection:
         await seed(connection, logs)
-        for index in indexes:
-            await connection.execute(index["indexdef"], timeout=None)
-        await connection.execute("VACUUM (ANALYZE) factory_logs", timeout=None)
-        await connection.execute("CHECKPOINT")
-        hour_ago = await connection.fetchval("SELECT max(timestamp) - interval '1 hour' FROM factory_logs")
-        return str(hour_ago)
-    finally:
-        await connection.close()
+        return str(await connection.fetchval("SELECT max(timestamp) - interval '1 hour' FROM factory_logs"))
 
 
 def first_answer(running: Service, q: dict[str, object]) -> float:

@@ -5,6 +5,9 @@ most of them close together, as it goes along the line; every twentieth log belo
 size holds for another: the same questions find the same share.
 """
 
+import contextlib
+from collections.abc import AsyncIterator
+
 import asyncpg
 
 FIRST_DAY = "2023-01-01"
@@ -54,3 +57,22 @@ async def seed(connection: asyncpg.Connection, logs: int, *, stored: int = 0) ->
         await connection.execute(_LOGS, first, min(first + STEP - 1, logs), repairs, timeout=None)
     await connection.execute("VACUUM (ANALYZE) factory_logs", timeout=None)
     await connection.execute("ANALYZE repairs")
+
+
+@contextlib.asynccontextmanager
+async def filling(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to fill the table with; its indexes come afterwards. Leaves it vacuumed and written out."""
+    connection = await asyncpg.connect(database_url, server_settings={"maintenance_work_mem": "512MB"})
+    try:
+        indexes = await connection.fetch(
+            "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'factory_logs' AND indexname LIKE 'ix_%'"
+        )
+        for index in indexes:
+            await connection.execute(f"DROP INDEX {index['indexname']}")
+        yield connection
+        for index in indexes:
+            await connection.execute(index["indexdef"], timeout=None)
+        await connection.execute("VACUUM (ANALYZE) factory_logs", timeout=None)
+        await connection.execute("CHECKPOINT")
+    finally:
+        await connection.close()
