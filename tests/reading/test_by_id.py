@@ -72,6 +72,26 @@ async def test_one_that_has_gone_away_disturbs_nobody(logs: LogsById) -> None:
     assert await logs.get(3)
 
 
+async def test_a_statement_is_stopped_when_all_who_wait_for_it_have_gone_and_no_earlier(
+    logs: LogsById, migrated_url: str
+) -> None:
+    async with locked(migrated_url) as watcher:
+        gone, stays = logs.get(1), logs.get(2)
+        (reader,) = await readers(watcher)
+        gone.cancel()
+    assert await stays
+    async with locked(migrated_url) as watcher:
+        asked = [logs.get(1), logs.get(2)]
+        assert await readers(watcher) == [reader]
+        for answer in asked:
+            answer.cancel()
+        while await watcher.fetch(WAITING):
+            await asyncio.sleep(0.01)
+        assert await watcher.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", reader) == 1
+        after = logs.get(2)
+    assert await after
+
+
 async def test_a_lost_connection_fails_its_callers_and_the_next_ones_are_answered(
     logs: LogsById, migrated_url: str
 ) -> None:

@@ -9,6 +9,7 @@ from factory_logs.api.direct import DirectRoute
 from factory_logs.api.log_reads_openapi import CACHED, EXPORTS, IF_NONE_MATCH, PAGING
 from factory_logs.api.openapi import errors
 from factory_logs.api.paging import answer_query, record_id
+from factory_logs.api.streams import unless_gone
 from factory_logs.errors import NotFoundError
 from factory_logs.query import FACTORY_LOGS
 from factory_logs.schemas.factory_log import FactoryLogOut, FactoryLogPage
@@ -35,7 +36,7 @@ async def list_factory_logs(request: Request, _: Reader, logs: Logs, services: S
 )
 async def get_factory_log(request: Request, factory_log_id: str, _: Reader, services: ServicesDep) -> Response:
     """One log by its id. It never changes, so a client may keep it."""
-    record = await services.logs_by_id.get(record_id(factory_log_id))
+    record = await unless_gone(request.receive, services.logs_by_id.get(record_id(factory_log_id)))
     if record is None:
         raise NotFoundError(f"There is no factory log {factory_log_id[:50]}")
     return unchanging(request, record.encode(), services.settings.record_cache_seconds)

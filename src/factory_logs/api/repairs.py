@@ -12,6 +12,7 @@ from factory_logs.api.log_reads_openapi import EXPORTS, PAGING
 from factory_logs.api.log_writes_openapi import CONTENT_ENCODING, IDEMPOTENCY_KEY
 from factory_logs.api.openapi import document_body, errors
 from factory_logs.api.paging import answer_query, record_id
+from factory_logs.api.streams import unless_gone
 from factory_logs.db.idempotency import FirstAnswer
 from factory_logs.db.repairs import COLUMNS
 from factory_logs.errors import NotFoundError, OverloadedError
@@ -55,9 +56,9 @@ async def list_repairs(request: Request, _: Reader, repairs: Repairs, services: 
 
 
 @router.get("/{repair_id}", response_model=RepairOut, responses=errors(401, 403, 404, 503))
-async def get_repair(repair_id: str, _: Reader, repairs: Repairs) -> Response:
+async def get_repair(request: Request, repair_id: str, _: Reader, repairs: Repairs) -> Response:
     """One repair by its id."""
-    record = await repairs.get(record_id(repair_id))
+    record = await unless_gone(request.receive, repairs.get(record_id(repair_id)))
     if record is None:
         raise NotFoundError(f"There is no repair {repair_id[:50]}")
     return JsonAnswer(record.encode())

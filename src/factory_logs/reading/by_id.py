@@ -1,7 +1,8 @@
 """Group reading: single logs that concurrent requests ask for by id share one statement.
 
 As with group commit there is no timer: while one batch is on its way the next one gathers, so an idle service adds no
-latency and a busy one asks PostgreSQL once for dozens of requests (docs/reading.md).
+latency and a busy one asks PostgreSQL once for dozens of requests (docs/reading.md). A statement for which nobody waits
+any more is stopped.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from factory_logs.errors import DatabaseUnavailableError, FactoryLogsError
 from factory_logs.settings import Settings
 
 MAX_BATCH = 200
+LOOK_SECONDS = 0.1
+"""How often it is looked whether anybody still waits for a statement that takes long."""
 
 _log = structlog.get_logger(__name__)
 Asked = tuple[int, "asyncio.Future[str | None]"]
@@ -74,7 +77,7 @@ class LogsById:
                 if connection is None or connection.is_closed():
                     connection = await self._database.connect_raw()
                 async with asyncio.timeout(self._settings.statement_timeout_seconds):
-                    found = await logs_by_id(connection, [record_id for record_id, _ in batch])
+                    found = await _found(connection, batch)
         except BaseException as error:
             if connection is not None:
                 connection.terminate()
@@ -89,6 +92,31 @@ class LogsById:
             if not answer.done():
                 answer.set_result(found.get(record_id))
         return connection
+
+
+async def _found(connection: asyncpg.Connection, batch: list[Asked]) -> dict[int, str]:
+    """The logs that the batch asks for; none where those who asked have all gone away before that."""
+    loop = asyncio.get_running_loop()
+    looking: asyncio.TimerHandle
+    try:
+        async with asyncio.timeout(None) as wanted:
+
+            def look() -> None:
+                nonlocal looking
+                if all(answer.done() for _, answer in batch):
+                    wanted.reschedule(loop.time())
+                else:
+                    looking = loop.call_later(LOOK_SECONDS, look)
+
+            looking = loop.call_later(LOOK_SECONDS, look)
+            try:
+                return await logs_by_id(connection, [record_id for record_id, _ in batch])
+            finally:
+                looking.cancel()
+    except TimeoutError:
+        if wanted.expired():
+            return {}  # asyncpg stops the statement before the connection is used again
+        raise
 
 
 def _refuse(batch: Iterable[Asked], error: BaseException) -> None:
