@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     head_seconds: PositiveFloat = Field(
         20.0, description="How long the head of a request may take to arrive, on a new connection from its beginning"
     )
+    keep_alive_seconds: PositiveInt = Field(
+        5, description="How long a connection may rest after an answer before it is closed"
+    )
     send_seconds: PositiveFloat = Field(
         60.0, description="How long a caller may take nothing of its answer before the connection is closed"
     )

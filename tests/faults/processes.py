@@ -8,6 +8,8 @@ from pathlib import Path
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MIB = 1024 * 1024
+LISTENING = "0A"
+"""The state of a socket in /proc/net/tcp that connections come in by."""
 
 
 def children(parent: int) -> list[int]:
@@ -60,18 +62,34 @@ def _parent_and_state(pid: int) -> tuple[int, bool] | None:
 
 def holder(pids: Iterable[int], client_port: int) -> int:
     """Which of these processes holds the server's end of the connection that came from this local port."""
-    sockets = {f"socket:[{inode}]" for inode in _inodes(client_port)}
+    inodes = set(_inodes(client_port))
     for pid in pids:
-        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(OSError):
-                if os.readlink(descriptor) in sockets:
-                    return pid
+        if inodes & _open_sockets(pid):
+            return pid
     raise AssertionError(f"none of {list(pids)} holds the connection from port {client_port}")
 
 
 def is_connected(client_port: int) -> bool:
     """Whether a process holds the server's end of the connection that came from this local port."""
     return bool(_inodes(client_port))
+
+
+def connections(pid: int, port: int) -> int:
+    """How many connections to this local port the process holds the server's end of."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    accepted = {columns[9] for columns in lines if columns[1].endswith(f":{port:04X}") and columns[3] != LISTENING}
+    return len(accepted & _open_sockets(pid))
+
+
+def _open_sockets(pid: int) -> set[str]:
+    """Their inodes."""
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            kind, _, inode = os.readlink(descriptor).partition(":")
+            if kind == "socket":
+                found.add(inode.strip("[]"))
+    return found
 
 
 def _inodes(client_port: int) -> list[str]:

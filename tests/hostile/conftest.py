@@ -19,12 +19,19 @@ SECONDS = 1
 MIB = 1024 * 1024
 SETTINGS = {
     "FACTORY_LOGS_HEAD_SECONDS": str(SECONDS),
+    "FACTORY_LOGS_KEEP_ALIVE_SECONDS": str(SECONDS),
     "FACTORY_LOGS_BODY_IDLE_SECONDS": str(SECONDS),
     "FACTORY_LOGS_SEND_SECONDS": str(SECONDS),
-    "FACTORY_LOGS_MAX_CONNECTIONS": "10000",
 }
 GROWTH_BYTES = 300 * MIB
 """What one worker may grow by, whatever it is sent: its budget of bodies (128 MiB) and what they are decoded to."""
+
+
+def client_of(port: int, token: str) -> httpx.Client:
+    """With a connection for each request: one that is kept may be ended by the service just as it is used again."""
+    headers = {"Authorization": f"Token token={token}"}
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, limits=limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +49,7 @@ class Target:
         return processes.memory(self.pid)
 
     def client(self) -> httpx.Client:
-        headers = {"Authorization": f"Token token={self.token}"}
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", headers=headers, timeout=60)
+        return client_of(self.port, self.token)
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=60)

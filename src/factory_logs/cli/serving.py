@@ -111,6 +111,7 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
         server_header=False,
         log_config=logs.STANDARD_LIBRARY,
         log_level=settings.log_level,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
 
