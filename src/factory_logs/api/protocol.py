@@ -38,6 +38,8 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._settings = _settings()
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
+        self._in_head = False
+        """Whether a head has begun to arrive and is not complete."""
         self._head_bytes = 0
         self._unparsed_bytes = 0
         self._fault: str | None = None
@@ -60,6 +62,8 @@ class JsonHttpProtocol(HttpToolsProtocol):
         # The parser keeps the beginning of whatever is not complete, however long it is.
         self._unparsed_bytes += len(data)
         super().data_received(data)
+        if self._in_head and self._head_timer is None and not self.transport.is_closing():
+            self._expect_head()
         if self._unparsed_bytes > self._settings.max_head_bytes and not self.transport.is_closing():
             self._fault = f"A part of the request is over the limit of {self._settings.max_head_bytes} bytes"
             self.send_400_response(self._fault)
@@ -67,8 +71,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._head_bytes = self._unparsed_bytes = 0
-        if self._head_timer is None:
-            self._expect_head()
+        self._in_head = True
 
     def on_url(self, url: bytes) -> None:
         self._count_head(len(url))
@@ -82,8 +85,10 @@ class JsonHttpProtocol(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._forget(self._head_timer)
-        self._head_timer = None
+        self._in_head = False
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         self._unparsed_bytes = 0
         super().on_headers_complete()
 
@@ -94,6 +99,10 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._unparsed_bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        self.transport.flush()  # type: ignore[attr-defined]
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -155,17 +164,17 @@ class GatheringTransport:
 
     def write(self, data: bytes) -> None:
         if not self._parts:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._parts.append(data)
         self._size += len(data)
         if self._size >= GATHERED_BYTES:
-            self._flush()
+            self.flush()
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         if self._parts:
             data, self._parts, self._size = b"".join(self._parts), [], 0
             self._transport.write(data)

@@ -55,7 +55,7 @@ class GroupCommit:
         self._writers: list[asyncio.Task[None]] = []
         self._draining = False
         self._sent_at: dict[int, float] = {}
-        """When each busy writer sent its batch; in seconds of the loop's clock."""
+        """When each busy writer sent its batch, in seconds of the monotonic clock."""
 
     @property
     def queued(self) -> tuple[int, int]:
@@ -106,8 +106,7 @@ class GroupCommit:
         """Whether every writer waits for PostgreSQL longer than a commit should take."""
         if len(self._sent_at) < len(self._writers) or not self._sent_at:
             return False
-        now = asyncio.get_running_loop().time()
-        return now - max(self._sent_at.values()) > self._settings.stall_seconds
+        return time.monotonic() - max(self._sent_at.values()) > self._settings.stall_seconds
 
     async def _write_forever(self, number: int) -> None:
         connection: asyncpg.Connection | None = None
@@ -120,7 +119,7 @@ class GroupCommit:
                 self._arrived.clear()
                 await self._arrived.wait()
             batch = self._take()
-            self._sent_at[number] = asyncio.get_running_loop().time()
+            self._sent_at[number] = time.monotonic()
             connection = await self._write_batch(connection, batch)
             del self._sent_at[number]
 
