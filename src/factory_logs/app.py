@@ -31,7 +31,6 @@ from factory_logs.reading.tail import LogTail
 from factory_logs.security.authenticator import Authenticator
 from factory_logs.security.ended_tokens import forget_ended_tokens
 from factory_logs.security.login import LoginService
-from factory_logs.security.throttle import LoginThrottle
 from factory_logs.settings import Settings
 
 GC_THRESHOLDS = (20_000, 20, 20)
@@ -117,8 +116,7 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
     database = Database(settings.database_url.get_secret_value(), settings)
     authenticator = Authenticator(database, settings)
     group_commit = GroupCommit(database, settings)
-    throttle = LoginThrottle(settings.login_max_failures, settings.login_window_seconds)
-    login = LoginService(database, authenticator, settings, throttle=throttle)
+    login = LoginService(database, authenticator, settings)
     connections = BatchConnections(database, settings)
     counts = LogCounts(database, settings)
     app.state.services = Services(

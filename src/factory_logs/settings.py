@@ -130,6 +130,9 @@ class Settings(BaseSettings):
     login_max_failures: PositiveInt = Field(
         10, description="Failed logins of one user from one address within the window; then a 429"
     )
+    login_max_failures_per_address: PositiveInt = Field(
+        100, description="Failed logins of all users from one address within the window; then a 429"
+    )
     login_window_seconds: PositiveInt = Field(300, description="The window in which failed logins are counted")
 
     max_filter_depth: PositiveInt = Field(20, description="How deep and/or/not/has may nest in `q`")

@@ -66,6 +66,8 @@ async def test_the_service_runs_end_to_end_as_the_smaller_role(migrated: dict[st
             assert client.get("/v1/factory_logs").json()["num_results"] == 2
             login = client.post("/v1/auth/login", data={"username": "jig", "password": "secret"})
             assert login.status_code == 200, login.text
+            guess = client.post("/v1/auth/login", data={"username": "jig", "password": "guessed"})
+            assert guess.status_code == 401, guess.text
     assert run(environment, "tokens", "revoke", token).returncode == 0
     deleted = run(environment, "retention", "--older-than", "1d", "--delete")
     assert (deleted.returncode, deleted.stdout.splitlines()[0]) == (0, "tiger: 2 logs from 2024-01-31 to 2024-01-31")
@@ -85,6 +87,8 @@ def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subpro
         "alter table factory_logs add column mine int",
         "drop table factory_logs",
         "truncate factory_logs",
+        "truncate login_tries",
+        "alter table login_tries set logged",
         "create index on factory_logs (created_by)",
         "create role mine",
         "alter role factory_logs_owner password 'mine'",

@@ -1,12 +1,18 @@
-"""Tokens where two processes check them: ended everywhere within 5 seconds, kept alive by use under load (SPEC 3)."""
+"""Tokens and logins where two processes check them (SPEC 3).
+
+Tokens end everywhere within 5 seconds and are kept alive by use under load; guesses at a password are counted together.
+"""
 
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
 
+from factory_logs.settings import Settings
 from tests.faults import processes
 from tests.faults.site import Site
 from tests.faults.writers import Ledger
@@ -64,3 +70,16 @@ def test_a_sliding_token_lives_while_it_is_used_under_load_and_ends_when_it_is_n
     time.sleep(IDLE_SECONDS * 1.25 + 1)
     with httpx.Client(base_url=site.service.url, headers={"Authorization": f"Token token={token}"}) as client:
         assert not is_let_in(client)
+
+
+def test_guesses_at_a_password_sent_to_both_workers_at_once_are_no_more_than_one_limit(site: Site) -> None:
+    limit = Settings().login_max_failures
+    body = {"username": "guessed at", "password": "guess"}
+    with one_connection_to_each_worker(site, site.token) as clients, ThreadPoolExecutor(4 * limit) as threads:
+        # Of a client's calls all but one at a time take a new connection; these go to any worker.
+        calls = [threads.submit(clients[number % 2].post, "/v1/auth/login", json=body) for number in range(4 * limit)]
+        answers = Counter(call.result().status_code for call in calls)
+        assert answers == {401: limit, 429: 3 * limit}
+        refused = [client.post("/v1/auth/login", json=body) for client in clients]
+        assert [answer.status_code for answer in refused] == [429, 429]
+        assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)

@@ -5,6 +5,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from factory_logs.db.engine import Database
+from factory_logs.db.login_tries import LoginTryRepository
 from factory_logs.db.users import UserRepository
 from factory_logs.errors import DatabaseUnavailableError, TooManyTriesError, UnauthenticatedError
 from factory_logs.security.authenticator import Authenticator
@@ -32,7 +33,7 @@ async def service(
     users = UserRepository(database)
     await users.create("ann", "Ann Example", await passwords.hash("sesame"), "FACTORY")
     await users.create("jig-7", "Jig 7", None, "SYSTEM")
-    return LoginService(database, authenticator, settings, throttle=LoginThrottle(max_failures=3), passwords=passwords)
+    return LoginService(database, authenticator, settings, throttle=LoginThrottle(database, 3), passwords=passwords)
 
 
 async def test_a_right_pair_gives_a_token_that_every_worker_accepts(
@@ -87,4 +88,18 @@ async def test_a_try_while_the_database_is_away_does_not_count(
         for _ in range(5):
             with pytest.raises(DatabaseUnavailableError):
                 await service.login("ann", "sesame", "10.0.0.1")
+    assert await service.login("ann", "sesame", "10.0.0.1")
+
+
+async def test_without_the_database_nobody_is_let_in_or_counted(
+    service: LoginService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise DatabaseUnavailableError("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoginTryRepository, "add", away)
+        for _ in range(5):
+            with pytest.raises(DatabaseUnavailableError):
+                await service.login("ann", "wrong", "10.0.0.1")
     assert await service.login("ann", "sesame", "10.0.0.1")

@@ -1,108 +1,254 @@
-import pytest
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
 
-from factory_logs.errors import TooManyTriesError
-from factory_logs.security.throttle import LoginThrottle, network_of
+import pytest
+from sqlalchemy import text
+
+from factory_logs.db.engine import Database
+from factory_logs.db.login_tries import FORGOTTEN_AT_ONCE, LoginTryRepository
+from factory_logs.errors import DatabaseUnavailableError, TooManyTriesError
+from factory_logs.security.throttle import REMEMBERED_SECONDS, LoginThrottle, Try, network_of
+from factory_logs.settings import Settings
+
+WINDOW = 3600
+_EARLIER = text("""
+    UPDATE login_tries SET
+        tried_at = ARRAY(SELECT tried - make_interval(secs => :seconds) FROM unnest(tried_at) AS tried),
+        ends_at = ends_at - make_interval(secs => :seconds)
+""")
 
 
 class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
+    """Time, which passes only when it is told to: what was counted was that much earlier then."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._now = 1000.0
 
     def __call__(self) -> float:
-        return self.now
+        return self._now
+
+    async def wait(self, seconds: float) -> None:
+        self._now += seconds
+        async with self._database.begin() as connection:
+            await connection.execute(_EARLIER, {"seconds": seconds})
+
+
+class Throttles:
+    """Makes the throttle of one worker after another, all on one database and by one clock."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.clock = Clock(database)
+
+    def __call__(self, max_failures: int, **more: Any) -> LoginThrottle:
+        database = more.pop("database", self.database)
+        return LoginThrottle(database, max_failures, WINDOW, clock=self.clock, **more)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def throttles(database: Database) -> Throttles:
+    return Throttles(database)
 
 
-def fail(throttle: LoginThrottle, times: int, username: str = "ann", address: str = "10.0.0.1") -> None:
+@pytest.fixture
+async def another(database: Database, settings: Settings) -> AsyncIterator[Database]:
+    """The connections of a second worker."""
+    another = Database(database.dsn, settings)
+    yield another
+    await another.dispose()
+
+
+async def fail(throttle: LoginThrottle, times: int, username: str = "ann", address: str = "10.0.0.1") -> None:
     for _ in range(times):
-        throttle.admit(username, address)
+        await throttle.admit(username, address)
 
 
-def test_the_try_after_the_last_allowed_failure_is_refused(clock: Clock) -> None:
-    throttle = LoginThrottle(max_failures=3, window_seconds=60, clock=clock)
-    fail(throttle, 3)
-    with pytest.raises(TooManyTriesError) as refused:
-        throttle.admit("ann", "10.0.0.1")
-    assert refused.value.retry_after == 60
+async def refused(throttle: LoginThrottle, username: str = "ann", address: str = "10.0.0.1") -> int:
+    """For how many seconds."""
+    with pytest.raises(TooManyTriesError) as raised:
+        await throttle.admit(username, address)
+    return raised.value.retry_after
 
 
-def test_the_window_slides_so_the_oldest_failure_frees_one_try(clock: Clock) -> None:
-    throttle = LoginThrottle(max_failures=2, window_seconds=60, clock=clock)
-    fail(throttle, 1)
-    clock.now += 20.5
-    fail(throttle, 1)
-    clock.now += 39
-    with pytest.raises(TooManyTriesError) as refused:
-        throttle.admit("ann", "10.0.0.1")
-    assert refused.value.retry_after == 1
-    clock.now += 0.5
-    fail(throttle, 1)
-    with pytest.raises(TooManyTriesError):
-        throttle.admit("ann", "10.0.0.1")
+async def rows(database: Database) -> int:
+    async with database.connect() as connection:
+        return int(await connection.scalar(text("select count(*) from login_tries")) or 0)
 
 
-def test_refused_tries_do_not_prolong_the_wait(clock: Clock) -> None:
-    throttle = LoginThrottle(max_failures=1, window_seconds=60, clock=clock)
-    fail(throttle, 1)
-    for _ in range(59):
-        clock.now += 1
-        with pytest.raises(TooManyTriesError):
-            throttle.admit("ann", "10.0.0.1")
-    clock.now += 1
-    throttle.admit("ann", "10.0.0.1")
+async def test_the_try_after_the_last_allowed_failure_is_refused(throttles: Throttles) -> None:
+    throttle = throttles(3)
+    await fail(throttle, 3)
+    assert WINDOW - 60 < await refused(throttle) <= WINDOW
 
 
-def test_failures_from_one_address_do_not_lock_the_user_out_elsewhere(clock: Clock) -> None:
-    throttle = LoginThrottle(max_failures=2, clock=clock)
-    fail(throttle, 2)
-    throttle.admit("ann", "10.0.0.2")
-    throttle.admit("bob", "10.0.0.1")
+async def test_all_workers_count_together(throttles: Throttles, another: Database) -> None:
+    one, two = throttles(3), throttles(3, database=another)
+    await fail(one, 2)
+    await fail(two, 1)
+    await refused(one)
+    await refused(two)
 
 
-def test_an_address_that_tries_many_users_is_refused_for_all(clock: Clock) -> None:
-    throttle = LoginThrottle(max_failures=10, max_failures_per_address=20, clock=clock)
+async def test_guesses_sent_to_two_workers_at_once_are_no_more_than_the_limit(
+    throttles: Throttles, another: Database
+) -> None:
+    workers = [throttles(5), throttles(5, database=another)]
+    tries = [workers[number % 2].admit("ann", "10.0.0.1") for number in range(40)]
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    assert sum(isinstance(outcome, Try) for outcome in outcomes) == 5
+    assert sum(isinstance(outcome, TooManyTriesError) for outcome in outcomes) == 35
+
+
+async def test_guesses_at_many_users_at_once_are_no_more_than_the_limit_of_the_address(
+    throttles: Throttles, another: Database
+) -> None:
+    limits = {"max_failures": 2, "max_failures_per_address": 7}
+    workers = [throttles(**limits), throttles(**limits, database=another)]
+    tries = [workers[number % 2].admit(f"user{number // 2}", "10.0.0.1") for number in range(40)]
+    outcomes = await asyncio.gather(*tries, return_exceptions=True)
+    assert sum(isinstance(outcome, Try) for outcome in outcomes) == 7
+
+
+async def test_the_window_slides_so_the_oldest_failure_frees_one_try(throttles: Throttles) -> None:
+    throttle = throttles(2)
+    await fail(throttle, 1)
+    await throttles.clock.wait(WINDOW / 2)
+    await fail(throttle, 1)
+    assert WINDOW / 2 - 60 < await refused(throttle) <= WINDOW / 2
+    await throttles.clock.wait(WINDOW / 2 + 1)
+    await fail(throttle, 1)
+    await refused(throttle)
+
+
+async def test_refused_tries_do_not_prolong_the_wait(throttles: Throttles) -> None:
+    throttle = throttles(1)
+    await fail(throttle, 1)
+    for _ in range(9):
+        await throttles.clock.wait(WINDOW / 10)
+        await refused(throttle)
+    await throttles.clock.wait(WINDOW / 10 + 1)
+    await fail(throttle, 1)
+
+
+async def test_a_limit_that_was_lowered_holds_for_what_was_counted_before(throttles: Throttles) -> None:
+    await fail(throttles(3), 2)
+    await throttles.clock.wait(WINDOW / 2)
+    await fail(throttles(3), 1)
+    assert WINDOW / 2 < await refused(throttles(1)) <= WINDOW
+
+
+async def test_who_is_refused_is_remembered_for_a_moment_without_asking_the_database(
+    throttles: Throttles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    throttle = throttles(1)
+    await fail(throttle, 1)
+    await refused(throttle)
+    with monkeypatch.context() as patch:
+        patch.delattr(LoginTryRepository, "add")
+        await refused(throttle)
+    await throttles.clock.wait(REMEMBERED_SECONDS)
+    await refused(throttle)
+
+
+async def test_failures_from_one_address_do_not_lock_the_user_out_elsewhere(throttles: Throttles) -> None:
+    throttle = throttles(2)
+    await fail(throttle, 2)
+    await refused(throttle)
+    await throttle.admit("ann", "10.0.0.2")
+    await throttle.admit("bob", "10.0.0.1")
+
+
+async def test_an_address_that_tries_many_users_is_refused_for_all(throttles: Throttles) -> None:
+    throttle = throttles(10, max_failures_per_address=20)
     for number in range(20):
-        throttle.admit(f"user{number}", "10.0.0.1")
-    with pytest.raises(TooManyTriesError):
-        throttle.admit("somebody else", "10.0.0.1")
-    throttle.admit("somebody else", "10.0.0.2")
+        await throttle.admit(f"user{number}", "10.0.0.1")
+    await refused(throttle, "somebody else")
+    await throttle.admit("somebody else", "10.0.0.2")
 
 
-def test_a_success_forgets_the_users_failures_but_not_the_addresss(clock: Clock) -> None:
-    throttle = LoginThrottle(max_failures=3, max_failures_per_address=5, clock=clock)
-    fail(throttle, 3, "mallory", "10.0.0.1")
-    fail(throttle, 1)
-    throttle.succeeded("ann", "10.0.0.1")
-    fail(throttle, 2)
-    with pytest.raises(TooManyTriesError):
-        throttle.admit("ann", "10.0.0.1")
+async def test_who_was_refused_for_the_address_is_not_counted_for_the_user(throttles: Throttles) -> None:
+    throttle = throttles(1, max_failures_per_address=1)
+    await fail(throttle, 1, "mallory")
+    await refused(throttle, "ann")
+    await fail(throttles(1, max_failures_per_address=2), 1, "ann")
 
 
-def test_a_try_that_was_never_judged_does_not_count(clock: Clock) -> None:
-    throttle = LoginThrottle(max_failures=1, clock=clock)
+async def test_a_success_forgets_the_users_failures_but_not_the_addresss(throttles: Throttles) -> None:
+    throttle = throttles(3, max_failures_per_address=5)
+    await fail(throttle, 3, "mallory", "10.0.0.1")
+    await throttle.succeeded(await throttle.admit("ann", "10.0.0.1"))
+    await fail(throttle, 2)
+    await refused(throttle)
+
+
+async def test_a_try_that_was_never_judged_does_not_count(throttles: Throttles) -> None:
+    throttle = throttles(1)
     for _ in range(5):
-        throttle.admit("ann", "10.0.0.1")
-        throttle.withdraw("ann", "10.0.0.1")
+        await throttle.withdraw(await throttle.admit("ann", "10.0.0.1"))
 
 
-def test_memory_is_bounded_and_the_longest_unused_goes_first(clock: Clock) -> None:
-    throttle = LoginThrottle(max_failures=1, max_failures_per_address=1000, max_entries=3, clock=clock)
-    for name in ("a", "b", "c", "d"):
-        throttle.admit(name, "10.0.0.1")
-    throttle.admit("a", "10.0.0.1")
-    with pytest.raises(TooManyTriesError):
-        throttle.admit("d", "10.0.0.1")
+async def test_a_try_that_could_not_be_taken_back_is_before_the_next_one(
+    throttles: Throttles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any) -> None:
+        raise DatabaseUnavailableError("away")
+
+    throttle = throttles(1)
+    admitted = await throttle.admit("ann", "10.0.0.1")
+    with monkeypatch.context() as patch:
+        patch.setattr(LoginTryRepository, "take_back", away)
+        await throttle.withdraw(admitted)
+        with pytest.raises(DatabaseUnavailableError):
+            await throttle.admit("ann", "10.0.0.1")
+    await throttle.admit("ann", "10.0.0.1")
 
 
-def test_long_usernames_share_one_bounded_key(clock: Clock) -> None:
-    throttle = LoginThrottle(max_failures=1, clock=clock)
-    throttle.admit("x" * 1_000_000, "10.0.0.1")
-    with pytest.raises(TooManyTriesError):
-        throttle.admit("x" * 999_999, "10.0.0.1")
+async def test_a_clock_that_is_put_back_by_hours_locks_nobody_out(throttles: Throttles) -> None:
+    throttle = throttles(1)
+    await fail(throttle, 1)
+    await throttles.clock.wait(-6 * WINDOW)
+    await throttles(1).admit("ann", "10.0.0.1")
+
+
+async def test_what_is_over_is_forgotten_by_later_tries(throttles: Throttles, database: Database) -> None:
+    throttle = throttles(1, max_failures_per_address=1)
+    for number in range(FORGOTTEN_AT_ONCE):
+        await throttle.admit("ann", f"10.0.1.{number}")
+    assert await rows(database) == 2 * FORGOTTEN_AT_ONCE
+    await throttles.clock.wait(WINDOW + 1)
+    await throttle.admit("ann", "10.0.0.1")
+    await throttle.admit("ann", "10.0.0.2")
+    assert await rows(database) == 4
+
+
+async def test_the_memory_of_who_was_refused_is_bounded(throttles: Throttles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("factory_logs.security.throttle.MAX_ENTRIES", 2)
+    throttle = throttles(1)
+    for name in ("a", "b", "c"):
+        await fail(throttle, 1, name)
+        await refused(throttle, name)
+    assert len(throttle._refused) == 2
+
+
+async def test_long_usernames_share_one_bounded_key(throttles: Throttles) -> None:
+    throttle = throttles(1)
+    await throttle.admit("x" * 1_000_000, "10.0.0.1")
+    await refused(throttle, "x" * 999_999)
+
+
+async def test_nobodys_name_or_address_is_kept(throttles: Throttles, database: Database) -> None:
+    await fail(throttles(1), 1, "ann\ud800")
+    async with database.connect() as connection:
+        keys = (await connection.execute(text("select key from login_tries"))).scalars().all()
+    assert [len(key) for key in keys] == [32, 32]
+
+
+async def test_counting_costs_no_flush_of_the_disk(database: Database) -> None:
+    async with database.connect() as connection:
+        kind = await connection.scalar(text("select relpersistence::text from pg_class where relname = 'login_tries'"))
+    assert kind == "u"
 
 
 @pytest.mark.parametrize(

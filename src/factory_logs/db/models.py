@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, SmallInteger, String, Text, text
-from sqlalchemy.dialects.postgresql import BYTEA, JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from factory_logs.schemas.repair import Process
@@ -169,3 +169,17 @@ class KnownCount(Base):
     logs: Mapped[int] = mapped_column(BigInteger)
     lowest: Mapped[int] = mapped_column(BigInteger)
     made_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
+
+
+class LoginTries(Base):
+    """When the tries of the last minutes were to log in from one address, or as one user from it.
+
+    `key` is a hash of those; the row may be forgotten at `ends_at`. Unlogged: a crash of PostgreSQL empties it.
+    """
+
+    __tablename__ = "login_tries"
+    __table_args__ = ({"prefixes": ["UNLOGGED"]},)
+
+    key: Mapped[bytes] = mapped_column(BYTEA, primary_key=True)
+    tried_at: Mapped[list[datetime]] = mapped_column(ARRAY(TIME))
+    ends_at: Mapped[datetime] = mapped_column(index=True)

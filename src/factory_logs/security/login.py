@@ -44,7 +44,12 @@ class LoginService:
         self._database = database
         self._authenticator = authenticator
         self._idle_seconds = settings.session_idle_seconds
-        self._throttle = throttle or LoginThrottle()
+        self._throttle = throttle or LoginThrottle(
+            database,
+            settings.login_max_failures,
+            settings.login_window_seconds,
+            max_failures_per_address=settings.login_max_failures_per_address,
+        )
         self._passwords = passwords or Passwords()
 
     async def login(self, username: str, password: str, address: str) -> LoginResult:
@@ -54,20 +59,20 @@ class LoginService:
         TooManyTriesError; OverloadedError; DatabaseUnavailableError.
         """
         try:
-            self._throttle.admit(username, address)
+            admitted = await self._throttle.admit(username, address)
         except TooManyTriesError:
             self._audit.note("login throttled", user=username, address=address)
             raise
         try:
             user = await self._checked(username, password)
+            await self._throttle.succeeded(admitted)
             result = await self._issue(user)
         except UnauthenticatedError:
             self._audit.note("login refused", user=username, address=address)
             raise
         except Exception:
-            self._throttle.withdraw(username, address)
+            await self._throttle.withdraw(admitted)
             raise
-        self._throttle.succeeded(username, address)
         self._audit.note("login", user=username, address=address)
         return result
 
