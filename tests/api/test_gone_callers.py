@@ -78,7 +78,7 @@ def filtered(app: str) -> str:
 
 
 COUNT = r"SELECT \nCASE WHEN .*FROM \(SELECT count\(\*\) AS logs, "
-LOG_TEXT, REPAIR_TEXT = (rf"SELECT '\{{' \|\| '\"{key}\":'" for key in ("factory_log_id", "repair_id"))
+LOG_TEXT, REPAIR_TEXT = (rf"SELECT '\{{\"{key}\":" for key in ("factory_log_id", "repair_id"))
 KINDS = {
     "a log by id": Kind("/v1/factory_logs/1", "SELECT factory_log_id, "),
     "the first count of a page": Kind(f"/v1/factory_logs?{filtered('paged')}", COUNT),

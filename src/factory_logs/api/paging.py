@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from math import ceil
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from fastapi import Request
 from starlette.responses import Response
@@ -107,15 +107,15 @@ def _links(request: Request, paging: PageRequest, pages: int) -> str:
     links = [(max(pages, 1), "last")]
     if paging.page < pages:
         links.insert(0, (paging.page + 1, "next"))
-    return ", ".join(f'<{_url(request, "page", page, paging.size)}>; rel="{rel}"' for page, rel in links)
+    url = _url_up_to(request, "page")
+    return ", ".join(f'<{url}{page}&results_per_page={paging.size}>; rel="{rel}"' for page, rel in links)
 
 
 def _next_link(request: Request, paging: PageRequest, cursor: str) -> str:
-    return f'<{_url(request, "cursor", cursor, paging.size)}>; rel="next"'
+    return f'<{_url_up_to(request, "cursor")}{quote_plus(cursor)}&results_per_page={paging.size}>; rel="next"'
 
 
-def _url(request: Request, name: str, place: int | str, size: int) -> str:
-    """The URL that was asked, of another page: `page=2` or `cursor=...`."""
+def _url_up_to(request: Request, name: str) -> str:
+    """The URL that was asked, as far as to where another page is named: `...&page=` or `...&cursor=`."""
     others = [pair for pair in request.query_params.multi_items() if pair[0] not in (name, "results_per_page")]
-    query = urlencode([*others, (name, place), ("results_per_page", size)])
-    return f"{collection_url(request.scope)}?{query}"
+    return f"{collection_url(request.scope)}?{urlencode([*others, (name, '')])}"

@@ -16,9 +16,9 @@ from sqlalchemy import Column, Float, Integer, Select, String, Table, Text, lite
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 # PostgreSQL leaves out the last zeros of a fraction. The first and the last microsecond of datetimes asyncpg stores as
-# -infinity and infinity.
-_MOMENT = f"""CASE length({{0}}) WHEN 19 THEN {{0}} WHEN 8 THEN '{datetime.max}' WHEN 9 THEN '{datetime.min}'
-    ELSE rpad({{0}}, 26, '0') END"""
+# -infinity and infinity. To round is cheap, and to write a moment is not: it is written once.
+_MOMENT = f"""CASE WHEN {{0}} <> {{0}}::timestamp(0) THEN rpad({{0}}::text, 26, '0')
+    WHEN {{0}} = 'infinity' THEN '{datetime.max}' WHEN {{0}} = '-infinity' THEN '{datetime.min}' ELSE {{0}}::text END"""
 # And all of a float's fraction that is zero.
 _FLOAT = "CASE WHEN {0} ~ '^-?[0-9]+$' THEN {0} || '.0' ELSE {0} END"
 _CSV_CELL = """CASE WHEN {0} ~ '[,"\\r\\n]' THEN '"' || replace({0}, '"', '""') || '"' ELSE {0} END"""
@@ -48,9 +48,16 @@ def csv_header(table: Table) -> str:
 
 @cache
 def json_text(table: Table) -> str:
-    """SQL for a row of the table as a JSON object, its members in the order of the columns."""
-    members = (f"""'"{column.name}":' || coalesce({_json(column)}, 'null')""" for column in table.columns)
-    return "'{' || " + " || ',' || ".join(members) + " || '}'"
+    """SQL for a row of the table as a JSON object, its members in the order of the columns.
+
+    Each `||` copies what is there already, so all that is fixed between two values is one literal.
+    """
+    text = "'{"
+    for column in table.columns:
+        comma = "" if text == "'{" else ","
+        quote, value = _json(column)
+        text += f"""{comma}"{column.name}":{quote}' || {value} || '{quote}"""
+    return text + "}'"
 
 
 @cache
@@ -66,14 +73,14 @@ def _as_text(rows: Select[Any], text: str) -> Select[Any]:
     return rows.with_only_columns(literal_column(text, Text).label("record"), maintain_column_froms=True)
 
 
-def _json(column: Column[Any]) -> str:
-    match column.type:
-        case TIMESTAMP():
-            return f"""'"' || {_plain(column)} || '"'"""
-        case String():
-            return f"to_json({_plain(column)})::text"
-        case _:
-            return _plain(column)
+def _json(column: Column[Any]) -> tuple[str, str]:
+    """What stands on both sides of the column's value, and SQL for the value as JSON."""
+    is_moment = isinstance(column.type, TIMESTAMP)
+    value = f"to_json({_plain(column)})::text" if isinstance(column.type, String) else _plain(column)
+    if not column.nullable:
+        return '"' if is_moment else "", value
+    quoted = f"""'"' || {value} || '"'""" if is_moment else value
+    return "", f"coalesce({quoted}, 'null')"
 
 
 def _plain(column: Column[Any]) -> str:
@@ -81,7 +88,7 @@ def _plain(column: Column[Any]) -> str:
     text = f'"{column.name}"::text'
     match column.type:
         case TIMESTAMP():
-            return _MOMENT.format(text)
+            return _MOMENT.format(f'"{column.name}"')
         case Float():
             return _FLOAT.format(text)
         case String() | Integer() | JSONB():

@@ -4,7 +4,6 @@ Each fault is a BadRequestError that says what is wrong and where, as a path int
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,18 +59,25 @@ def parse_query(text: str | None, resource: Resource, limits: Limits) -> Query:
         raise BadRequestError(UNDECODABLE) from None
     if not isinstance(document, dict):
         raise BadRequestError(UNDECODABLE)
-    with _at("q"):
+    with _At("q"):
         check_storable(document)
     return _Parser(limits).query(document, resource)
 
 
-@contextmanager
-def _at(where: str) -> Iterator[None]:
-    """Adds the place to a ValueError raised inside."""
-    try:
-        yield
-    except ValueError as error:
-        raise BadRequestError(f"Unable to construct query: {where}: {error}") from None
+class _At:
+    """Adds the place to a ValueError raised inside. Not a generator's context: each `q` enters dozens of them."""
+
+    __slots__ = ("_where",)
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, ValueError):
+            raise BadRequestError(f"Unable to construct query: {self._where}: {error}") from None
 
 
 class _Parser:
@@ -101,38 +107,38 @@ class _Parser:
 
     def _items(self, value: object, where: str) -> Iterator[tuple[dict[str, Any], str]]:
         """The objects in a list, each with its place; counted."""
-        with _at(where):
+        with _At(where):
             if not isinstance(value, list):
                 raise ValueError(f"must be a list, not {shown(value)}")
         for index, item in enumerate(value):
             place = f"{where}[{index}]"
             self._count_node(place)
-            with _at(place):
+            with _At(place):
                 _check_object(item)
             yield item, place
 
     def _count_node(self, where: str) -> None:
         self._nodes += 1
-        with _at(where):
+        with _At(where):
             if self._nodes > self._limits.max_nodes:
                 raise ValueError(f"more than {self._limits.max_nodes} filters, order_by and group_by entries")
 
     def _order(self, item: Mapping[str, Any], resource: Resource, where: str) -> Order:
         field = self._field(item, "field", resource, where)
         direction = item.get("direction", "asc")
-        with _at(f"{where}.direction"):
+        with _At(f"{where}.direction"):
             if direction not in ("asc", "desc"):
                 raise ValueError(f"must be asc or desc, not {shown(direction)}")
         return Order(field, descending=direction == "desc")
 
     def _field(self, item: Mapping[str, Any], member: str, resource: Resource, where: str) -> Field:
-        with _at(f"{where}.{member}"):
+        with _At(f"{where}.{member}"):
             if member not in item:
                 raise ValueError("missing")
             return resolve(item[member], resource)
 
     def _filters(self, value: object, resource: Resource, where: str, depth: int) -> tuple[Node, ...]:
-        with _at(where):
+        with _At(where):
             if depth > self._limits.max_depth:
                 raise ValueError(f"filters may nest {self._limits.max_depth} deep")
         return tuple(self._filter(item, resource, place, depth) for item, place in self._items(value, where))
@@ -140,7 +146,7 @@ class _Parser:
     def _nested(self, value: object, resource: Resource, where: str, depth: int) -> Node:
         """One filter inside another (`not`, `has`)."""
         self._count_node(where)
-        with _at(where):
+        with _At(where):
             _check_object(value)
             if depth > self._limits.max_depth:
                 raise ValueError(f"filters may nest {self._limits.max_depth} deep")
@@ -149,7 +155,7 @@ class _Parser:
 
     def _filter(self, item: Mapping[str, Any], resource: Resource, where: str, depth: int) -> Node:
         combinators = [name for name in ("or", "and", "not") if name in item]
-        with _at(where):
+        with _At(where):
             if len(combinators) > 1:
                 raise ValueError(f"one filter cannot hold both {' and '.join(combinators)}")
         match combinators:
@@ -172,13 +178,13 @@ class _Parser:
         other = "field" if item.get("field") is not None else "fieldname"
         if item.get(other) is not None:
             right = self._field(item, other, resource, where)
-            with _at(f"{where}.{other}"):
+            with _At(f"{where}.{other}"):
                 check_comparable(field, operator, right)
             return CompareFields(field, operator, right)
         value = _val(item, where)
         if operator in RELATIONALS:
             if field.relation is None:
-                with _at(f"{where}.op"):
+                with _At(f"{where}.op"):
                     raise ValueError(f"{operator.label} takes a relation or a field of one, not {shown(name)}")
             if isinstance(value, dict):  # legacy: the inner filter names its own field
                 target = resource.relations[field.relation].target
@@ -187,7 +193,7 @@ class _Parser:
         if operator in MEMBERSHIPS:
             values = self._members(value, field, operator, f"{where}.val")
             return _through_relation(field, lambda own: Member(own, values, operator is Operator.NOT_IN))
-        with _at(f"{where}.val"):
+        with _At(f"{where}.val"):
             checked = check_value(value, field, operator)
         return _through_relation(field, lambda own: Compare(own, operator, checked))
 
@@ -197,14 +203,14 @@ class _Parser:
         if operator in NULL_CHECKS:
             related = Has(name, And(()))
             return related if operator is Operator.IS_NOT_NULL else Not(related)
-        with _at(f"{where}.op"):
+        with _At(f"{where}.op"):
             if operator not in RELATIONALS:
                 raise ValueError(f"{name!r} is a relation and takes has, any, is_null and is_not_null")
         target = resource.relations[name].target
         return Has(name, self._nested(_val(item, where), target, f"{where}.val", depth + 1))
 
     def _members(self, value: object, field: Field, operator: Operator, where: str) -> tuple[Value, ...]:
-        with _at(where):
+        with _At(where):
             if not isinstance(value, list):
                 raise ValueError(f"{operator.label} takes a list, not {shown(value)}")
             if len(value) > self._limits.max_in_values:
@@ -213,7 +219,7 @@ class _Parser:
                 raise ValueError(f"{field.column} as a whole takes only ==, !=, is_null and is_not_null")
         values = []
         for index, member in enumerate(value):
-            with _at(f"{where}[{index}]"):
+            with _At(f"{where}[{index}]"):
                 values.append(check_value(member, field, operator))
         return tuple(values)
 
@@ -224,7 +230,7 @@ def _check_object(value: object) -> None:
 
 
 def _operator(item: Mapping[str, Any], where: str) -> Operator:
-    with _at(f"{where}.op"):
+    with _At(f"{where}.op"):
         if "op" not in item:
             raise ValueError("missing")
         name = item["op"]
@@ -234,7 +240,7 @@ def _operator(item: Mapping[str, Any], where: str) -> Operator:
 
 
 def _val(item: Mapping[str, Any], where: str) -> Any:
-    with _at(f"{where}.val"):
+    with _At(f"{where}.val"):
         if "val" not in item:
             raise ValueError("missing")
     if item["val"] is None:
@@ -253,7 +259,7 @@ def _count(value: object, where: str) -> int | None:
     """`limit` or `offset`; what is falsy says nothing (SPEC 4)."""
     if not value:
         return None
-    with _at(where):
+    with _At(where):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise ValueError(f"must be an integer that is not negative, not {shown(value)}")
     return min(value, LARGEST_COUNT)
