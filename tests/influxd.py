@@ -1,7 +1,6 @@
 """A real InfluxDB 1.6 to compare with, where it is installed (Debian: `apt-get install influxdb`). A plugin."""
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.serving import free_port
 
 CONFIG = """
 reporting-disabled = true
@@ -49,19 +50,13 @@ class Influxd:
         ]
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 @pytest.fixture(scope="session")
 def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
     command = shutil.which("influxd")
     if command is None:
         pytest.skip("influxd is not installed")
-    folder, port = tmp_path_factory.mktemp("influxd"), _free_port()
-    (folder / "influxd.conf").write_text(CONFIG.format(folder=folder, port=port, rpc_port=_free_port()))
+    folder, port = tmp_path_factory.mktemp("influxd"), free_port()
+    (folder / "influxd.conf").write_text(CONFIG.format(folder=folder, port=port, rpc_port=free_port()))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [command, "run", "-config", str(folder / "influxd.conf")], stdout=log, stderr=subprocess.STDOUT

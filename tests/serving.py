@@ -1,13 +1,14 @@
 """The service as its users meet it: `factory-logs serve` in a process of its own, asked over HTTP."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -16,10 +17,16 @@ import pytest
 COMMAND = [sys.executable, "-m", "factory_logs"]
 
 
+PORTS = range(12_000, 32_768)
+"""Below those that Linux gives to connections: ten thousand of another test cannot take one that was free just now."""
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """One that nobody listens on; a random one, as other tests choose theirs at the same time."""
+    while True:
+        port = secrets.choice(PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager
