@@ -81,6 +81,14 @@ class DatabaseUnavailableError(RetryableError):
     """PostgreSQL cannot be reached or did not answer in time; nothing of the request was acknowledged."""
 
 
+class QueryTooLongError(DatabaseUnavailableError):
+    """PostgreSQL has stopped a statement that ran longer than it may."""
+
+    def saying(self, what: str) -> "QueryTooLongError":
+        """The same with what its caller can do."""
+        return QueryTooLongError(f"{self.message}: {what}")
+
+
 HTTP_STATUS: dict[type[FactoryLogsError], int] = {
     BadRequestError: 400,
     UnauthenticatedError: 401,
@@ -92,5 +100,6 @@ HTTP_STATUS: dict[type[FactoryLogsError], int] = {
     TooManyTriesError: 429,
     OverloadedError: 503,
     DatabaseUnavailableError: 503,
+    QueryTooLongError: 503,
 }
 """The one table from exception to status code (SPEC 3). 422 is never sent."""

@@ -8,9 +8,8 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factory_logs.db.engine import Database
 from factory_logs.security.levels import Level
-from tests.api.conftest import client_of, worker
+from tests.api.conftest import client_of
 from tests.schemas.test_json_values import STORABLE
 
 LOG = {
@@ -211,21 +210,3 @@ async def test_a_bad_q_is_a_400_that_says_why(client: httpx.AsyncClient, q: str,
 @given(st.text(max_size=200))
 async def test_no_q_gives_a_500(client: httpx.AsyncClient, q: str) -> None:
     assert (await ask(client, q=q.encode("utf-8", "replace").decode())).status_code in (200, 400, 404)
-
-
-async def test_a_page_that_takes_too_long_is_a_503_that_says_what_to_narrow(
-    database: Database, migrated_url: str, tokens: dict[Level, str]
-) -> None:
-    q = {"filters": [{"name": "fields__voltage", "op": ">", "val": 3}]}
-    busy = await database.connect_raw()
-    async with (
-        worker(migrated_url, statement_timeout_seconds=2.0) as app,
-        client_of(app, tokens[Level.OVERVIEW]) as client,
-        busy.transaction(),
-    ):
-        await busy.execute("lock table factory_logs in access exclusive mode")
-        answer = await ask(client, q=q)
-    await busy.close()
-    assert answer.status_code == 503, answer.text
-    assert "longer than 2 s; narrow it by time, unit or app" in answer.json()["message"]
-    assert answer.headers["retry-after"]

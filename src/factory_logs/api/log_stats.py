@@ -13,7 +13,8 @@ from factory_logs.api.log_reads_openapi import Q
 from factory_logs.api.openapi import errors
 from factory_logs.api.paging import query_limits
 from factory_logs.api.streams import unless_gone
-from factory_logs.query import DURATION, FACTORY_LOGS, MEASURES, parse_query, parse_stats
+from factory_logs.errors import QueryTooLongError
+from factory_logs.query import DURATION, FACTORY_LOGS, MEASURES, parse_query, parse_stats, what_to_narrow
 from factory_logs.reading.stats import read_stats
 
 router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"], route_class=DirectRoute)
@@ -111,5 +112,8 @@ async def get_stats(request: Request, _: Reader, services: ServicesDep) -> Respo
         settings.max_stats_fields,
     )  # fmt: skip
     reading = read_stats(services.database, stats, settings.max_stats_rows)
-    buckets = await unless_gone(request.receive, reading)
+    try:
+        buckets = await unless_gone(request.receive, reading)
+    except QueryTooLongError as error:
+        raise error.saying(what_to_narrow(query, FACTORY_LOGS)) from error
     return await compressed(request, orjson.dumps({"buckets": buckets}), settings)

@@ -15,8 +15,8 @@ from factory_logs.api.exports import answer_export, export_format
 from factory_logs.api.services import Services
 from factory_logs.api.streams import unless_gone
 from factory_logs.db.records import RecordRepository
-from factory_logs.errors import BadRequestError, NotFoundError
-from factory_logs.query import FACTORY_LOGS, Limits, Resource, compile_rows, parse_query
+from factory_logs.errors import BadRequestError, NotFoundError, QueryTooLongError
+from factory_logs.query import FACTORY_LOGS, Limits, Query, Resource, compile_rows, parse_query, what_to_narrow
 from factory_logs.reading.walks import step
 from factory_logs.settings import Settings
 
@@ -62,6 +62,15 @@ def query_limits(settings: Settings) -> Limits:
 async def answer_query(request: Request, resource: Resource, records: RecordRepository, services: Services) -> Response:
     """What a request asks for: a page, a step of a walk, with `single` the record, or by `Accept` a whole export."""
     query = parse_query(request.query_params.get("q"), resource, query_limits(services.settings))
+    try:
+        return await _answer(request, query, resource, records, services)
+    except QueryTooLongError as error:
+        raise error.saying(what_to_narrow(query, resource)) from error
+
+
+async def _answer(
+    request: Request, query: Query, resource: Resource, records: RecordRepository, services: Services
+) -> Response:
     chosen = export_format(request)
     if chosen is not None and not query.single:
         return await answer_export(request, query, resource, chosen, services)

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, a
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from factory_logs.db.heartbeat import Heartbeat
-from factory_logs.errors import DatabaseUnavailableError
+from factory_logs.errors import DatabaseUnavailableError, QueryTooLongError
 from factory_logs.settings import Settings
 
 APPLICATION_NAME = "factory_logs"
@@ -203,7 +203,7 @@ class Database:
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise DatabaseUnavailableError for a database that is not there, is full or took too long.
+    """Raise DatabaseUnavailableError for a database that is not there, is full or took too long (QueryTooLongError).
 
     Any other fault, such as a broken constraint, passes through: it is not the database's state that is wrong.
     """
@@ -212,6 +212,9 @@ def translate_errors() -> Iterator[None]:
     except PoolTimeoutError as error:
         raise DatabaseUnavailableError(ALL_BUSY) from error
     except (DBAPIError, asyncpg.PostgresError, *_LOST, OSError, TimeoutError) as error:
+        cause = _driver_error(error)
+        if isinstance(cause, asyncpg.QueryCanceledError):
+            raise QueryTooLongError(f"The query ran longer than {_limit_of(cause)}") from error
         message = _unavailable_message(error)
         if message is None:
             raise
@@ -220,10 +223,6 @@ def translate_errors() -> Iterator[None]:
 
 def _unavailable_message(error: BaseException) -> str | None:
     cause = _driver_error(error)
-    if isinstance(cause, asyncpg.QueryCanceledError):
-        notes: list[str] = getattr(cause, "__notes__", [])
-        limit = next((n.removeprefix(TIMEOUT_NOTE) for n in notes if n.startswith(TIMEOUT_NOTE)), "it may")
-        return f"The query ran longer than {limit}; narrow it by time, unit or app."
     if isinstance(cause, OSError | TimeoutError):
         return NO_ANSWER
     if isinstance(cause, asyncpg.PostgresError):
@@ -236,6 +235,11 @@ def _unavailable_message(error: BaseException) -> str | None:
     if lost or isinstance(error, InterfaceError) or isinstance(cause, _LOST):
         return "The connection to the database was lost; try again shortly."
     return None
+
+
+def _limit_of(error: asyncpg.QueryCanceledError) -> str:
+    notes: list[str] = getattr(error, "__notes__", [])
+    return next((note.removeprefix(TIMEOUT_NOTE) for note in notes if note.startswith(TIMEOUT_NOTE)), "it may")
 
 
 def _driver_error(error: BaseException) -> BaseException:

@@ -3,6 +3,7 @@
 from factory_logs.query.ast import Compare, Field, Kind, Query
 from factory_logs.query.compiler import compile_count, compile_filters, compile_rows
 from factory_logs.query.fields import FACTORY_LOGS, REPAIRS, Resource
+from factory_logs.query.narrowing import what_to_narrow
 from factory_logs.query.operators import Operator
 from factory_logs.query.parser import LARGEST_COUNT, Limits, parse_query
 from factory_logs.query.shapes import shape_of
@@ -32,4 +33,5 @@ __all__ = [
     "parse_query",
     "parse_stats",
     "shape_of",
+    "what_to_narrow",
 ]
