@@ -14,8 +14,10 @@ from typing import Any
 import asyncpg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from factory_logs.db import counts as kept_counts
 from factory_logs.db.counts import current_state
 from factory_logs.db.engine import Database
 from factory_logs.db.log_writes import NewRow, insert_logs
@@ -333,6 +335,35 @@ async def test_a_role_that_may_only_read_gets_its_counts(database: Database, mig
     finally:
         await reader.dispose()
         await run_sql(database, "drop owned by onlooker", "drop role onlooker")
+
+
+async def test_a_worker_whose_counts_a_newer_version_does_not_take_goes_on_without_keeping_them(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the workers of revision 0030 do beside 0031, which has a column more that must not be null."""
+    refused = asyncio.Event()
+
+    async def keep(*arguments: Any) -> None:
+        try:
+            await really_keep(*arguments)
+        except IntegrityError:
+            refused.set()
+            raise
+
+    really_keep = kept_counts.keep
+    monkeypatch.setattr(kept_counts, "keep", keep)
+    await store(database, 5)
+    await run_sql(database, "alter table known_counts add column newer bigint not null")
+    try:
+        async with worker(database) as counts:
+            assert [await found(counts, database) for _ in range(3)] == [5, 5, 5]
+            await asyncio.wait_for(refused.wait(), 20)
+            assert await found(counts, database) == 5
+            await run_sql(database, "alter table known_counts drop column newer")
+            assert await found(counts, database, {}) == 5
+            await until_kept(database, 1)
+    finally:
+        await run_sql(database, "alter table known_counts drop column if exists newer")
 
 
 async def test_a_crash_of_the_server_is_another_run_of_it(short_tmp: Path) -> None:
