@@ -79,6 +79,21 @@ async def test_the_page_in_the_middle_of_a_walk_is_read_from_an_index(
     raise AssertionError("the walk ended before its page was full")
 
 
+async def test_a_page_by_an_order_that_no_index_has_reads_what_q_selects_once_and_keeps_no_more_than_itself(
+    connection: asyncpg.Connection,  # noqa: F811
+) -> None:
+    q = {"order_by": [{"field": "fields__battery__voltage"}]}
+    query = up_to(LOGS, parse_query(json.dumps(q), FACTORY_LOGS, Limits()), FACTORY_LOGS)
+    keys_of = compile_statement(compile_keys(query, FACTORY_LOGS, LOGS // 2), dialect.dialect())
+    keys = tuple(await connection.fetchrow(keys_of.sql, *keys_of.bind([])))
+    first, *_ = compile_after(query, FACTORY_LOGS, keys, LOGS // 2)
+    found = await explained(connection, first.limit(PAGE + 1))
+    kilobytes = [int(number) for number in re.findall(r"Sort Method: .* Memory: (\d+)kB", found)]
+    assert kilobytes, found
+    assert max(kilobytes) < 500, found  # all of them would take tens of MB
+    assert found.count(" on factory_logs ") == 1, found
+
+
 async def test_one_plan_for_any_value_finds_a_units_logs_by_unit(connection: asyncpg.Connection) -> None:  # noqa: F811
     """The plan of a page that is kept for all units; with what it counts and where its ids begin."""
     query = parse_query(json.dumps({"filters": [leaf("product_imei", "==", UNIT)]}), FACTORY_LOGS, Limits())
