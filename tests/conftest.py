@@ -25,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     faults.addoption("--fault-minutes", type=float, default=0.0, help="how long it runs; by default a few rounds")
     faults.addoption("--fault-seed", type=int, help="the seed of an earlier run")
     faults.addoption("--fault-report", help="a file for its table")
+    drawn = parser.getgroup("stateful", "random sequences of calls (CONTRIBUTING.md)")
+    drawn.addoption("--stateful-examples", type=int, help="how many are drawn; by default the same few each time")
 
 
 def pytest_configure() -> None:
