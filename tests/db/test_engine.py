@@ -127,6 +127,27 @@ async def test_a_connection_that_was_cut_while_nobody_used_it_is_replaced_unseen
     await cut.dispose()
 
 
+async def test_a_second_silence_leaves_alone_what_still_ends_because_of_the_first(database: Database) -> None:
+    ending, ended = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_end() -> None:
+        async with database.answering():
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ending.set()
+                await ended.wait()
+
+    waiting = asyncio.create_task(slow_to_end())
+    await asyncio.sleep(0)
+    database.heartbeat.on_silence()
+    await ending.wait()
+    database.heartbeat.on_silence()
+    ended.set()
+    with pytest.raises(DatabaseUnavailableError):
+        await waiting
+
+
 async def test_what_waits_for_a_server_that_falls_silent_is_unavailable_at_once(
     migrated_url: str, settings: Settings
 ) -> None:

@@ -76,6 +76,25 @@ async def test_a_server_that_is_away_is_noticed_once_and_so_is_its_return(line: 
     await until(lambda: heartbeat.answers)
 
 
+async def test_it_goes_on_after_an_error_that_nobody_foresaw(line: Line) -> None:
+    def fails() -> None:
+        line.silent()
+        raise RuntimeError
+
+    heartbeat = Heartbeat(line.connect, 5.0, fails)
+    running = asyncio.create_task(heartbeat.run())
+    try:
+        await until(lambda: line.opened)
+        line.cut(ConnectionRefusedError())
+        await until(lambda: line.silences)
+        line.mend()
+        await until(lambda: heartbeat.answers)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        line.cut(None)
+
+
 async def test_a_lost_connection_makes_the_others_suspect(line: Line, heartbeat: Heartbeat) -> None:
     line.cut(ConnectionRefusedError())
     await until(lambda: heartbeat.losses == 1)

@@ -178,7 +178,8 @@ class Database:
     def _end_what_waits(self) -> None:
         now = asyncio.get_running_loop().time()
         for waiting in self._waiting:
-            waiting.reschedule(now)
+            if not waiting.expired():  # one that ended at an earlier silence may still be closing its connection
+                waiting.reschedule(now)
 
     def _note_losses(self, _: object, record: ConnectionPoolEntry) -> None:
         record.info["losses"] = self.heartbeat.losses

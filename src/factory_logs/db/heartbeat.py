@@ -40,10 +40,14 @@ class Heartbeat:
         self._connection: asyncpg.Connection | None = None
 
     async def run(self) -> None:
-        """Ask for ever, until cancelled."""
+        """Ask for ever, until cancelled: without it a server that was away once would count as away for ever."""
         try:
             while True:
-                self._note(await self._beat())
+                try:
+                    self._note(await self._beat())
+                except Exception:
+                    _log.exception("the heartbeat failed")
+                    self._lose()
                 await asyncio.sleep(BEAT_SECONDS if self.answers else RETRY_SECONDS)
         finally:
             self._lose()
