@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,10 @@ def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
     )  # fmt: skip
     assert result.returncode == 0, result.stdout + result.stderr
     assert "No issues found" in result.stdout, result.stdout
+    followed = re.search(r"API Links: +(\d+) covered", result.stdout)
+    assert followed, result.stdout
+    assert int(followed[1]) > 0, result.stdout
+    assert "Failed to extract" not in result.stdout, result.stdout
 
 
 def test_every_call_is_described(document: dict[str, Any]) -> None:
@@ -67,6 +72,15 @@ def test_every_call_is_described(document: dict[str, Any]) -> None:
         assert operation["description"], name
         assert operation["tags"], name
         assert "422" not in operation["responses"], name
+
+
+def test_a_repair_that_was_stored_leads_to_its_reading(document: dict[str, Any]) -> None:
+    """By a link that names the call and where in the answer its parameter is. Logs have `Location` alone."""
+    described = dict(operations(document))
+    (link,) = described["POST /v1/repairs"]["responses"]["201"]["links"].values()
+    reading = described["GET /v1/repairs/{repair_id}"]
+    assert link["operationId"] == reading["operationId"]
+    assert link["parameters"] == {reading["parameters"][0]["name"]: "$response.body#/repair_id"}
 
 
 def test_every_call_shows_what_to_send_and_every_answer_that_it_may_give(document: dict[str, Any]) -> None:

@@ -101,6 +101,15 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def leads_to(operation: str, parameter: str) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route whose 201 holds the id by which another call gives the same record.
+
+    Not for logs: what the answer to a batch holds is not where that to one log has it, and a link names one place.
+    """
+    place = f"$response.body#/{parameter}"
+    return {201: {"links": {"the_stored_record": {"operationId": operation, "parameters": {parameter: place}}}}}
+
+
 def document_body(model: type[BaseModel]) -> dict[str, Any]:
     """The `openapi_extra` of a route that reads its JSON body itself."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -10,7 +10,7 @@ from factory_logs.api.deps import Reader, Repairs, RepairWrites, ServicesDep, Wr
 from factory_logs.api.direct import DirectRoute
 from factory_logs.api.log_reads_openapi import EXPORTS, PAGING
 from factory_logs.api.log_writes_openapi import CONTENT_ENCODING, IDEMPOTENCY_KEY
-from factory_logs.api.openapi import document_body, errors
+from factory_logs.api.openapi import document_body, errors, leads_to
 from factory_logs.api.paging import answer_query, record_id
 from factory_logs.api.streams import unless_gone
 from factory_logs.db.idempotency import FirstAnswer
@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1/repairs", tags=["repairs"], route_class=DirectRou
     "",
     status_code=201,
     response_model=RepairOut,
-    responses=errors(400, 401, 403, 409, 413, 415, 503),
+    responses=errors(400, 401, 403, 409, 413, 415, 503) | leads_to("get_repair", "repair_id"),
     openapi_extra=document_body(RepairIn) | {"parameters": [IDEMPOTENCY_KEY, CONTENT_ENCODING]},
 )
 async def create_repair(request: Request, user: Writer, repairs: RepairWrites, services: ServicesDep) -> Response:

@@ -24,7 +24,12 @@ def _without_nul(text: str) -> str:
     return text
 
 
-Text = Annotated[str, StringConstraints(max_length=255), AfterValidator(_without_nul)]
+Text = Annotated[
+    str,
+    StringConstraints(max_length=255),
+    AfterValidator(_without_nul),
+    Field(json_schema_extra={"pattern": "^[^\\u0000]*$"}),
+]
 
 
 class RepairIn(Submitted):
