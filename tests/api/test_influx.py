@@ -111,6 +111,23 @@ async def test_no_more_bad_lines_are_listed_than_the_limit(database: Database, m
     assert len(told(answer).splitlines()) == 3
 
 
+async def test_so_it_is_for_the_lines_of_all_parts(database: Database, migrated_url: str, tokens) -> None:
+    lines = [*["m,repair_id=9 f=1"] * 10, *["m f="] * 10]
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for line in lines:
+            yield f"{line}\n".encode()
+
+    async with (
+        worker(migrated_url, max_reported_errors=10, batch_part_bytes=30) as app,
+        client_of(app, tokens[Level.SYSTEM]) as client,
+    ):
+        answer = await client.post(V1, content=pieces())
+    *listed, rest = told(answer).removeprefix("partial write: ").splitlines()
+    assert listed == [f"line {number}: repair_id: there is no repair 9" for number in range(1, 11)]
+    assert rest == "and 10 more dropped=20"
+
+
 @BOTH
 async def test_the_repair_a_point_names_is_its_column(client: httpx.AsyncClient, url: str) -> None:
     repair = (await client.post("/v1/repairs", json={"product_imei": "352099001761481"})).json()["repair_id"]

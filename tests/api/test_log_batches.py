@@ -211,6 +211,24 @@ class TestALongNdjsonBody:
         answer = await self.sent(client, records, params={"on_error": "skip"})
         assert (answer.json()["num_created"], answer.json()["num_rejected"]) == (60, 2)
 
+    @pytest.mark.parametrize("unknown_repairs_at_a_time", [120, 25, 1])
+    async def test_has_the_first_hundred_bad_records_of_all_its_parts_listed(
+        self, client: httpx.AsyncClient, unknown_repairs_at_a_time: int
+    ) -> None:
+        """What is bad for its own sake and what only the database knows to be bad count alike."""
+        records = [
+            {"app_name": 1} if number // unknown_repairs_at_a_time % 2 else LOG | {"repair_id": 5}
+            for number in range(240)
+        ]
+        for params, status in (({}, 400), ({"on_error": "skip"}, 201)):
+            answer = await self.sent(client, [*records, *numbered(20)], params=params)
+            body = answer.json()
+            assert answer.status_code == status
+            places = [fault["index"] for fault in body["errors"]]
+            assert places == sorted(places)
+            assert set(places) == set(range(100))
+            assert body.get("num_rejected") == 240 or "failed for 240 of the records" in body["message"]
+
     async def test_is_stored_once_under_a_key(self, client: httpx.AsyncClient) -> None:
         key = {"Idempotency-Key": "upload-1"}
         first = await self.sent(client, numbered(60), headers=key)

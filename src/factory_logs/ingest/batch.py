@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import asyncpg
 
@@ -140,16 +141,28 @@ class _Writing:
         self._max_reported = max_reported
         self._ids: list[int] = []
         self._faults: list[FieldError] = []
+        self._reported = 0
         self._rejected = 0
 
     async def add(self, batch: Batch) -> None:
         unknown = await unknown_repairs(self._connection, batch.logs)
         if unknown:
-            batch = _without_unknown_repairs(batch, unknown, self._max_reported - self._rejected)
+            batch = _without_unknown_repairs(batch, unknown)
         self._rejected += batch.rejected
-        self._faults.extend(batch.faults)
+        self._report(batch.faults)
         if batch.logs and (self._skip_bad or not self._rejected):
             self._ids.extend(await copy_logs(self._connection, batch.logs, self._created_by))
+
+    def _report(self, faults: Sequence[FieldError]) -> None:
+        """Keep the faults of the first bad records of all, as parts come in the order of the input.
+
+        Who read the batch keeps to the same limit, but does not know of the repairs that are not there.
+        """
+        for _, of_one_record in groupby(faults, key=_place):
+            if self._reported == self._max_reported:
+                return
+            self._reported += 1
+            self._faults.extend(of_one_record)
 
     def result(self) -> BatchResult:
         if self._rejected and not self._skip_bad:
@@ -159,20 +172,21 @@ class _Writing:
         return BatchResult(self._ids, self._rejected, self._faults)
 
 
-def _without_unknown_repairs(batch: Batch, unknown: set[int], still_reported: int) -> Batch:
-    """The batch with the logs of `unknown` repairs among the bad ones; the first bad ones of all are reported."""
+def _without_unknown_repairs(batch: Batch, unknown: set[int]) -> Batch:
+    """The batch with the logs of `unknown` repairs among the bad ones."""
     bad = [
         FieldError("repair_id", f"there is no repair {log.repair_id}", place)
         for log, place in zip(batch.logs, batch.places, strict=True)
         if log.repair_id in unknown
     ]
     good = [(log, place) for log, place in zip(batch.logs, batch.places, strict=True) if log.repair_id not in unknown]
-    faults = sorted([*batch.faults, *bad], key=lambda fault: fault.index or 0)
-    reported = sorted({fault.index or 0 for fault in faults})[: max(still_reported, 0)]
-    last = reported[-1] if reported else -1
     return Batch(
         [log for log, _ in good],
         [place for _, place in good],
-        [fault for fault in faults if (fault.index or 0) <= last],
+        sorted([*batch.faults, *bad], key=_place),
         batch.rejected + len(bad),
     )
+
+
+def _place(fault: FieldError) -> int:
+    return fault.index or 0
