@@ -119,6 +119,11 @@ class Settings(BaseSettings):
     body_idle_seconds: PositiveFloat = Field(
         30.0, description="How long a body may pause on its way; after a longer pause a 400"
     )
+    leftover_body_seconds: PositiveFloat = Field(
+        20.0,
+        description="How long the rest of a body may take that was answered before its end; then the connection ends",
+    )
+    max_login_bytes: PositiveInt = Field(16 * 1024, description="The largest body of a login; over it a 413")
     idempotency_seconds: PositiveInt = Field(24 * 3600, description="How long an Idempotency-Key is kept at least")
     commit_timeout_seconds: PositiveFloat = Field(
         10.0, description="How long a group commit may take before its waiters get a 503"

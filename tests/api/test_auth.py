@@ -85,6 +85,21 @@ async def test_login_in_another_form_is_a_415(anonymous: httpx.AsyncClient, cont
     assert "form" in answer.json()["message"]
 
 
+@pytest.mark.parametrize(("over", "status"), [(0, 401), (1, 413)])
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
+async def test_a_login_at_the_limit_is_read_and_one_byte_more_is_a_413(
+    anonymous: httpx.AsyncClient, content_type: str, over: int, status: int
+) -> None:
+    body = b'{"username": "nobody", "password": "x"}' if "json" in content_type else b"username=nobody&password=x&more="
+    padding = b" " if "json" in content_type else b"x"
+    answer = await anonymous.post(
+        "/v1/auth/login",
+        content=body.ljust(Settings().max_login_bytes + over, padding),
+        headers={"Content-Type": content_type},
+    )
+    assert answer.status_code == status, answer.text
+
+
 async def test_the_end_of_a_login_is_three_hours_from_now(
     anonymous: httpx.AsyncClient, tokens: dict[Level, str]
 ) -> None:

@@ -58,6 +58,39 @@ def test_a_body_that_stops_coming_is_a_400(target: Target, everything_received: 
         assert is_400(everything_received(connection))
 
 
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
+def test_a_login_that_stops_coming_is_a_400(target: Target, everything_received: Receive, content_type: str) -> None:
+    head = f"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: 100\r\n"
+    with target.connect() as connection:
+        connection.sendall(head.encode() + b"Connection: close\r\n\r\nusername=")
+        assert is_400(everything_received(connection))
+
+
+@pytest.mark.parametrize("drops", [0, 1, 600])
+def test_whoever_was_answered_before_the_end_of_the_body_is_not_waited_for_long(target: Target, drops: int) -> None:
+    with target.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        try:
+            for _ in range(drops):
+                connection.sendall(b"x")
+                time.sleep(0.1)
+            assert connection.recv(1) == b""
+        except OSError:
+            return
+    assert drops < 600, "a minute of drops was taken"
+
+
+def test_whoever_was_answered_before_the_end_of_the_body_and_then_sends_it_may_go_on(
+    target: Target, everything_received: Receive
+) -> None:
+    with target.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: 10\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+        connection.sendall(b"x" * 10 + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert everything_received(connection).startswith(b"HTTP/1.1 200 ")  # and then it is ended, as any idle one is
+
+
 @pytest.mark.parametrize(
     ("begin", "piece"),
     [

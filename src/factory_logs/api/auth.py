@@ -6,8 +6,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ValidationError
+from starlette.types import Message
 
-from factory_logs.api.bodies import json_body
+from factory_logs.api.bodies import Body
 from factory_logs.api.deps import ServicesDep, Writer
 from factory_logs.api.openapi import document_body, errors
 from factory_logs.api.services import Services
@@ -53,12 +54,23 @@ async def login(request: Request, response: Response, services: ServicesDep) -> 
 
 
 async def _credentials(request: Request, services: Services) -> Credentials:
+    """Nobody is known yet: what is read is small, and like every body it must come in time."""
     content_type = request.headers.get("content-type", "").lower()
-    if not content_type.startswith(_FORMS):
-        if "json" not in content_type:
-            raise UnsupportedMediaTypeError("The login is read as JSON or as a form; say so in Content-Type")
-        return parse_model(Credentials, (await json_body(request, services))[0])
-    async with request.form(max_files=0, max_fields=20) as form:
+    is_form = content_type.startswith(_FORMS)
+    if not is_form and "json" not in content_type:
+        raise UnsupportedMediaTypeError("The login is read as JSON or as a form; say so in Content-Type")
+    headers = dict(request.scope["headers"])
+    with Body(headers, request.receive, services.settings, services.bodies, services.settings.max_login_bytes) as body:
+        if not is_form:
+            body.require_json()
+        text = await body.whole()
+    if not is_form:
+        return parse_model(Credentials, text)
+
+    async def receive_again() -> Message:
+        return {"type": "http.request", "body": text}
+
+    async with Request(request.scope, receive_again).form(max_files=0, max_fields=20) as form:
         values = {name: form[name] for name in ("username", "password") if name in form}
     try:
         return Credentials.model_validate(values)

@@ -23,12 +23,21 @@ class Body:
     """One request's body. A context: what it holds of the budget is given back at the end."""
 
     def __init__(
-        self, headers: Mapping[bytes, bytes], receive: Receive, settings: Settings, budget: BodyBudget
+        self,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        settings: Settings,
+        budget: BodyBudget,
+        max_bytes: int | None = None,
     ) -> None:
-        """Raises TooLargeError for an announced length over the limit, UnsupportedMediaTypeError for its encoding."""
+        """`max_bytes` is of a call whose bodies are smaller than others.
+
+        Raises TooLargeError for an announced length over the limit, UnsupportedMediaTypeError for its encoding.
+        """
         self._receive = receive
         self._settings = settings
         self._budget = budget
+        self._max_bytes = max_bytes or settings.max_body_bytes
         self._held = 0
         self._gave_up = False
         self._content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
@@ -36,7 +45,7 @@ class Body:
         self._decoder: Decoder | None = None if encoding is None else decoder(encoding.decode("latin-1"))
         announced = headers.get(b"content-length", b"")
         self._announced = int(announced) if announced.isdigit() else None
-        if self._announced is not None and self._announced > settings.max_body_bytes:
+        if self._announced is not None and self._announced > self._max_bytes:
             raise self._too_large()
 
     @property
@@ -97,7 +106,7 @@ class Body:
             self._decoder.finish()
 
     def _hold(self, piece: bytes, total: int) -> None:
-        if total > self._settings.max_body_bytes:
+        if total > self._max_bytes:
             raise self._too_large()
         self._budget.take(len(piece))
         self._held += len(piece)
@@ -109,7 +118,7 @@ class Body:
         while True:
             data: bytes = message.get("body", b"")
             total += len(data)
-            if total > self._settings.max_body_bytes:
+            if total > self._max_bytes:
                 raise self._too_large()
             yield data
             if not message.get("more_body", False):
@@ -138,19 +147,17 @@ class Body:
         task.cancel()
 
     def _too_large(self) -> TooLargeError:
-        return TooLargeError(f"The body is over the limit of {self._settings.max_body_bytes} bytes")
+        return TooLargeError(f"The body is over the limit of {self._max_bytes} bytes")
 
 
-async def json_body(
-    request: Request, services: "Services", user_id: int | None = None
-) -> tuple[bytes, WriteKey | None]:
-    """A whole JSON body, and its Idempotency-Key where the caller is a user who sent one. Raises as Body does."""
+async def json_body(request: Request, services: "Services", user_id: int) -> tuple[bytes, WriteKey | None]:
+    """A whole JSON body, and its Idempotency-Key where the caller sent one. Raises as Body does."""
     headers = dict(request.scope["headers"])
     with Body(headers, request.receive, services.settings, services.bodies) as body:
         body.require_json()
         text = await body.whole()
     header = headers.get(b"idempotency-key")
-    if user_id is None or header is None:
+    if header is None:
         return text, None
     keyed = KeyedBody(user_id, header, f"JSON {request.scope['path']}")
     keyed.feed(text)

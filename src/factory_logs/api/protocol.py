@@ -38,6 +38,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._settings = _settings()
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
+        self._leftover_timer: asyncio.TimerHandle | None = None
         self._in_head = False
         """Whether a head has begun to arrive and is not complete."""
         self._head_bytes = 0
@@ -54,6 +55,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget(self._head_timer)
         self._forget(self._send_timer)
+        self._forget(self._leftover_timer)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -99,10 +101,20 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._unparsed_bytes = 0
         super().on_message_complete()
+        if self._leftover_timer is not None:
+            self._leftover_timer.cancel()
+            self._leftover_timer = None
+            # uvicorn forgets its own timer as soon as more of the body comes.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def on_response_complete(self) -> None:
         self.transport.flush()  # type: ignore[attr-defined]
         super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body and not self.transport.is_closing():
+            # Answered before its body had come, such as by a 401: nobody else waits for the rest.
+            self._leftover_timer = self.loop.call_later(self._settings.leftover_body_seconds, self.transport.close)
 
     def pause_writing(self) -> None:
         super().pause_writing()

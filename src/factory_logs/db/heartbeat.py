@@ -45,7 +45,7 @@ class Heartbeat:
             while True:
                 try:
                     self._note(await self._beat())
-                except Exception:
+                except Exception:  # noqa: BLE001 - whatever it is, the next beat may go well
                     _log.exception("the heartbeat failed")
                     self._lose()
                 await asyncio.sleep(BEAT_SECONDS if self.answers else RETRY_SECONDS)
