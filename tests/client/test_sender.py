@@ -164,6 +164,9 @@ def test_each_compression_carries_the_same_body(spool: Spool, server: Server, en
         error(429),
         error(404),
         error(405),
+        error(408, "The body did not arrive in time"),
+        error(400, "The body did not arrive in time"),
+        error(400, "The request's head did not arrive in time"),
         httpx.Response(200, html=PORTAL),
         httpx.Response(302, headers={"Location": "http://portal.test/"}),
         httpx.Response(201, html="created"),
@@ -304,6 +307,38 @@ def test_a_400_that_names_no_log_is_narrowed_down_to_the_one_that_is_bad(spool: 
     drain(sender_of(spool, server))
     assert server.stored == lines[:13] + lines[14:]
     assert [(log.line.decode(), log.reason) for log in spool.rejected()] == [(lines[13], "Unable to decode data")]
+
+
+@pytest.mark.parametrize("refusal", [error(400, "Invalid HTTP request received."), error(413, "too large")], ids=str)
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("was_stored", [True, False])
+def test_a_refusal_after_a_lost_answer_says_nothing_of_the_earlier_try_so_the_logs_are_looked_for(
+    spool: Spool, server: Server, refusal: httpx.Response, count: int, is_restarted: bool, was_stored: bool
+) -> None:
+    def lost(request: httpx.Request) -> httpx.Response:
+        if was_stored:
+            server.store(request)
+        raise httpx.ReadTimeout("silence")
+
+    lines, clock = put(spool, count), Clock()
+    server.script = [lost, refusal, refusal]
+    sender = sender_of(spool, server, clock=clock)
+    sender.step()
+    if is_restarted:
+        sender = sender_of(spool, server, clock=clock)
+    server.known = [on_server(line) for line in server.stored]
+    assert sender.step() == Pause(QUIET_SECONDS, firm=True)
+    assert "though an earlier try may be stored" in str(sender.trouble)
+    if is_restarted:
+        sender = sender_of(spool, server, clock=clock)
+        sender.step()
+    clock.seconds += QUIET_SECONDS
+    server.script = []
+    drain(sender)
+    assert server.stored == lines
+    assert len(set(server.keys)) == (1 if was_stored else 2)
+    assert (spool.totals().delivered, spool.totals().rejected, spool.totals().pending) == (count, 0, 0)
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import random
@@ -46,7 +47,8 @@ def test_a_batch_stays_the_same_with_its_key_until_it_is_settled(tmp_path: Path)
     spool.put([line(5)])
     again = Outbox(SpoolFile(tmp_path, "full")).open(10, 10**6, "token a", 200.0)
     assert first is not None
-    assert again == first
+    assert first.is_new
+    assert again == dataclasses.replace(first, is_new=False)
     assert (first.body, first.started_at) == (b'{"n": 0}\n{"n": 1}\n{"n": 2}\n', 100.0)
     outbox_of(spool).settle(first)
     outbox_of(spool).settle(first)

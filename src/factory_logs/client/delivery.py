@@ -19,6 +19,8 @@ from factory_logs.client.outbox import Batch
 from factory_logs.client.server_clock import ServerClock, retry_after
 from factory_logs.client.settings import ClientSettings
 
+_LATE = "did not arrive in time"
+"""What servers say that have no 408 yet, in a 400, of a request that stopped on its way."""
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 _NEXT_ENCODING = {"zstd": "gzip", "gzip": "identity"}
 
@@ -37,7 +39,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing was stored, and something in the batch is bad or too large; the server does not say which log."""
+    """This try stored nothing: something in the batch is bad or too large, and the server does not say which log.
+
+    An earlier try under the same key may be stored all the same: the server need not have looked at the key.
+    """
 
     message: str
     too_large: bool = False
@@ -199,7 +204,7 @@ class Link:
             return Refused(_message(answer), too_large=True)
         if answer.status == 409:
             return Conflict(_message(answer))
-        if answer.status == 400 and "request_id" in content:
+        if answer.status == 400 and "request_id" in content and _LATE not in _message(answer):
             faults = _faults(content.get("errors"), len(batch.lines))
             return Rejected(faults) if faults else Refused(_message(answer))
         return self._failed(answer)

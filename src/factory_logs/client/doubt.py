@@ -1,4 +1,4 @@
-"""Whether a batch is on the server when its key is too old to be believed: by looking for its logs.
+"""Whether a batch is on the server when another try under its key would not tell: by looking for its logs.
 
 A batch is stored whole or not at all, so a log of it that is not there proves that none is. One that is there may be an
 equal log of another batch, sent by a script that gives times of its own: so several are looked for, and only among

@@ -18,6 +18,7 @@ class Batch:
     """Logs that are sent together. `started_at` is when they first may have left, by the server's clock (s).
 
     `account` is whose key it is: the server keeps keys by user, so under another's token this one says nothing.
+    `is_new`: opened just now, so no earlier try of it can be on the server.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Batch:
     started_at: float
     seqs: Sequence[int]
     lines: Sequence[bytes]
+    is_new: bool
 
     @property
     def body(self) -> bytes:
@@ -49,13 +51,13 @@ class Outbox:
                 rows = connection.execute(
                     "SELECT seq, line FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)
                 ).fetchall()
-                return _batch(key, owner, first, last, started_at, rows)
+                return _batch(key, owner, first, last, started_at, rows, is_new=False)
             rows = _oldest(connection, max_records, max_bytes)
             if not rows:
                 return None
             opened = (str(uuid.uuid4()), account, rows[0][0], rows[-1][0], now)
             connection.execute("INSERT INTO open_batch VALUES (1, ?, ?, ?, ?, ?)", opened)
-            return _batch(*opened, rows)
+            return _batch(*opened, rows, is_new=True)
 
         return self._file.run(work)
 
@@ -96,9 +98,16 @@ class Outbox:
 
 
 def _batch(
-    key: str, account: str, first: int, last: int, started_at: float, rows: Sequence[tuple[int, bytes]]
+    key: str,
+    account: str,
+    first: int,
+    last: int,
+    started_at: float,
+    rows: Sequence[tuple[int, bytes]],
+    *,
+    is_new: bool,
 ) -> Batch:
-    return Batch(key, account, first, last, started_at, [seq for seq, _ in rows], [line for _, line in rows])
+    return Batch(key, account, first, last, started_at, [seq for seq, _ in rows], [line for _, line in rows], is_new)
 
 
 def _oldest(connection: sqlite3.Connection, max_records: int, max_bytes: int) -> list[tuple[int, bytes]]:

@@ -57,6 +57,8 @@ class Sender:
         self._max_bytes = settings.max_batch_bytes
         self._clock = clock
         self._tried_at = clock()  # perhaps by another process, just before this one began
+        self._refused_again: tuple[str, str] | None = None
+        """The key of a batch that was refused after an earlier try, and why it is in doubt."""
         self.trouble: str | None = None
 
     def step(self) -> Pause:
@@ -71,13 +73,22 @@ class Sender:
         batch = self._outbox.open(self._max_records, self._max_bytes, account, now)
         if batch is None:
             return Pause(self._settings.poll_seconds, idle=True)
-        if batch.account != account:
-            return self._doubted(batch, "the token is another one than when it was first sent")
-        if not -CLOCK_TOLERANCE_SECONDS <= now - batch.started_at < self._settings.key_life_seconds:
-            return self._doubted(batch, "its Idempotency-Key is too old")
+        why = self._reason_for_doubt(batch, account, now)
+        if why is not None:
+            return self._doubted(batch, why)
         outcome = self._link.deliver(batch)
         self._tried_at = self._clock()
         return self._after(batch, outcome)
+
+    def _reason_for_doubt(self, batch: Batch, account: str, now: float) -> str | None:
+        """Why one more try under its key would not tell what became of the batch; None where it would."""
+        if batch.account != account:
+            return "the token is another one than when it was first sent"
+        if not -CLOCK_TOLERANCE_SECONDS <= now - batch.started_at < self._settings.key_life_seconds:
+            return "its Idempotency-Key is too old"
+        if self._refused_again is not None and self._refused_again[0] == batch.key:
+            return self._refused_again[1]
+        return None
 
     def _after(self, batch: Batch, outcome: Outcome) -> Pause:
         match outcome:
@@ -91,6 +102,10 @@ class Sender:
                 )
                 self._outbox.reject(batch, faults)
                 return self._went_through()
+            case Refused(message) if not batch.is_new:
+                why = f"it is refused, though an earlier try may be stored: {message}"
+                self._refused_again = batch.key, why
+                return self._doubted(batch, why)
             case Refused(message, too_large):
                 self._refused(batch, message, too_large)
                 return self._went_through()
@@ -111,7 +126,7 @@ class Sender:
             self._max_bytes = max(1, len(batch.body) // 2)
 
     def _doubted(self, batch: Batch, why: str) -> Pause:
-        """The batch's key says nothing any more: see what became of it, once no try can still be under way."""
+        """The batch's key tells nothing of its earlier tries: see what became of them, once none can be under way."""
         rest = self._tried_at + QUIET_SECONDS - self._clock()
         if rest <= 0:
             return self._resolve(batch, why)

@@ -54,8 +54,9 @@ class ClientSettings(BaseModel):
     )
     in_doubt: Literal["ask", "resend", "set_aside"] = Field(
         "ask",
-        description="What becomes of a batch older than that whose first answer was lost. ask: look for its logs on "
-        "the server. resend: they may be stored twice. set_aside: with the rejected ones, for a person to decide",
+        description="What becomes of a batch in doubt: its first answer was lost and its key tells nothing any more. "
+        "ask: look for its logs on the server. resend: they may be stored twice. set_aside: with the rejected ones, "
+        "for a person to decide",
     )
     exit_seconds: NonNegative = Field(
         5.0, description="How long close(), or the end of the script, waits for a working link to take what is left"
