@@ -49,6 +49,10 @@ class NotFoundError(FactoryLogsError):
     """There is no such record or no such place."""
 
 
+class RequestTimeoutError(FactoryLogsError):
+    """The request did not arrive in time, so nothing of it was looked at; sent again it may."""
+
+
 class ConflictError(FactoryLogsError):
     """The request contradicts an earlier one, such as an Idempotency-Key reused with another body."""
 
@@ -94,6 +98,7 @@ HTTP_STATUS: dict[type[FactoryLogsError], int] = {
     UnauthenticatedError: 401,
     ForbiddenError: 403,
     NotFoundError: 404,
+    RequestTimeoutError: 408,
     ConflictError: 409,
     TooLargeError: 413,
     UnsupportedMediaTypeError: 415,

@@ -48,7 +48,9 @@ class Settings(BaseSettings):
     )
     max_headers: PositiveInt = Field(100, description="The most headers of a request; over it a 400")
     head_seconds: PositiveFloat = Field(
-        20.0, description="How long the head of a request may take to arrive, on a new connection from its beginning"
+        20.0,
+        description="How long the head of a request may take to arrive, on a new connection from its beginning; "
+        "then a 408",
     )
     keep_alive_seconds: PositiveInt = Field(
         5, description="How long a connection may rest after an answer before it is closed"
@@ -114,10 +116,10 @@ class Settings(BaseSettings):
         4 * MIB, description="A longer NDJSON body is stored in parts of this size, in one transaction"
     )
     body_timeout_seconds: PositiveFloat = Field(
-        300.0, description="How long a body may take to arrive; a slower one is a 400"
+        300.0, description="How long a body may take to arrive; a slower one is a 408"
     )
     body_idle_seconds: PositiveFloat = Field(
-        30.0, description="How long a body may pause on its way; after a longer pause a 400"
+        30.0, description="How long a body may pause on its way; after a longer pause a 408"
     )
     leftover_body_seconds: PositiveFloat = Field(
         20.0,

@@ -346,12 +346,12 @@ async def test_more_bodies_than_a_worker_can_hold_are_a_503(database: Database, 
         assert app.state.services.bodies.held == 0
 
 
-async def test_a_body_that_stops_arriving_is_a_400(database: Database, tokens, migrated_url: str) -> None:
+async def test_a_body_that_stops_arriving_is_a_408(database: Database, tokens, migrated_url: str) -> None:
     async with worker(migrated_url, body_idle_seconds=0.05) as app:
         status, _ = await raw_post(
             app, tokens[Level.SYSTEM], [{"type": "http.request", "body": b"{", "more_body": True}]
         )
-    assert status == 400
+    assert status == 408
 
 
 async def raw_post(app, token: str, messages: list[dict[str, object]]) -> tuple[int, bytes]:

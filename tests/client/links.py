@@ -1,5 +1,6 @@
 """Links that go wrong on purpose, under a client's HTTP library: the other side of them is a real server or none."""
 
+import socket
 import threading
 
 import httpx
@@ -43,6 +44,30 @@ class Switched(httpx.BaseTransport):
                 answer.close()
                 raise httpx.ReadTimeout("silence")
         return answer
+
+    def close(self) -> None:
+        self._real.close()
+
+
+class Stalling(httpx.BaseTransport):
+    """A link to a real server on which the last byte of a POST's body never arrives; the server's answer does."""
+
+    def __init__(self) -> None:
+        self.answers: list[httpx.Response] = []
+        self._real = httpx.HTTPTransport()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "POST":
+            return self._real.handle_request(request)
+        head = b"".join(b"%s: %s\r\n" % header for header in request.headers.raw)
+        with socket.create_connection((request.url.host, request.url.port), timeout=60) as connection:
+            connection.sendall(b"POST %s HTTP/1.1\r\n%s\r\n%s" % (request.url.raw_path, head, request.read()[:-1]))
+            answer = connection.makefile("rb")
+            status = int(answer.readline().split()[1])
+            headers = dict(line.decode().rstrip().split(": ", 1) for line in iter(answer.readline, b"\r\n"))
+            body = answer.read(int(headers["content-length"]))
+        self.answers.append(httpx.Response(status, headers=headers, content=body))
+        return self.answers[-1]
 
     def close(self) -> None:
         self._real.close()

@@ -30,7 +30,10 @@ def _login_body() -> dict[str, object]:
 
 
 @router.post(
-    "/login", response_model=LoginAnswer, responses=errors(400, 401, 413, 415, 429, 503), openapi_extra=_login_body()
+    "/login",
+    response_model=LoginAnswer,
+    responses=errors(400, 401, 408, 413, 415, 429, 503),
+    openapi_extra=_login_body(),
 )
 async def login(request: Request, response: Response, services: ServicesDep) -> LoginAnswer:
     """A token for a username and password, sent as a form or as JSON."""

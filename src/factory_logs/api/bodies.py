@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from factory_logs.api.services import Services
-from factory_logs.errors import BadRequestError, TooLargeError, UnsupportedMediaTypeError
+from factory_logs.errors import RequestTimeoutError, TooLargeError, UnsupportedMediaTypeError
 from factory_logs.ingest.body_budget import BodyBudget
 from factory_logs.ingest.decoding import Decoder, decoder
 from factory_logs.ingest.idempotency import KeyedBody, WriteKey
@@ -89,7 +89,7 @@ class Body:
         """The body, decompressed, as it arrives.
 
         Raises TooLargeError, OverloadedError where the worker holds too much, BadRequestError for a body that is
-        broken or stops arriving, ClientDisconnect.
+        broken, RequestTimeoutError for one that stops arriving, ClientDisconnect.
         """
         first = await self._receive_in_time(self._settings.body_idle_seconds)
         async for piece in self._pieces(first):
@@ -134,7 +134,7 @@ class Body:
             message = await self._receive()
         except asyncio.CancelledError:
             if self._gave_up and task.uncancel() == 0:
-                raise BadRequestError("The body did not arrive in time") from None
+                raise RequestTimeoutError("The body did not arrive in time") from None
             raise
         finally:
             timer.cancel()

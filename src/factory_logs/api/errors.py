@@ -11,7 +11,14 @@ from starlette.routing import Match
 
 from factory_logs import metrics
 from factory_logs.api.answers import json_answer
-from factory_logs.errors import HTTP_STATUS, FactoryLogsError, FieldError, RetryableError, UnauthenticatedError
+from factory_logs.errors import (
+    HTTP_STATUS,
+    FactoryLogsError,
+    FieldError,
+    RequestTimeoutError,
+    RetryableError,
+    UnauthenticatedError,
+)
 
 _log = structlog.get_logger(__name__)
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
@@ -39,6 +46,8 @@ def domain_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = 'Token realm="factory-logs"'
+    if isinstance(error, RequestTimeoutError):
+        headers["Connection"] = "close"  # the rest of the body would come where the next request begins
     return error_answer(request, HTTP_STATUS[type(error)], error.message, error.errors, headers)
 
 

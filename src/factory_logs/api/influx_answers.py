@@ -10,7 +10,14 @@ from starlette.responses import Response
 
 from factory_logs import __version__, metrics
 from factory_logs.api.answers import REPLAYED, EmptyAnswer, JsonAnswer
-from factory_logs.errors import HTTP_STATUS, FactoryLogsError, FieldError, RetryableError, UnauthenticatedError
+from factory_logs.errors import (
+    HTTP_STATUS,
+    FactoryLogsError,
+    FieldError,
+    RequestTimeoutError,
+    RetryableError,
+    UnauthenticatedError,
+)
 
 EMULATED_VERSION = "1.8.10"
 """The last version that has both kinds of write; clients choose by it what they may send."""
@@ -26,6 +33,7 @@ _CODES = {
     401: "unauthorized",
     403: "forbidden",
     404: "not found",
+    408: "unavailable",
     409: "conflict",
     413: "request too large",
     415: "invalid",
@@ -125,6 +133,8 @@ def error_answer(dialect: Dialect, error: FactoryLogsError) -> Response:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = dialect.challenge
+    if isinstance(error, RequestTimeoutError):
+        headers["Connection"] = "close"
     message = ": ".join([error.message, *(in_words(fault) for fault in error.errors)])
     return _error(dialect, status, dialect.failed(status, message), headers)
 

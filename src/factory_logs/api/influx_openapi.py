@@ -17,6 +17,7 @@ _MEANINGS = {
     401: "Token missing or invalid",
     403: "The token may not write",
     404: "No bucket is named",
+    408: "The body did not arrive in time; nothing of it is stored",
     409: "The Idempotency-Key was used with another body",
     413: "The body is too large; nothing of it is stored",
     415: "The Content-Encoding is not one that is read",
@@ -59,7 +60,7 @@ def _write(parameters: list[dict[str, Any]], *, body_required: bool) -> dict[str
 
 WRITE_1: dict[str, Any] = {
     "response_description": "All points are stored",
-    "responses": _errors(InfluxError1, 400, 401, 403, 409, 413, 415, 503),
+    "responses": _errors(InfluxError1, 400, 401, 403, 408, 409, 413, 415, 503),
     "openapi_extra": _write(
         [
             _parameter("db", "The writer's database; any name will do", required=True, minLength=1),
@@ -74,7 +75,7 @@ WRITE_1: dict[str, Any] = {
 
 WRITE_2: dict[str, Any] = {
     "response_description": "All points are stored",
-    "responses": _errors(InfluxError2, 400, 401, 403, 404, 409, 413, 415, 503),
+    "responses": _errors(InfluxError2, 400, 401, 403, 404, 408, 409, 413, 415, 503),
     "openapi_extra": _write(
         [
             _parameter("bucket", "The writer's bucket; any name will do", required=True, minLength=1),
@@ -99,7 +100,7 @@ HEALTH: dict[str, Any] = {
 QUERY: dict[str, Any] = {
     "response_model": InfluxResults,
     "response_description": "The statement is answered",
-    "responses": _errors(InfluxError1, 400, 401, 403, 413, 415, 503),
+    "responses": _errors(InfluxError1, 400, 401, 403, 408, 413, 415, 503),
     "openapi_extra": {
         "security": _SECURITY,
         "parameters": [

@@ -36,7 +36,7 @@ _ON_ERROR: dict[str, Any] = {
 DOCUMENTATION: dict[str, Any] = {
     "response_model": FactoryLogOut | BatchCreated,
     "response_description": "The stored log, or what became of the batch",
-    "responses": errors(400, 401, 403, 409, 413, 415, 503),
+    "responses": errors(400, 401, 403, 408, 409, 413, 415, 503),
     "openapi_extra": {
         "parameters": [_ON_ERROR, IDEMPOTENCY_KEY, CONTENT_ENCODING],
         "requestBody": {

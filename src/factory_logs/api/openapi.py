@@ -47,6 +47,7 @@ _ERRORS: dict[int, tuple[str, dict[str, Any]]] = {
     403: ("Not enough permission", {"message": "This needs the permission SYSTEM; ann has OVERVIEW."}),
     404: ("There is no such record", {"message": "There is no factory log 12"}),
     405: ("The path does not have this method; `Allow` lists those it has", {"message": "Method Not Allowed"}),
+    408: ("The body did not arrive in time; send it again", {"message": "The body did not arrive in time"}),
     409: ("The Idempotency-Key was used with another body", {"message": "The key was used with another body"}),
     413: ("The body is too large", {"message": "The body is over the limit of 16777216 bytes"}),
     415: (

@@ -147,7 +147,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def _head_is_late(self) -> None:
         begun = self.headers is not None and (self.cycle is None or self.cycle.response_complete)
         if begun and not self.transport.is_closing():
-            self.send_400_response("The request's head did not arrive in time")
+            self._refuse("408 Request Timeout", "The request's head did not arrive in time")
         else:
             self.transport.close()
 

@@ -28,7 +28,7 @@ router = APIRouter(prefix="/v1/repairs", tags=["repairs"], route_class=DirectRou
     "",
     status_code=201,
     response_model=RepairOut,
-    responses=errors(400, 401, 403, 409, 413, 415, 503) | leads_to("get_repair", "repair_id"),
+    responses=errors(400, 401, 403, 408, 409, 413, 415, 503) | leads_to("get_repair", "repair_id"),
     openapi_extra=document_body(RepairIn) | {"parameters": [IDEMPOTENCY_KEY, CONTENT_ENCODING]},
 )
 async def create_repair(request: Request, user: Writer, repairs: RepairWrites, services: ServicesDep) -> Response:
