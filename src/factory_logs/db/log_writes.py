@@ -1,6 +1,8 @@
 """The SQL that stores logs. Spoken to asyncpg itself: this is the hot path of the service (docs/decisions.md)."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -142,24 +144,46 @@ async def unknown_repairs(connection: asyncpg.Connection, logs: Sequence[LogRow]
 async def copy_logs(connection: asyncpg.Connection, logs: Sequence[LogRow], created_by: str | None) -> list[int]:
     """Store many logs by binary COPY inside the caller's transaction; their ids in the order of the input."""
     ids: list[int] = [row[0] for row in await connection.fetch(_NEXT_IDS, len(logs))]
-    await connection.copy_records_to_table(
-        "factory_logs",
-        columns=_COPIED,
-        records=[
-            (
-                factory_log_id,
-                log.app_name,
-                log.product_imei,
-                log.repair_id,
-                log.timestamp,
-                log.tags,
-                log.fields,
-                created_by,
-            )
-            for factory_log_id, log in zip(ids, logs, strict=True)
-        ],
-    )
+    rows = [
+        (
+            factory_log_id,
+            log.app_name,
+            log.product_imei,
+            log.repair_id,
+            log.timestamp,
+            log.tags,
+            log.fields,
+            created_by,
+        )
+        for factory_log_id, log in zip(ids, logs, strict=True)
+    ]
+    async with _ending_with(connection):
+        await connection.copy_records_to_table("factory_logs", columns=_COPIED, records=rows)
     return ids
+
+
+@asynccontextmanager
+async def _ending_with(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Around a COPY: where the connection is lost while the socket takes no more, asyncpg waits for it for ever.
+
+    What it raises once it is woken depends on the event loop, so the loss is raised here.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as lost:
+
+            def end(_: object) -> None:
+                lost.reschedule(loop.time())
+
+            connection.add_termination_listener(end)
+            try:
+                yield
+            finally:
+                connection.remove_termination_listener(end)
+    except (TimeoutError, RuntimeError) as error:
+        if not connection.is_closed():
+            raise
+        raise asyncpg.ConnectionDoesNotExistError("the connection was lost in a COPY") from error
 
 
 def _as_bigint(repair_id: int | None) -> int | None:
