@@ -56,6 +56,29 @@ async def test_get_gives_what_post_answered(client: httpx.AsyncClient) -> None:
     assert (answer.status_code, answer.json()) == (200, record)
 
 
+@pytest.mark.parametrize(
+    "log",
+    [
+        {"app_name": "a", "timestamp": "2024-01-01"},
+        {"app_name": '"' * 255, "timestamp": "2024-01-31 13:45:00.123456", "product_imei": "352099001761481"},
+    ],
+    ids=["short", "escaped"],
+)
+@pytest.mark.parametrize("form", ["application/json", "array", "application/x-ndjson"])
+async def test_a_record_may_have_256_kib_and_no_byte_more(
+    client: httpx.AsyncClient, log: dict[str, object], form: str
+) -> None:
+    empty = json.dumps(log | {"fields": {"text": ""}}, separators=(",", ":"))
+    statuses = []
+    for size in (256 * 1024, 256 * 1024 + 1):
+        text = empty.replace('"text":""', f'"text":"{"x" * (size - len(empty))}"')
+        assert len(text) == size
+        headers = {"Content-Type": "application/json" if form == "array" else form}
+        body = f"[{text}]" if form == "array" else text
+        statuses.append((await client.post("/v1/factory_logs", content=body, headers=headers)).status_code)
+    assert statuses == [201, 400]
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(tags=STORABLE, fields=STORABLE)
 async def test_any_storable_json_comes_back_equal_and_of_the_same_type(

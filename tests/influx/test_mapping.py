@@ -7,7 +7,6 @@ from hypothesis import given
 from factory_logs.errors import BadRequestError, FieldError
 from factory_logs.influx.mapping import PointReader
 from factory_logs.ingest.records import Limits, NewLog
-from factory_logs.schemas.storable import REST_OF_RECORD_BYTES
 from tests.influx.strategies import STORABLE_POINTS, Point
 
 LIMITS = Limits(max_record_bytes=256 * 1024, max_nesting=32)
@@ -98,9 +97,11 @@ def test_the_longest_measurement_has_a_place() -> None:
 
 def test_a_record_of_the_largest_size_is_taken_and_one_byte_more_is_not() -> None:
     limits = Limits(max_record_bytes=1000, max_nesting=32)
-    room = 1000 - REST_OF_RECORD_BYTES - len('m{"a":"b"}{"f":""}')
-    assert read(f'm,a=b f="{"x" * room}" 1', limits).app_name == "m"
-    assert "over the limit of 1000 bytes" in fault(f'm,a=b f="{"x" * (room + 1)}" 1', limits).message
+    for time, shown in (("1", "1970-01-01 00:00:00"), ("1000", "1970-01-01 00:00:00.000001")):
+        empty = f'{{"app_name":"m\\"","timestamp":"{shown}","tags":{{"a":"b"}},"fields":{{"f":""}}}}'
+        room = 1000 - len(empty)
+        assert read(f'm",a=b f="{"x" * room}" {time}', limits).app_name == 'm"'
+        assert "over the limit of 1000 bytes" in fault(f'm",a=b f="{"x" * (room + 1)}" {time}', limits).message
 
 
 def test_a_line_that_is_too_long_is_refused() -> None:

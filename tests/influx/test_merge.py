@@ -90,6 +90,17 @@ def test_each_kind_of_time_reads_the_same(tmp_path: Path, time: str) -> None:
     assert told(by_column) == told(by_line)
 
 
+def test_the_largest_record_is_the_same_to_the_byte(tmp_path: Path) -> None:
+    room = LIMITS.max_record_bytes - len(
+        '{"app_name":"m","timestamp":"2024-01-31 13:45:00.000001","tags":{"a":"b"},"fields":{"f":"","g":""}}'
+    )
+    for more, stored in ((0, 1), (1, 0)):
+        lines = [f'm,a=b f="{"x" * (room - 10)}" {DAY + 1000}', f'm,a=b g="{"x" * (10 + more)}" {DAY + 1000}']
+        by_column, by_line = both_ways(tmp_path, lines)
+        assert told(by_column) == told(by_line)
+        assert (len(by_column.logs), len(by_column.bad_points)) == (stored, 1 - stored)
+
+
 def test_what_an_export_holds_is_read_by_column() -> None:
     for rests in (["1 1", "-2.5 2", "1e-07 3"], ["1i 1", "-2i 2"], ["true 1", "false 2"], ['"a b" 1', '"é" 2']):
         assert read_column(Run("", "m", "f", 1, len(rests), "\n".join(rests))) is not None

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from factory_logs.client.errors import InvalidLogError
 from factory_logs.errors import BadRequestError, FieldError
 from factory_logs.schemas.factory_log import FactoryLogIn
-from factory_logs.schemas.storable import Limits, field_errors, storable_json
+from factory_logs.schemas.storable import Limits, field_errors, storable_json, too_large
 from factory_logs.schemas.timestamps import format_timestamp
 
 _LOG = TypeAdapter(FactoryLogIn)
@@ -29,12 +29,15 @@ def line_of(record: Mapping[str, object], limits: Limits) -> bytes:
         raise InvalidLogError(_INVALID, faults)
     try:
         log = _LOG.validate_python(plain)
-        tags, fields = storable_json(log, limits)
+        tags, fields = storable_json(log, limits.max_nesting)
     except ValidationError as error:
         raise InvalidLogError(_INVALID, list(field_errors(error))) from None
     except BadRequestError as error:
         raise InvalidLogError(_INVALID, error.errors) from None
-    return orjson.dumps(dict(_members(log, tags, fields)))
+    line = orjson.dumps(dict(_members(log, tags, fields)))
+    if len(line) > limits.max_record_bytes:
+        raise InvalidLogError(_INVALID, too_large(limits.max_record_bytes).errors)
+    return line
 
 
 def line_of_json(text: bytes, defaults: Mapping[str, object], limits: Limits) -> bytes:
@@ -59,7 +62,7 @@ def _members(log: FactoryLogIn, tags: bytes | None, fields: bytes | None) -> Ite
     if log.repair_id is not None:
         # A number of any length is JSON; the server says that there is no such repair.
         yield "repair_id", orjson.Fragment(str(log.repair_id))
-    yield "timestamp", format_timestamp(log.timestamp)
+    yield "timestamp", format_timestamp(log.timestamp.moment)
     if tags is not None:
         yield "tags", orjson.Fragment(tags)
     if fields is not None:

@@ -25,7 +25,6 @@ from factory_logs.influx.line_protocol import (
 from factory_logs.influx.mapping import (
     COLUMNS_OF_LOGS,
     IMEI,
-    MAX_APP_NAME,
     REPAIR_ID,
     check_text,
     origin_of,
@@ -33,7 +32,7 @@ from factory_logs.influx.mapping import (
 )
 from factory_logs.ingest.records import Limits, NewLog
 from factory_logs.schemas.json_values import canonical_json
-from factory_logs.schemas.storable import REST_OF_RECORD_BYTES
+from factory_logs.schemas.storable import ROOM
 
 FEWEST_LINES = 16
 """For fewer lines a shape is not looked for."""
@@ -108,11 +107,11 @@ class Shape:
         texts = [kind.texts(column) for kind, column in zip(self._kinds, values, strict=True)]
         fields = list(map(self._fields_json.__mod__, zip(*texts, strict=True)))
         tags: Sequence[str] | None = None
-        longest = MAX_APP_NAME + max(map(len, fields))
+        longest = max(map(len, fields))
         if self._others:
             tags = list(map(self._tags_json.__mod__, zip(*(columns[place] for place in self._others), strict=True)))
             longest += max(map(len, tags))
-        if REST_OF_RECORD_BYTES + _BYTES_OF_A_CHARACTER * longest > limits.max_record_bytes:
+        if ROOM + _BYTES_OF_A_CHARACTER * longest > limits.max_record_bytes:
             return None
         imei, repair = self._own.get("product_imei"), self._own.get("repair_id")
         rows_of_logs = zip(

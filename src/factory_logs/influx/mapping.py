@@ -18,9 +18,9 @@ from factory_logs.influx.line_protocol import FieldValue, LineError, Series, par
 from factory_logs.ingest.records import Limits, NewLog
 from factory_logs.schemas.factory_log import FactoryLogOut
 from factory_logs.schemas.json_values import canonical_json
-from factory_logs.schemas.storable import REST_OF_RECORD_BYTES, too_large
+from factory_logs.schemas.storable import LONGEST_APP_NAME, record_bytes, too_large
+from factory_logs.schemas.timestamps import format_timestamp
 
-MAX_APP_NAME = 255
 MAX_CACHED_SERIES = 10_000
 MAX_CACHED_CHARACTERS = 500
 
@@ -31,10 +31,15 @@ COLUMNS_OF_LOGS = frozenset(FactoryLogOut.model_fields)
 """No field may have one of these names."""
 
 _EPOCH = datetime(1970, 1, 1)
+LONGEST_TIME = len('"2024-01-31 13:45:00.123456"')
+"""A time of a line counts for a record's size as JSON would give it out."""
 
 
 class Origin(NamedTuple):
-    """What all logs of one series share, ready to be stored; `size` is its part of the record, in bytes."""
+    """What all logs of one series share, ready to be stored.
+
+    `size` is that of a record with empty text for its time and its fields.
+    """
 
     app_name: str
     product_imei: str | None
@@ -45,8 +50,8 @@ class Origin(NamedTuple):
 
 def origin_of(series: Series) -> Origin:
     """Raises BadRequestError naming the tag that has no place."""
-    if len(series.measurement) > MAX_APP_NAME:
-        raise _fault("app_name", f"the measurement is over the limit of {MAX_APP_NAME} characters")
+    if len(series.measurement) > LONGEST_APP_NAME:
+        raise _fault("app_name", f"the measurement is over the limit of {LONGEST_APP_NAME} characters")
     tags: dict[str, str] = dict(series.tags)
     imei, repair = tags.pop("product_imei", None), tags.pop("repair_id", None)
     if imei is not None and IMEI.fullmatch(imei) is None:
@@ -54,8 +59,8 @@ def origin_of(series: Series) -> Origin:
     if repair is not None and REPAIR_ID.fullmatch(repair) is None:
         raise _fault("repair_id", "expected a tag that is an integer, the id of a repair")
     text = canonical_json(tags) if tags else None
-    size = REST_OF_RECORD_BYTES + len(series.measurement.encode()) + len(text or b"")
     repair_id = None if repair is None else int(repair)
+    size = record_bytes(series.measurement, imei, repair_id, 0, text, b"")
     return Origin(series.measurement, imei, repair_id, None if text is None else text.decode(), size)
 
 
@@ -77,9 +82,10 @@ def log_of(origin: Origin, fields: Mapping[str, FieldValue], time_ns: int, limit
     if not COLUMNS_OF_LOGS.isdisjoint(fields):
         raise _column_in_fields(fields)
     text = canonical_json(fields)
-    if origin.size + len(text) > limits.max_record_bytes:
-        raise too_large(limits.max_record_bytes)
     timestamp = timestamp_of(time_ns)
+    room = limits.max_record_bytes - origin.size - len(text)
+    if room < LONGEST_TIME and room < len(f'"{format_timestamp(timestamp)}"'):
+        raise too_large(limits.max_record_bytes)
     return NewLog(origin.app_name, origin.product_imei, origin.repair_id, timestamp, origin.tags, text.decode())
 
 

@@ -21,6 +21,7 @@ from factory_logs.influx.line_protocol import (
 )
 from factory_logs.influx.mapping import (
     COLUMNS_OF_LOGS,
+    LONGEST_TIME,
     Origin,
     check_text,
     log_of,
@@ -124,7 +125,7 @@ class PartMerger:
 
     def _fits(self, origin: Origin, times: Collection[int], fields: Iterable[str]) -> bool:
         """Whether all points surely have a time and a size that can be stored; a character takes up to four bytes."""
-        longest = origin.size + 4 * (max(map(len, fields)) + len("{}"))
+        longest = origin.size + LONGEST_TIME + 4 * (max(map(len, fields)) + len("{}"))
         return min(times) >= EARLIEST_NS and max(times) <= LATEST_NS and longest <= self._limits.max_record_bytes
 
     def _logs_by_line(self, place: _Place, origin: Origin, runs: Sequence[Run], part: MergedPart) -> list[NewLog]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import orjson
 
-from factory_logs.ingest.quick_reading import FIELDS, LONGEST_APP_NAME, METADATA, ROOM
+from factory_logs.ingest.quick_reading import FIELDS, METADATA
 from factory_logs.ingest.records import Limits, NewLog
 from factory_logs.schemas.json_values import all_surely_canonical
+from factory_logs.schemas.storable import LONGEST_APP_NAME, ROOM
 from factory_logs.schemas.timestamps import parse_timestamp, parse_timestamps
 
 

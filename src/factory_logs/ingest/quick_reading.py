@@ -15,15 +15,11 @@ import orjson
 from factory_logs.ingest.records import Limits, NewLog, parse_log
 from factory_logs.schemas.factory_log import FactoryLogIn
 from factory_logs.schemas.json_values import surely_canonical
-from factory_logs.schemas.storable import REST_OF_RECORD_BYTES
+from factory_logs.schemas.storable import LONGEST_APP_NAME, ROOM
 from factory_logs.schemas.timestamps import parse_timestamp
 
 FIELDS = frozenset(NewLog._fields)
 METADATA = frozenset(FactoryLogIn.model_fields) - FIELDS
-LONGEST_APP_NAME = 255
-_BYTES_OF_A_CHARACTER = 4
-ROOM = REST_OF_RECORD_BYTES + LONGEST_APP_NAME * _BYTES_OF_A_CHARACTER
-"""What a record takes beside `tags` and `fields`, at most."""
 _new_log = NewLog._make
 
 

@@ -12,7 +12,7 @@ from factory_logs.schemas.factory_log import FactoryLogIn
 from factory_logs.schemas.json_values import unstorable
 from factory_logs.schemas.storable import Limits as Limits
 from factory_logs.schemas.storable import field_errors as field_errors
-from factory_logs.schemas.storable import printable, storable_json
+from factory_logs.schemas.storable import printable, record_bytes, storable_json, too_large
 
 Model = TypeVar("Model", bound=BaseModel)
 _LOG = TypeAdapter(FactoryLogIn).validator
@@ -47,12 +47,16 @@ def validate_log(record: object, limits: Limits) -> NewLog:
 
 def admit(log: FactoryLogIn, limits: Limits) -> NewLog:
     """The row of a valid model, if its strings, JSON values and size can be stored; else BadRequestError."""
-    tags, fields = storable_json(log, limits)
+    tags, fields = storable_json(log, limits.max_nesting)
+    moment, moment_bytes = log.timestamp
+    size = record_bytes(log.app_name, log.product_imei, log.repair_id, moment_bytes, tags, fields)
+    if size > limits.max_record_bytes:
+        raise too_large(limits.max_record_bytes)
     return NewLog(
         log.app_name,
         log.product_imei,
         log.repair_id,
-        log.timestamp,
+        moment,
         None if tags is None else tags.decode(),
         None if fields is None else fields.decode(),
     )

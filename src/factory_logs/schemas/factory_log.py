@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from factory_logs.schemas.timestamps import Timestamp
+from factory_logs.schemas.timestamps import SentTimestamp
 
 Imei = Annotated[str, StringConstraints(pattern=r"^[0-9]{15}$"), Field(examples=["352099001761481"])]
 """Exactly 15 ASCII digits; no Luhn check."""
@@ -46,7 +46,7 @@ class FactoryLogIn(Submitted):
     app_name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     product_imei: Imei | None = None
     repair_id: RepairId | None = None
-    timestamp: Timestamp
+    timestamp: SentTimestamp
     tags: Any = Field(None, description="Who and where; normally an object", examples=[{"jig_id": "J-07"}])
     fields: Any = Field(None, description="What was measured; normally an object", examples=[{"passed": True}])
 

@@ -7,6 +7,7 @@ later by the service.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import orjson
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -20,11 +21,13 @@ _MESSAGES = {
     "string_pattern_mismatch": "expected exactly 15 digits",
 }
 
-REST_OF_RECORD_BYTES = len(
-    '{"app_name":"","product_imei":"352099001761481","repair_id":-2147483648,"tags":,"fields":,'
-    '"timestamp":"2024-01-31 13:45:00.123456"}'
+LONGEST_APP_NAME = 255
+_BYTES_OF_A_CHARACTER = len(r"\u0001")
+ROOM = LONGEST_APP_NAME * _BYTES_OF_A_CHARACTER + len(
+    '{"app_name":"","product_imei":"352099001761481","repair_id":-9223372036854775808,'
+    '"timestamp":"2024-01-31T13:45:00.123456789+00:00","tags":,"fields":}'
 )
-"""What a record takes as compact JSON beside its `app_name`, `tags` and `fields`."""
+"""What a record with a `repair_id` of 64 bits takes beside `tags` and `fields`, at most; see `record_bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +38,40 @@ class Limits:
     max_nesting: int
 
 
-def storable_json(log: FactoryLogIn, limits: Limits) -> tuple[bytes | None, bytes | None]:
+def storable_json(log: FactoryLogIn, max_nesting: int) -> tuple[bytes | None, bytes | None]:
     """`tags` and `fields` of a valid model as JSON text, None for SQL null.
 
-    Raises BadRequestError naming each place whose string, JSON value or size cannot be stored.
+    Raises BadRequestError naming each place whose string or JSON value cannot be stored. What it all takes together
+    is left to the caller.
     """
     values = (("app_name", log.app_name), ("tags", log.tags), ("fields", log.fields))
-    texts = [quickly_storable(value, limits.max_nesting) for _, value in values]
+    texts = [quickly_storable(value, max_nesting) for _, value in values]
     if None in texts:
-        faults = [fault for place, value in values for fault in unstorable(value, place, limits.max_nesting)]
+        faults = [fault for place, value in values for fault in unstorable(value, place, max_nesting)]
         if faults:
             raise BadRequestError("Validation failed", faults)
     tags = None if log.tags is None else texts[1] or canonical_json(log.tags)
     fields = None if log.fields is None else texts[2] or canonical_json(log.fields)
-    size = REST_OF_RECORD_BYTES + len(log.app_name.encode()) + len(tags or b"") + len(fields or b"")
-    if size > limits.max_record_bytes:
-        raise too_large(limits.max_record_bytes)
     return tags, fields
+
+
+def record_bytes(
+    app_name: str, imei: str | None, repair_id: int | None, timestamp: int, tags: bytes | None, fields: bytes | None
+) -> int:
+    """The size of a record: what it takes as compact JSON, without metadata and without what is null.
+
+    `timestamp` is what that takes, as its sender wrote it; `tags` and `fields` are JSON text.
+    """
+    size = len('{"app_name":,"timestamp":}') + len(orjson.dumps(app_name)) + timestamp
+    if imei is not None:
+        size += len(',"product_imei":""') + len(imei)
+    if repair_id is not None:
+        size += len(',"repair_id":') + len(str(repair_id))
+    if tags is not None:
+        size += len(',"tags":') + len(tags)
+    if fields is not None:
+        size += len(',"fields":') + len(fields)
+    return size
 
 
 def too_large(limit: int) -> BadRequestError:

@@ -4,9 +4,10 @@ import contextlib
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+import orjson
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 EXPECTED = (
     "expected an ISO 8601 datetime such as 2024-01-31T13:45:00.123456Z or 2024-01-31 13:45:00, a date, "
@@ -76,30 +77,47 @@ def format_timestamp(moment: datetime) -> str:
     return str(moment)
 
 
+_SCHEMA_IN = WithJsonSchema(
+    {
+        "anyOf": [
+            {
+                "type": "string",
+                "pattern": _PATTERN,
+                "description": "ISO 8601, `T` or a space between date and time; UTC unless it says",
+            },
+            {"type": "string", "format": "date-time"},
+            {
+                "type": "integer",
+                "minimum": -62135596800000,
+                "maximum": 253402300799999,
+                "description": "milliseconds since 1970-01-01T00:00:00Z",
+            },
+        ],
+        "examples": ["2024-01-31T13:45:00.123456Z", "2024-01-31 13:45:00", 1706708700123],
+    },
+    mode="validation",
+)
+
 Timestamp = Annotated[
     datetime,
     BeforeValidator(parse_timestamp),
     PlainSerializer(format_timestamp, return_type=str),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {
-                    "type": "string",
-                    "pattern": _PATTERN,
-                    "description": "ISO 8601, `T` or a space between date and time; UTC unless it says",
-                },
-                {"type": "string", "format": "date-time"},
-                {
-                    "type": "integer",
-                    "minimum": -62135596800000,
-                    "maximum": 253402300799999,
-                    "description": "milliseconds since 1970-01-01T00:00:00Z",
-                },
-            ],
-            "examples": ["2024-01-31T13:45:00.123456Z", "2024-01-31 13:45:00", 1706708700123],
-        },
-        mode="validation",
-    ),
+    _SCHEMA_IN,
     WithJsonSchema({"type": "string", "examples": ["2024-01-31 13:45:00.123456"]}, mode="serialization"),
 ]
 """A datetime field of a Pydantic model: parsed and written as SPEC 1 says."""
+
+
+class Sent(NamedTuple):
+    """A datetime, and how many bytes of JSON its sender took to write it: they count for the size of a record."""
+
+    moment: datetime
+    json_bytes: int
+
+
+def _sent(value: object) -> Sent:
+    return Sent(parse_timestamp(value), len(orjson.dumps(value)))
+
+
+SentTimestamp = Annotated[Sent, PlainValidator(_sent), _SCHEMA_IN]
+"""The same of a record that is only ever read."""
