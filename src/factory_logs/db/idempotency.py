@@ -13,8 +13,11 @@ _FINISH = "UPDATE idempotency_keys SET answer = $3 WHERE user_id = $1 AND key = 
 _FIND = """
 SELECT fingerprint, factory_log_id, answer, created_at FROM idempotency_keys WHERE user_id = $1 AND key = $2
 """
-RETRY_PREFIX = "retry of "
-"""Begins the keys that we made ourselves of what was sent. There is one for each write, so they are kept shorter."""
+RETRY_PREFIX = " retry of "
+"""Begins the keys that we made ourselves of what was sent. There is one for each write, so they are kept shorter.
+
+It begins with a space, as no key of a caller can: a header's value does not.
+"""
 
 RETRY_SECONDS = 3600.0
 
