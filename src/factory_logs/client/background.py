@@ -164,10 +164,12 @@ class Flusher:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        is_last = False
+        while not is_last:
             self._put.wait()
             self._stop.wait(self._seconds)
-            self._put.clear()
+            self._put.clear()  # before the look at _stop, which stop() sets first: its wake-up is not lost
+            is_last = self._stop.is_set()
             try:
                 self._flush()
             except SpoolError as error:
