@@ -5,9 +5,11 @@ import gzip
 import json
 from collections.abc import Mapping
 
+import asyncpg
 import httpx
 import pytest
 
+from factory_logs.db import idempotency
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
 from factory_logs.security.issuing import issue_token
@@ -143,3 +145,47 @@ async def test_fifty_concurrent_tries_on_several_workers_store_once(
         assert len({answer.content for answer in answers}) == 1
         assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
         assert await count(first, path) == (2 if isinstance(body, list) else 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/factory_logs", LOG),
+        ("/v1/factory_logs", LOG | {"repair_id": 1}),
+        ("/v1/factory_logs", [LOG, LOG]),
+        ("/v1/repairs", REPAIR),
+        ("/api/v2/write?bucket=x", "tiger passed=true 1706708700123456789"),
+    ],
+    ids=["log", "log of a repair", "batch", "repair", "point"],
+)
+async def test_a_key_that_is_forgotten_just_as_it_is_used_again_is_a_503(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str, body: object
+) -> None:
+    find = idempotency.find
+
+    async def find_too_late(connection: asyncpg.Connection, key: idempotency.Key) -> idempotency.FirstAnswer | None:
+        await idempotency.purge(connection, -60)
+        return await find(connection, key)
+
+    async def write() -> httpx.Response:
+        content = body if isinstance(body, str) else json.dumps(body)
+        return await client.post(path, content=content, headers=KEY | {"Content-Type": "application/json"})
+
+    assert (await client.post("/v1/repairs", json=REPAIR)).json()["repair_id"] == 1
+    first = await write()
+    assert first.is_success
+    stored = await count(client), await count(client, "/v1/repairs")
+    with monkeypatch.context() as patched:
+        patched.setattr(idempotency, "find", find_too_late)
+        refused = await write()
+    assert refused.status_code == 503
+    assert "This Idempotency-Key has just been forgotten; try again" in refused.text
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert (await count(client), await count(client, "/v1/repairs")) == stored
+    assert (await write()).is_success
+
+
+async def test_a_log_of_no_repair_is_a_400_under_a_key_too(client: httpx.AsyncClient) -> None:
+    refused = await post(client, "/v1/factory_logs", LOG | {"repair_id": 7})
+    assert refused.status_code == 400
+    assert refused.json()["errors"] == [{"field": "repair_id", "message": "there is no repair 7"}]

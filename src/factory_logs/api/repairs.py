@@ -15,8 +15,8 @@ from factory_logs.api.paging import answer_query, record_id
 from factory_logs.api.streams import unless_gone
 from factory_logs.db.idempotency import FirstAnswer
 from factory_logs.db.repairs import COLUMNS
-from factory_logs.errors import NotFoundError, OverloadedError
-from factory_logs.ingest.idempotency import check_same
+from factory_logs.errors import NotFoundError
+from factory_logs.ingest.idempotency import check_same, just_forgotten
 from factory_logs.ingest.records import parse_model
 from factory_logs.query import REPAIRS
 from factory_logs.schemas.repair import RepairIn, RepairOut, RepairPage
@@ -41,7 +41,7 @@ async def create_repair(request: Request, user: Writer, repairs: RepairWrites, s
         return created(record, request.scope, record["repair_id"])
     result = await repairs.add_once(values, user.username, key)
     if result is None:
-        raise OverloadedError("This Idempotency-Key has just been forgotten; try again")
+        raise just_forgotten()
     if isinstance(result, FirstAnswer):
         check_same(key, result.fingerprint)
         first = orjson.loads(result.answer or b"")

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -44,7 +45,12 @@ class Stored(NamedTuple):
     created_at: datetime
 
 
-Outcome = Stored | FirstAnswer | None
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Nothing was stored, as the key was taken; and then it was purged, so nobody knows any more for what."""
+
+
+Outcome = Stored | FirstAnswer | Forgotten | None
 """What became of a row: stored; its key was used before; or its `repair_id` points nowhere."""
 
 # A repair_id that is not there fails alone: its row is left out here and its waiter told so. Ids are taken in the
@@ -64,7 +70,7 @@ _STORE = """, stored AS (
     FROM input{condition}
     RETURNING factory_log_id, created_at
 )
-SELECT input.place, stored.factory_log_id, stored.created_at FROM input JOIN stored USING (factory_log_id)
+SELECT input.place, stored.factory_log_id, stored.created_at FROM input {join} stored USING (factory_log_id)
 """
 # Keys are claimed in one order everywhere, so that two batches cannot wait for each other.
 _CLAIM = """, claimed AS (
@@ -73,11 +79,13 @@ _CLAIM = """, claimed AS (
     ON CONFLICT DO NOTHING
     RETURNING factory_log_id
 )"""
-_INSERT = _INPUT.format(key_arrays="", key_columns="") + _STORE.format(condition="")
+_INSERT = _INPUT.format(key_arrays="", key_columns="") + _STORE.format(condition="", join="JOIN")
 _INSERT_KEYED = (
     _INPUT.format(key_arrays=", $8::integer[], $9::text[], $10::bytea[]", key_columns=", user_id, key, fingerprint")
     + _CLAIM
-    + _STORE.format(condition=" WHERE key IS NULL OR factory_log_id IN (SELECT factory_log_id FROM claimed)")
+    + _STORE.format(
+        condition=" WHERE key IS NULL OR factory_log_id IN (SELECT factory_log_id FROM claimed)", join="LEFT JOIN"
+    )
 )
 _NEXT_IDS = """
 SELECT nextval('factory_logs_factory_log_id_seq') FROM generate_series(1, $1::bigint)
@@ -120,15 +128,16 @@ async def insert_logs(connection: asyncpg.Connection, rows: Sequence[NewRow]) ->
     )
     outcomes = _outcomes(len(rows), stored)
     for place, key in enumerate(keys):
-        if key is not None and outcomes[place] is None:
-            outcomes[place] = await idempotency.find(connection, key)
+        if key is not None and not isinstance(outcomes[place], Stored):
+            outcomes[place] = await idempotency.find(connection, key) or outcomes[place]
     return outcomes
 
 
 def _outcomes(count: int, stored: Sequence[asyncpg.Record]) -> list[Outcome]:
+    """What the statement tells: a row that is listed without an id has lost its key, one that is not has no repair."""
     outcomes: list[Outcome] = [None] * count
     for place, factory_log_id, created_at in stored:
-        outcomes[place - 1] = Stored(factory_log_id, created_at)
+        outcomes[place - 1] = Forgotten() if factory_log_id is None else Stored(factory_log_id, created_at)
     return outcomes
 
 

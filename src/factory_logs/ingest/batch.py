@@ -10,9 +10,9 @@ import asyncpg
 from factory_logs.db import idempotency
 from factory_logs.db.idempotency import FirstAnswer
 from factory_logs.db.log_writes import copy_logs, unknown_repairs
-from factory_logs.errors import BadRequestError, FieldError, OverloadedError
+from factory_logs.errors import BadRequestError, FieldError
 from factory_logs.ingest.batch_connections import BatchConnections
-from factory_logs.ingest.idempotency import WriteKey
+from factory_logs.ingest.idempotency import WriteKey, just_forgotten
 from factory_logs.ingest.records import NewLog
 from factory_logs.metrics import CommitMetrics
 from factory_logs.settings import Settings
@@ -125,7 +125,7 @@ class _AnsweredBeforeError(Exception):
 async def _first_answer(connection: asyncpg.Connection, key: WriteKey) -> FirstAnswer:
     first = await idempotency.find(connection, key)
     if first is None:
-        raise OverloadedError("This Idempotency-Key has just been forgotten; try again")
+        raise just_forgotten()
     return first
 
 

@@ -16,7 +16,7 @@ import structlog
 
 from factory_logs.db.engine import NO_ANSWER, Database
 from factory_logs.db.idempotency import FirstAnswer
-from factory_logs.db.log_writes import NewRow, Stored, insert_logs
+from factory_logs.db.log_writes import Forgotten, NewRow, Stored, insert_logs
 from factory_logs.errors import (
     BadRequestError,
     DatabaseUnavailableError,
@@ -24,7 +24,7 @@ from factory_logs.errors import (
     FieldError,
     OverloadedError,
 )
-from factory_logs.ingest.idempotency import WriteKey
+from factory_logs.ingest.idempotency import WriteKey, just_forgotten
 from factory_logs.ingest.records import NewLog
 from factory_logs.metrics import COMMIT_FAILURES, CommitMetrics
 from factory_logs.settings import Settings
@@ -158,10 +158,12 @@ class GroupCommit:
             if isinstance(error, DatabaseUnavailableError):
                 self._refuse_waiting(error)
             return None
-        _METRICS.committed(sum(result is not None for result in results), time.perf_counter() - started)
+        _METRICS.committed(sum(isinstance(result, Stored) for result in results), time.perf_counter() - started)
         for entry, result in zip(batch, results, strict=True):
             if result is None:
                 _refuse([entry], no_such_repair(entry.row.log.repair_id))
+            elif isinstance(result, Forgotten):
+                _refuse([entry], just_forgotten())
             elif not entry.answer.done():
                 entry.answer.set_result(result)
         return connection

@@ -10,7 +10,7 @@ import structlog
 
 from factory_logs.db import idempotency
 from factory_logs.db.idempotency import RETRY_PREFIX
-from factory_logs.errors import BadRequestError, ConflictError, FactoryLogsError
+from factory_logs.errors import BadRequestError, ConflictError, FactoryLogsError, OverloadedError
 from factory_logs.ingest.batch_connections import BatchConnections
 
 MAX_KEY_LENGTH = 255
@@ -58,6 +58,11 @@ def retry_key(key: WriteKey) -> WriteKey:
     InfluxDB's clients rely on it and send a write again whose answer was lost (SPEC 8). It is kept for an hour.
     """
     return WriteKey(key.user_id, f"{RETRY_PREFIX}{key.fingerprint.hex()}", key.fingerprint)
+
+
+def just_forgotten() -> OverloadedError:
+    """The error of a write whose key was taken and then, before it was asked what for, purged as too old."""
+    return OverloadedError("This Idempotency-Key has just been forgotten; try again")
 
 
 def check_same(key: WriteKey, first_fingerprint: bytes) -> None:
