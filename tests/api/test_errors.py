@@ -1,14 +1,17 @@
 """Every error is the JSON of SPEC 3, whatever went wrong and whoever asks."""
 
 import itertools
+from collections.abc import MutableMapping
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
 from factory_logs.api.services import Services
+from factory_logs.db.engine import Database
 from factory_logs.security.levels import Level
-from tests.api.conftest import client_of
+from tests.api.conftest import client_of, worker
 
 PATHS = {
     "/v1/factory_logs": "GET, HEAD, OPTIONS, POST",
@@ -127,3 +130,49 @@ async def test_while_the_database_is_away_the_answer_is_a_503_with_retry_after(
         assert_error(answer, 503)
         assert int(answer.headers["retry-after"]) > 0
     assert (await client.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/v1/auth/login", "application/json"),
+        ("/v1/auth/login", "application/x-www-form-urlencoded"),
+        ("/v1/auth/login", "multipart/form-data; boundary=x"),
+        ("/query", "application/x-www-form-urlencoded"),
+        ("/v1/repairs", "application/json"),
+        ("/v1/factory_logs", "application/json"),
+        ("/v1/factory_logs", "application/x-ndjson"),
+        ("/write", "text/plain"),
+    ],
+)
+async def test_a_caller_that_goes_away_amid_its_body_is_no_error(
+    database: Database,
+    migrated_url: str,
+    tokens: dict[Level, str],
+    capfdbinary: pytest.CaptureFixture[bytes],
+    path: str,
+    content_type: str,
+) -> None:
+    messages: list[MutableMapping[str, Any]] = [
+        {"type": "http.request", "body": b'{"username', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> MutableMapping[str, Any]:
+        return messages.pop(0) if len(messages) > 1 else messages[0]
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        """As a server does for whom nobody listens."""
+
+    token = f"Token token={tokens[Level.SYSTEM]}".encode()
+    headers = [(b"content-type", content_type.encode()), (b"content-length", b"100"), (b"authorization", token)]
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": path,
+        "raw_path": path.encode(), "root_path": "", "query_string": b"db=x", "headers": headers,
+        "client": ("127.0.0.1", 50000), "server": ("logs.test", 80),
+    }  # fmt: skip
+    async with worker(migrated_url) as app:
+        await app(scope, receive, send)
+    printed = b"".join(capfdbinary.readouterr())
+    assert b'"status":499' in printed
+    assert b"unexpected error" not in printed

@@ -6,6 +6,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.routing import Match
 
@@ -79,6 +80,11 @@ def validation_error(request: Request, error: Exception) -> Response:
     return error_answer(request, 400, "Validation failed", errors)
 
 
+def caller_has_gone(request: Request, error: Exception) -> Response:
+    """Sent to nobody: whatever is raised instead, Starlette takes for an unexpected error. The log line says 499."""
+    return Response(status_code=499)
+
+
 def unexpected_error(request: Request, error: Exception) -> Response:
     request_id = request.scope.get("state", {}).get("request_id", "")
     _log.error("unexpected error", exc_info=error, request_id=request_id)
@@ -90,4 +96,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(FactoryLogsError, domain_error)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(ClientDisconnect, caller_has_gone)
     app.add_exception_handler(Exception, unexpected_error)
