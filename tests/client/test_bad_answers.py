@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -97,8 +98,11 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     spool.file.close()
 
 
-def sender_of(spool: Spool, script: Script, settings: ClientSettings) -> Sender:
-    return Sender(Outbox(spool.file), Link(script.url, FixedToken("t"), settings), settings)
+@contextmanager
+def sender_of(spool: Spool, script: Script, settings: ClientSettings) -> Iterator[Sender]:
+    link = Link(script.url, FixedToken("t"), settings)
+    with closing(link):
+        yield Sender(Outbox(spool.file), link, settings)
 
 
 @pytest.mark.parametrize(
@@ -114,10 +118,11 @@ def test_an_answer_that_is_not_whole_acknowledges_nothing_and_is_asked_for_again
 ) -> None:
     spool.put([b'{"app_name":"a","timestamp":"2024-01-01 00:00:00","fields":{"n":%d}}' % number for number in range(3)])
     script.answers = [(answer, trickles), (WHOLE, False)]
-    sender = sender_of(spool, script, ClientSettings(whole_answer_seconds=0.2))
-    assert sender.step().seconds > 0
-    assert sender.trouble
+    with sender_of(spool, script, ClientSettings(whole_answer_seconds=0.2)) as sender:
+        assert sender.step().seconds > 0
+        assert sender.trouble
     assert (spool.totals().pending, spool.totals().delivered) == (3, 0)
-    sender_of(spool, script, ClientSettings()).step()
+    with sender_of(spool, script, ClientSettings()) as sender:
+        sender.step()
     assert (spool.totals().pending, spool.totals().delivered) == (0, 3)
     assert script.bodies[0] == script.bodies[1]
