@@ -373,13 +373,21 @@ async def test_a_crash_of_the_server_is_another_run_of_it(short_tmp: Path) -> No
         await connection.execute("create table factory_logs (); create table retention_runs (removed int)")
         before = await current_state(connection)
         assert await current_state(connection) == before
+        witness = await asyncpg.connect(url)
         os.kill(connection.get_server_pid(), signal.SIGKILL)
         connection.terminate()
+        await until_closed(witness)  # before that the server lets others in, to end them with the rest
         connection = await until_connected(url)
         after = await current_state(connection)
         await connection.close()
     assert not after.same_table(before)
     assert after.file == before.file
+
+
+async def until_closed(connection: asyncpg.Connection) -> None:
+    async with asyncio.timeout(120):
+        while not connection.is_closed():
+            await asyncio.sleep(0.01)
 
 
 async def until_connected(url: str) -> asyncpg.Connection:
