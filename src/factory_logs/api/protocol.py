@@ -88,9 +88,8 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._forget(self._head_timer)
+        self._head_timer = None
         self._unparsed_bytes = 0
         super().on_headers_complete()
 
