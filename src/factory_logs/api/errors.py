@@ -42,14 +42,20 @@ def error_answer(
 def domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, FactoryLogsError)  # noqa: S101 - registered for this type alone
     metrics.REJECTED.labels(type(error).__name__.removesuffix("Error")).inc()
+    headers = headers_of(error, 'Token realm="factory-logs"')
+    return error_answer(request, HTTP_STATUS[type(error)], error.message, error.errors, headers)
+
+
+def headers_of(error: FactoryLogsError, challenge: str) -> dict[str, str]:
+    """The headers that an error needs whatever its body is like; `challenge` is of who must show a token."""
     headers: dict[str, str] = {}
     if isinstance(error, RetryableError):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, UnauthenticatedError):
-        headers["WWW-Authenticate"] = 'Token realm="factory-logs"'
+        headers["WWW-Authenticate"] = challenge
     if isinstance(error, RequestTimeoutError):
         headers["Connection"] = "close"  # the rest of the body would come where the next request begins
-    return error_answer(request, HTTP_STATUS[type(error)], error.message, error.errors, headers)
+    return headers
 
 
 def http_error(request: Request, error: Exception) -> Response:

@@ -10,14 +10,8 @@ from starlette.responses import Response
 
 from factory_logs import __version__, metrics
 from factory_logs.api.answers import REPLAYED, EmptyAnswer, JsonAnswer
-from factory_logs.errors import (
-    HTTP_STATUS,
-    FactoryLogsError,
-    FieldError,
-    RequestTimeoutError,
-    RetryableError,
-    UnauthenticatedError,
-)
+from factory_logs.api.errors import headers_of
+from factory_logs.errors import HTTP_STATUS, FactoryLogsError, FieldError
 
 EMULATED_VERSION = "1.8.10"
 """The last version that has both kinds of write; clients choose by it what they may send."""
@@ -128,14 +122,8 @@ def error_answer(dialect: Dialect, error: FactoryLogsError) -> Response:
     """Any domain error as this version puts it."""
     metrics.REJECTED.labels(type(error).__name__.removesuffix("Error")).inc()
     status = HTTP_STATUS[type(error)]
-    headers = dict(VERSION_HEADERS)
-    if isinstance(error, RetryableError):
-        headers["Retry-After"] = str(error.retry_after)
-    if isinstance(error, UnauthenticatedError):
-        headers["WWW-Authenticate"] = dialect.challenge
-    if isinstance(error, RequestTimeoutError):
-        headers["Connection"] = "close"
     message = ": ".join([error.message, *(in_words(fault) for fault in error.errors)])
+    headers = VERSION_HEADERS | headers_of(error, dialect.challenge)
     return _error(dialect, status, dialect.failed(status, message), headers)
 
 
