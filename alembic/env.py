@@ -1,4 +1,4 @@
-"""Runs migrations over asyncpg, one process at a time. The URL comes from db/migrate.py or from the environment."""
+"""Run migrations over asyncpg, one process at a time. db/migrations.py or the environment gives the URL."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, pool, text
 from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from factory_logs.db.engine import connect_once
+from factory_logs.db.connecting import connect_once
 from factory_logs.db.models import Base
 
 CONNECT_SECONDS = 10
@@ -24,20 +24,21 @@ def database_url() -> str:
 
 
 def migrate(connection: Connection) -> None:
-    """Each in a transaction of its own, as one may have to leave it: CREATE INDEX CONCURRENTLY runs in none."""
+    """Run each migration in its own transaction, as a migration may have to leave it: CREATE INDEX CONCURRENTLY runs
+    outside."""
     context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
     try:
         with context.begin_transaction():
             context.run_migrations()
     except PendingRollbackError as error:
-        # Alembic ends an autocommit block with a commit, also where the connection was lost in it.
+        # Alembic ends an autocommit block with a commit, even if the connection was lost in the block.
         raise (error.__context__ or error) from None
 
 
 async def lock(connection: AsyncConnection) -> None:
-    """For as long as the connection lives, so that the next process sees what this one did.
+    """Take the lock for the life of the connection, so that the next process sees the result of this one.
 
-    Asked for again and again: one who waits in a statement has a snapshot, which CREATE INDEX CONCURRENTLY waits for.
+    The lock is polled: a statement that waits for it would hold a snapshot, for which CREATE INDEX CONCURRENTLY waits.
     """
     while not await connection.scalar(text("select pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
         await connection.rollback()
@@ -49,7 +50,7 @@ async def migrate_online() -> None:
     url = database_url()
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect_once(url, CONNECT_SECONDS, {"statement_timeout": "0"}),
+        async_creator=lambda: connect_once(url, CONNECT_SECONDS, {"statement_timeout": "0", "lock_timeout": "0"}),
         poolclass=pool.NullPool,
     )
     try:

@@ -1,42 +1,112 @@
-"""One real PostgreSQL per test process, and one database in it that is emptied before each test."""
+"""One real PostgreSQL for each test process, with one database that is emptied before each test."""
 
+import asyncio
+import gc
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import asyncpg
+import hypothesis
 import pytest
 import pytest_asyncio
 import structlog
+from argon2 import PasswordHasher
 from sqlalchemy import text
+from xdist.scheduler import LoadScopeScheduling
 
+from factory_logs.db import distribution
 from factory_logs.db.engine import Database
-from factory_logs.db.migrate import upgrade
+from factory_logs.db.migrations import upgrade
 from factory_logs.db.models import Base
 from factory_logs.embedded import running
 from factory_logs.settings import Settings
 
+# A busy machine may be slow without an error in the code.
+hypothesis.settings.register_profile(
+    "any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any speed")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    faults = parser.getgroup("faults", "the random sequence of faults (docs/faults.md)")
+    faults = parser.getgroup("faults", "the random sequence of faults (docs/explanation/faults.md)")
     faults.addoption("--fault-minutes", type=float, default=0.0, help="how long it runs; by default a few rounds")
     faults.addoption("--fault-seed", type=int, help="the seed of an earlier run")
     faults.addoption("--fault-report", help="a file for its table")
+    citus = parser.getgroup("citus", "crashes of a cluster's worker nodes (tests/citus)")
+    citus.addoption("--citus-minutes", type=float, default=0.0, help="how long each runs; by default 20 seconds")
+    fuzz = parser.getgroup("fuzz", "random requests over real sockets (tests/hostile/test_fuzz.py)")
+    fuzz.addoption("--fuzz-inputs", type=int, help="how many are sent; by default 1,000")
+    fuzz.addoption("--fuzz-seed", type=int, help="the seed of an earlier run")
     drawn = parser.getgroup("stateful", "random sequences of calls (CONTRIBUTING.md)")
     drawn.addoption("--stateful-examples", type=int, help="how many are drawn; by default the same few each time")
+    influxql = parser.getgroup("influxql", "random statements (tests/influxql/test_against_influxd.py)")
+    influxql.addoption("--influxql-statements", type=int, help="how many are drawn; by default 300")
+    influxql.addoption("--influxql-seed", type=int, help="the seed they are drawn by; by default the same each time")
+
+
+_SLOW_FIXTURES = frozenset(
+    {"_port_and_process", "built", "disk", "examples", "influxd", "pair", "port", "roles", "service", "shared_server",
+     "shared_url", "session_url", "site", "small"}
+)  # fmt: skip
+"""Those that start processes of their own beside the one PostgreSQL: a service, a second server, a build."""
+
+
+class ByModule(LoadScopeScheduling):
+    """With `-n`, all tests of a module run in one test process, because they share what the module starts.
+
+    The tests in a browser share a service, and so do those of faults: each of these folders runs in one.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        folder = path.rpartition("/")[0]
+        return folder if folder in ("tests/faults", "tests/web") else path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
+    config.option.loadscopereorder = False  # pytest_collection_modifyitems has put the slow modules first
+    return ByModule(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests that start a service or kill a process as slow; other slow tests have the mark in their source.
+
+    Modules with slow tests come first: one that began last would keep one process busy long after the others.
+    """
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        serves = {"server", "migrated_url"} <= fixtures  # not the scripted one of tests/client/test_sender.py
+        if serves or fixtures & _SLOW_FIXTURES or item.get_closest_marker("faults"):
+            item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_configure() -> None:
-    """A shell lets what it runs in the background ignore Ctrl-C, which the processes of the tests must hear."""
+    """A shell makes its background processes ignore Ctrl-C, but the processes of the tests must receive it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()  # until the end of the collection, which makes much that stays
+
+
+def pytest_collection_finish() -> None:
+    """Keep the modules and the list of tests, which stay, out of each garbage collection of the tests."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_logs() -> None:
-    """Not structlog's own default, which draws a traceback with all local variables, at length."""
+    """Not structlog's default, which prints a long traceback with all local variables."""
     structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
 
 
@@ -46,6 +116,15 @@ def _no_settings_of_the_developer() -> Iterator[None]:
         for name in list(os.environ):
             if name.startswith("FACTORY_LOGS_"):
                 patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_password_hashes() -> Iterator[None]:
+    """Hash passwords with argon2id of little cost: the usual one takes more time than most tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        cheap = partial(PasswordHasher, time_cost=1, memory_cost=64, parallelism=1)
+        patch.setattr("factory_logs.security.passwords.PasswordHasher", cheap)
         yield
 
 
@@ -61,28 +140,70 @@ def _short_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def short_tmp() -> Iterator[Path]:
-    """A test's own folder: a path with room for a socket's, which the server's user can reach when we are root."""
+    """Return a folder for one test. Its path is short enough for a socket, and the server's user can reach it if we are
+    root."""
     with _short_folder() as folder:
         yield folder
 
 
 @pytest.fixture(scope="session")
 def shared_short_tmp() -> Iterator[Path]:
-    """The same for what several tests share; each fixture makes a folder of its own name in it."""
+    """The same for several tests; each fixture creates a folder with its own name in it."""
     with _short_folder() as folder:
         yield folder
 
 
+CITUS_URL = os.environ.get("FACTORY_LOGS_TEST_CITUS_URL")
+"""The coordinator of a Citus cluster. Its database is emptied. With it, the tests run on the cluster
+(CONTRIBUTING.md)."""
+TEST_SHARDS = 4
+"""Few, as each test empties them, and more than nodes with one shard would need."""
+SERVER_MEMORY_BYTES = 4 * 2**30
+"""Fixed, as the sizes decide between plans."""
+
+
 @pytest.fixture(scope="session")
 def postgres_url(shared_short_tmp: Path) -> Iterator[str]:
-    with running(shared_short_tmp / "data") as url:
+    """The server of this test process, which need not survive a power cut: its commits do not wait for the disk.
+
+    Tests of durability start their own servers (tests/faults, tests/embedded).
+    """
+    if CITUS_URL is not None:
+        yield CITUS_URL
+        return
+    with running(shared_short_tmp / "data", memory_bytes=SERVER_MEMORY_BYTES) as url:
+        asyncio.run(_without_fsync(url))
         yield url
+
+
+async def _without_fsync(url: str) -> None:
+    connection = await asyncpg.connect(url)
+    for setting in ("fsync", "full_page_writes"):
+        await connection.execute(f"alter system set {setting} to off")
+    await connection.execute("select pg_reload_conf()")
+    await connection.close()
 
 
 @pytest_asyncio.fixture(scope="session")
 async def migrated_url(postgres_url: str) -> str:
     await upgrade(postgres_url)
+    if CITUS_URL is not None:
+        await _distribute(postgres_url)
     return postgres_url
+
+
+async def _distribute(url: str) -> None:
+    database = Database(url, Settings())
+    connection = await database.connect_raw()
+    # For tests that insert their logs by SQL: the few ids of a test have the shard key 0.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distribution, "SHARD_KEY_COLUMN", f"{distribution.SHARD_KEY_COLUMN} DEFAULT 0")
+        async for _ in distribution.Distribution(connection, TEST_SHARDS).run():
+            pass
+    sequence = "factory_logs_factory_log_id_seq"
+    await connection.execute(f"ALTER TABLE factory_logs ALTER factory_log_id SET DEFAULT nextval('{sequence}')")
+    await connection.close()
+    await database.dispose()
 
 
 @pytest.fixture
@@ -97,12 +218,31 @@ async def _shared_database(migrated_url: str, _no_settings_of_the_developer: Non
     await database.dispose()
 
 
+_RECORDS = ("factory_logs", "repairs")
+_OTHERS = [table for table in reversed(Base.metadata.sorted_tables) if table.name not in _RECORDS]
+_IDENTITIES = [(column.table.name, column.name) for table in _OTHERS for column in table.columns if column.identity]
+EMPTY_ALL_TABLES = f"""
+do $$ begin
+    if exists (select 1 from factory_logs) or pg_sequence_last_value('factory_logs_factory_log_id_seq') is not null
+        or exists (select 1 from repairs) or pg_sequence_last_value('repairs_repair_id_seq') is not null
+    then truncate {", ".join(_RECORDS)} restart identity;
+    end if;
+    {" ".join(f"delete from {table.name};" for table in _OTHERS)}
+    {" ".join(f"perform setval(pg_get_serial_sequence('{t}', '{c}'), 1, false);" for t, c in _IDENTITIES)}
+end $$
+"""
+"""Truncating makes new files for each table and index, which takes more time than most tests.
+
+So only the records' tables are truncated, if they were written to: a service that goes on sees by their files that all
+it knew of them has ended.
+"""
+
+
 @pytest_asyncio.fixture
 async def database(_shared_database: Database) -> Database:
-    """The database with all tables empty and all ids beginning at 1."""
-    tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+    """Yield the database with empty tables and ids that start at 1."""
     async with _shared_database.begin() as connection:
-        await connection.execute(text(f"truncate {tables} restart identity cascade"))
+        await connection.execute(text(EMPTY_ALL_TABLES))
     return _shared_database
 
 

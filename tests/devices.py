@@ -1,4 +1,4 @@
-"""A real server for the device's tests, in a process of its own: a client that blocks must not block it too."""
+"""A real server in its own process, for the tests of devices: a client that blocks must not block the server."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -9,9 +9,9 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.security.issuing import issue_token
-from factory_logs.security.levels import Level
+from factory_logs.schemas.auth import Level
 from factory_logs.security.passwords import Passwords
+from factory_logs.security.tokens import issue_token
 from tests.client.servers import Server
 
 MAX_BODY_BYTES = 200_000
@@ -30,20 +30,20 @@ def shared_server(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="session")
 async def password_hash() -> str:
-    """Of `open sesame`; made once, as one hash takes longer than most tests."""
+    """The hash of `open sesame`, computed once because hashing takes longer than most tests."""
     return await Passwords().hash("open sesame")
 
 
 @pytest.fixture
 async def token(database: Database, password_hash: str) -> str:
-    """Of the device user `jig-07`, whose password is `open sesame`."""
+    """Return a token of the user `jig-07`, whose password is `open sesame`."""
     user = await UserRepository(database).create("jig-07", "Jig 7", password_hash, Level.SYSTEM)
     return await issue_token(database, user.user_id, expires_at=None)
 
 
 @pytest.fixture
 def rows(migrated_url: str) -> Rows:
-    """What a statement gives, asked of the database itself."""
+    """Return the rows of a statement, read directly from the database."""
 
     async def fetch(sql: str) -> list[dict[str, Any]]:
         connection = await asyncpg.connect(migrated_url)
@@ -57,5 +57,5 @@ def rows(migrated_url: str) -> Rows:
 
 @pytest.fixture
 def numbers(rows: Rows) -> Callable[[], list[int]]:
-    """`fields.n` of every stored log, in the order of their ids."""
+    """Return `fields.n` of every stored log, in order of id."""
     return lambda: [row["n"] for row in rows("SELECT (fields->>'n')::int n FROM factory_logs ORDER BY factory_log_id")]

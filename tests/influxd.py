@@ -1,4 +1,4 @@
-"""A real InfluxDB 1.6 to compare with, where it is installed (Debian: `apt-get install influxdb`). A plugin."""
+"""A real InfluxDB 1.6 for comparisons, if it is installed (Debian: `apt-get install influxdb`). A plugin."""
 
 import shutil
 import subprocess
@@ -33,13 +33,13 @@ bind-address = "127.0.0.1:{rpc_port}"
 
 @dataclass(frozen=True)
 class Influxd:
-    """A running server and where its data lies."""
+    """A running server and its data directory."""
 
     http: httpx.Client
     folder: Path
 
     def query(self, statement: str, database: str) -> list[dict[str, object]]:
-        """Each point of the result: `time` in nanoseconds, all columns that are not null, and `name`."""
+        """Return each point of the result: `time` in nanoseconds, all columns that are not null, and `name`."""
         answer = self.http.post("/query", params={"q": statement, "db": database, "epoch": "ns"}).json()
         return [
             {"name": series["name"], "tags": series.get("tags", {})}
@@ -48,6 +48,11 @@ class Influxd:
             for series in result.get("series", ())
             for row in series["values"]
         ]
+
+    def databases(self) -> list[str]:
+        """The names of all databases."""
+        answer = self.http.get("/query", params={"q": "SHOW DATABASES"}).json()
+        return [name for (name,) in answer["results"][0]["series"][0].get("values", ())]
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +72,7 @@ def influxd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Influxd]:
             yield Influxd(http, folder)
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(300)
 
 
 def _wait(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,5 +1,6 @@
-"""The service as its users meet it: `factory-logs serve` in a process of its own, asked over HTTP."""
+"""The service as users run it: `factory-logs serve` in its own process, over HTTP."""
 
+import json
 import os
 import secrets
 import signal
@@ -14,7 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from factory_logs.cli.server.supervisor import STARTED
+from tests.faults import processes
+
 COMMAND = [sys.executable, "-m", "factory_logs"]
+READY_SECONDS = 300
+"""A start takes some seconds, and minutes on a machine that is as busy as one that runs many tests."""
 
 
 PORTS = range(12_000, 32_768)
@@ -22,7 +28,7 @@ PORTS = range(12_000, 32_768)
 
 
 def free_port() -> int:
-    """One that nobody listens on; a random one, as other tests choose theirs at the same time."""
+    """Return a free port; it is random, because other tests choose theirs at the same time."""
     while True:
         port = secrets.choice(PORTS)
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -33,29 +39,53 @@ def free_port() -> int:
 def serving(
     settings: Mapping[str, str], port: int, output: Path, *, workers: int = 1
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A service with these `FACTORY_LOGS_*` settings; what it writes goes to `output`."""
+    """Start a service with these `FACTORY_LOGS_*` settings and wait for all workers; its output goes to `output`."""
     with output.open("wb") as out:
         process = subprocess.Popen(
             [*COMMAND, "serve", "--port", str(port), "--workers", str(workers)],
             env=os.environ | settings, stdout=out, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        wait_until_healthy(port, process, output)
+        wait_until_healthy(port, process, output, workers)
         yield process
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(READY_SECONDS)
 
 
-def wait_until_healthy(port: int, process: subprocess.Popen[bytes], output: Path) -> None:
-    deadline = time.monotonic() + 60
+def workers(supervisor: int) -> set[int]:
+    """Return the worker processes, including those that have not started yet."""
+    return {pid for pid in processes.children(supervisor) if "multiprocessing-fork" in processes.command_line(pid)}
+
+
+def started_workers(output: Path) -> set[int]:
+    """Return all workers that have begun to serve, from the log lines of their supervisor.
+
+    A response shows only that one worker has started.
+    """
+    lines = output.read_text(errors="replace").splitlines()
+    return {json.loads(line)["worker"] for line in lines if f'"{STARTED}"' in line}
+
+
+def wait_until_healthy(port: int, process: subprocess.Popen[bytes], output: Path, number_of_workers: int) -> None:
+    deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, output.read_text()
-        try:
-            httpx.get(f"http://127.0.0.1:{port}/v1/factory_logs", timeout=5)
-        except httpx.TransportError:
-            time.sleep(0.1)
-        else:
+        if _is_healthy(port) and (number_of_workers == 1 or _have_started(process, output, number_of_workers)):
             return
-    pytest.fail(f"not serving after 60 s: {output.read_text()}")
+        time.sleep(0.1)
+    pytest.fail(f"not serving after {READY_SECONDS} s: {output.read_text()}")
+
+
+def _is_healthy(port: int) -> bool:
+    try:
+        httpx.get(f"http://127.0.0.1:{port}/v1/factory_logs", timeout=5)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def _have_started(supervisor: subprocess.Popen[bytes], output: Path, number: int) -> bool:
+    found = workers(supervisor.pid)
+    return len(found) == number and found <= started_workers(output)

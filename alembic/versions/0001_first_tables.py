@@ -1,6 +1,6 @@
-"""The first tables: logs, repairs, users, tokens, idempotency keys.
+"""Create the first tables: logs, repairs, users, tokens, idempotency keys.
 
-Written out rather than taken from the models: a migration says what was done then, whatever the models say later.
+The tables are written out and not derived from the models: a migration must stay the same when the models change.
 """
 
 import sqlalchemy as sa

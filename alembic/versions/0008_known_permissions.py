@@ -1,4 +1,4 @@
-"""Only the five levels are permissions: a typing error in SQL must not become a user who breaks each request."""
+"""Allow only the five permission levels: a typing error in SQL must not create a user whose every request fails."""
 
 from alembic import op
 

@@ -1,6 +1,6 @@
-"""What was imported: each part of each dump once, however often the command runs.
+"""The table `imports`: each part of each dump is stored once, however often the command runs.
 
-Revision 0020. A part's row is committed together with its logs.
+Revision 0020. The row of a part is committed in one transaction with its logs.
 """
 
 import sqlalchemy as sa

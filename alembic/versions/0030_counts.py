@@ -1,6 +1,7 @@
-"""What keeps `num_results` exact without counting all logs anew: what retention took away, and counts that took long.
+"""The tables that keep `num_results` exact without counting all logs again: runs of retention, and counts that took
+long.
 
-Revision 0030. A run's row is committed together with what it took away.
+Revision 0030. The row of a run is committed together with the removal of logs.
 """
 
 import sqlalchemy as sa

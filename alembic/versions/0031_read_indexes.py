@@ -1,13 +1,13 @@
-"""Indexes for the questions that are asked, by measurement (docs/indexes.md).
+"""Indexes for the usual queries, chosen by measurement (docs/explanation/indexes.md).
 
-Revision 0031. The id at their end lets an index alone answer how many logs match and which is the first; GIN finds a
-log by what its tags hold.
+Revision 0031. Each index ends with the id, so that an index-only scan finds the number of matching logs and the first
+one. The GIN index finds logs by the content of their tags.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-from factory_logs.db.index_changes import change_indexes
+from factory_logs.db.migrations import change_indexes
 
 revision = "0031"
 down_revision = "0030"

@@ -1,6 +1,7 @@
 """Failed logins, counted by all workers together.
 
-Revision 0040. Unlogged: a count costs no flush of the disk, and after a crash of PostgreSQL all may try again.
+Revision 0040. The table is unlogged: counting an attempt needs no flush of the disk, and a crash of PostgreSQL resets
+all counts.
 """
 
 import sqlalchemy as sa

@@ -1,56 +1,75 @@
-"""What can go wrong, as domain exceptions, and the one table that maps them to HTTP (SPEC 3).
+"""The domain exceptions, and the table that maps them to HTTP status codes (docs/reference/http-api.md#errors).
 
-Code below the web raises these and knows nothing of status codes; the web answers every one of them with the
-same JSON body: `{"message", "errors"?, "request_id"}`.
+Code below `api/` raises them and knows no status codes. `api/` turns each into the same JSON body:
+`{"message", "errors"?, "request_id"}`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MAX_FIELD_CHARACTERS = 200
+"""Longer paths are truncated: a client may send a key of any length, and each error below the key repeats the key."""
+
+
+def printable(text: str) -> str:
+    """Return the text with all characters replaced that cannot be written as JSON or UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One fault in the input: where it is and what would be right.
+    """One error in the input: where it is and what would be right.
 
-    `field` is a dotted path into the record (`tags.jig_id`); `index` is the record's place in a batch, from 0.
+    `field` is a dotted path in the record (`tags.jig_id`); `index` is the record's position in a batch, from 0. Field
+    and message are made printable here: they contain input of the client, which must never make the response fail.
     """
 
     field: str
     message: str
     index: int | None = None
 
+    def __post_init__(self) -> None:
+        path = printable(self.field)
+        path = path if len(path) <= MAX_FIELD_CHARACTERS else f"{path[:MAX_FIELD_CHARACTERS]}…"
+        object.__setattr__(self, "field", path)
+        object.__setattr__(self, "message", printable(self.message))
+
+    def __str__(self) -> str:
+        """Return `field: message`, or only the message if it concerns no field."""
+        return f"{self.field}: {self.message}" if self.field else self.message
+
     def as_json(self) -> dict[str, str | int]:
-        place: dict[str, str | int] = {} if self.index is None else {"index": self.index}
-        return place | {"field": self.field, "message": self.message}
+        position: dict[str, str | int] = {} if self.index is None else {"index": self.index}
+        return position | {"field": self.field, "message": self.message}
 
 
 class FactoryLogsError(Exception):
-    """The base of all domain exceptions. `message` is shown to the caller, so it tells nothing of the inside."""
+    """The base class of all domain exceptions. Clients see `message`, so it must not contain internal details."""
 
     def __init__(self, message: str, errors: Sequence[FieldError] = ()) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = printable(message)
+        super().__init__(self.message)
         self.errors = tuple(errors)
 
 
 class BadRequestError(FactoryLogsError):
-    """The input breaks the contract; sending it again unchanged will not help."""
+    """The input is invalid; a retry will not help."""
 
 
 class UnauthenticatedError(FactoryLogsError):
-    """No token, or one that is unknown, revoked or expired."""
+    """The token is missing, unknown, revoked or expired."""
 
 
 class ForbiddenError(FactoryLogsError):
-    """The token is good, its level is not high enough."""
+    """The token is valid, but its permission is not sufficient."""
 
 
 class NotFoundError(FactoryLogsError):
-    """There is no such record or no such place."""
+    """The record or path does not exist."""
 
 
 class RequestTimeoutError(FactoryLogsError):
-    """The request did not arrive in time, so nothing of it was looked at; sent again it may."""
+    """The request did not arrive in time and was not processed. The client may retry."""
 
 
 class ConflictError(FactoryLogsError):
@@ -62,11 +81,11 @@ class TooLargeError(FactoryLogsError):
 
 
 class UnsupportedMediaTypeError(FactoryLogsError):
-    """The Content-Type or Content-Encoding is not one this route reads."""
+    """The route does not support the Content-Type or Content-Encoding."""
 
 
 class RetryableError(FactoryLogsError):
-    """The request may be right and can be sent again unchanged after `retry_after` seconds."""
+    """The request may be valid; the client can retry it unchanged after `retry_after` seconds."""
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
@@ -74,23 +93,47 @@ class RetryableError(FactoryLogsError):
 
 
 class TooManyTriesError(RetryableError):
-    """Too many failed logins from here, or for this user."""
+    """Too many failed logins from this address, or for this user."""
 
 
 class OverloadedError(RetryableError):
-    """The service cannot take more right now."""
+    """The service is too busy for this request."""
+
+
+class DiskNearlyFullError(OverloadedError):
+    """The disk of the embedded database is too full for new logs; reading works."""
+
+    def __init__(self) -> None:
+        super().__init__("The disk of the database is nearly full; new logs are stored again when it has room", 30)
 
 
 class DatabaseUnavailableError(RetryableError):
-    """PostgreSQL cannot be reached or did not answer in time; nothing of the request was acknowledged."""
+    """PostgreSQL is unreachable or did not respond in time; nothing of the request was acknowledged."""
 
 
 class QueryTooLongError(DatabaseUnavailableError):
-    """PostgreSQL has stopped a statement that ran longer than it may."""
+    """PostgreSQL has cancelled a statement at its time limit."""
 
-    def saying(self, what: str) -> "QueryTooLongError":
-        """The same with what its caller can do."""
-        return QueryTooLongError(f"{self.message}: {what}")
+    def with_advice(self, advice: str) -> "QueryTooLongError":
+        """Return the same error with advice for the client."""
+        return QueryTooLongError(f"{self.message}: {advice}")
+
+
+class DatabaseConnectError(DatabaseUnavailableError):
+    """A connection to PostgreSQL cannot be opened.
+
+    `reason` has the address and the cause, for the operator only. `sqlstate` is set if PostgreSQL or a connection
+    pooler has rejected the connection.
+    """
+
+    def __init__(self, message: str, reason: str, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.sqlstate = sqlstate
+
+
+class UnsuitableDatabaseError(DatabaseConnectError):
+    """PostgreSQL is configured in a way that this program cannot use; a retry will not help."""
 
 
 HTTP_STATUS: dict[type[FactoryLogsError], int] = {
@@ -104,7 +147,10 @@ HTTP_STATUS: dict[type[FactoryLogsError], int] = {
     UnsupportedMediaTypeError: 415,
     TooManyTriesError: 429,
     OverloadedError: 503,
+    DiskNearlyFullError: 503,
     DatabaseUnavailableError: 503,
+    DatabaseConnectError: 503,
+    UnsuitableDatabaseError: 503,
     QueryTooLongError: 503,
 }
-"""The one table from exception to status code (SPEC 3). 422 is never sent."""
+"""The status code of each exception (docs/reference/http-api.md#errors). 422 is never sent."""

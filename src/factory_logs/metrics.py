@@ -1,7 +1,7 @@
-"""What operators watch, as Prometheus metrics: one home for every name (docs/operating.md).
+"""The Prometheus metrics of the service, with all their names (docs/how-to/operating.md).
 
-With several workers prometheus_client keeps the values in files under PROMETHEUS_MULTIPROC_DIR, which `serve` sets, so
-that any worker can answer for all of them.
+With several workers, prometheus_client stores the values in files under PROMETHEUS_MULTIPROC_DIR, which `serve` sets,
+so that each worker can report the metrics of all.
 """
 
 import os
@@ -16,9 +16,9 @@ DIRECTORY_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 20_000)
 
-REQUESTS = Counter("factory_logs_requests", "Requests answered", ["method", "route", "status"])
+REQUESTS = Counter("factory_logs_requests", "Requests with a response", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram(
-    "factory_logs_request_seconds", "From the request's headers to the end of its answer", ["method", "route"],
+    "factory_logs_request_seconds", "From the request's headers to the end of its response", ["method", "route"],
     buckets=_SECONDS,
 )  # fmt: skip
 REJECTED = Counter("factory_logs_rejected", "Requests refused, by the kind of error", ["reason"])
@@ -30,10 +30,63 @@ COMMIT_FAILURES = Counter("factory_logs_commit_failures", "Group commits that fa
 QUEUED_LOGS = Gauge("factory_logs_queued_logs", "Logs that wait for a group commit", multiprocess_mode="livesum")
 QUEUED_BYTES = Gauge("factory_logs_queued_bytes", "Bytes that wait for a group commit", multiprocess_mode="livesum")
 BODY_BYTES = Gauge("factory_logs_body_bytes", "Bytes of request bodies being held", multiprocess_mode="livesum")
+TAILS = Gauge("factory_logs_tails", "Connections that follow new logs", multiprocess_mode="livesum")
+EXPORTS = Gauge("factory_logs_exports", "NDJSON and CSV exports that run", multiprocess_mode="livesum")
+STREAMS_REFUSED = Counter("factory_logs_streams_refused", "Tails and exports refused, as too many ran", ["kind"])
+TAILS_REFUSED, EXPORTS_REFUSED = (STREAMS_REFUSED.labels(kind) for kind in ("tail", "export"))
+DISK_FREE = Gauge(
+    "factory_logs_disk_free_bytes", "Bytes free for the embedded database's tables and write-ahead log", ["of"],
+    multiprocess_mode="livemin",
+)  # fmt: skip
+
+DISK_RESERVE = Gauge(
+    "factory_logs_disk_reserve_bytes", "With fewer bytes free, new logs are refused", multiprocess_mode="livemax"
+)
+INFO = Gauge("factory_logs_info", "1; the version is in the label", ["version"], multiprocess_mode="livemax")
+DATABASE_UP = Gauge("factory_logs_database_up", "1 while PostgreSQL responds, else 0", multiprocess_mode="livemin")
+DATABASE_BYTES = Gauge("factory_logs_database_bytes", "Size of the database", multiprocess_mode="livemostrecent")
+DATABASE_CONNECTIONS = Gauge(
+    "factory_logs_database_connections", "Connections to PostgreSQL, of all clients",
+    multiprocess_mode="livemostrecent",
+)  # fmt: skip
+DATABASE_MAX_CONNECTIONS = Gauge(
+    "factory_logs_database_max_connections", "PostgreSQL's max_connections", multiprocess_mode="livemostrecent"
+)
+OLDEST_TRANSACTION_SECONDS = Gauge(
+    "factory_logs_database_oldest_transaction_seconds", "Age of the oldest open transaction",
+    multiprocess_mode="livemostrecent",
+)  # fmt: skip
+DEAD_ROWS = Gauge(
+    "factory_logs_database_dead_rows", "Dead rows of the table factory_logs that wait for vacuum",
+    multiprocess_mode="livemostrecent",
+)  # fmt: skip
+REPLICATION_LAG_BYTES = Gauge(
+    "factory_logs_database_replication_lag_bytes", "WAL that the last standby has not replayed; 0 without a standby",
+    multiprocess_mode="livemostrecent",
+)  # fmt: skip
+LAST_LOG_SECONDS = Gauge(
+    "factory_logs_last_log_timestamp_seconds", "Newest timestamp of an app's logs, as Unix time", ["app_name"],
+    multiprocess_mode="livemostrecent",
+)  # fmt: skip
+CATALOG_MISSING = Gauge(
+    "factory_logs_catalog_missing_logs", "Ids up to the watermark that are not in the catalog yet",
+    multiprocess_mode="livemostrecent",
+)  # fmt: skip
+CATALOG_SECONDS = Counter("factory_logs_catalog_seconds", "Time spent in the background on adding logs to the catalog")
+RETENTION_RUNS = Counter(
+    "factory_logs_retention_runs", "Runs of retention policies by serve; the outcome is done or failed",
+    ["policy", "outcome"],
+)  # fmt: skip
+RETENTION_REMOVED = Counter("factory_logs_retention_removed_logs", "Logs that retention policies removed", ["policy"])
+RETENTION_DONE = Gauge(
+    "factory_logs_retention_done_timestamp_seconds",
+    "The set hour up to which a retention policy has run, as Unix time", ["policy"],
+    multiprocess_mode="livemostrecent",
+)  # fmt: skip
 
 
 class CommitMetrics:
-    """The children of one way to commit, looked up once: labels cost more than counting."""
+    """The metrics of one kind of commit. Their labels are looked up once, as that costs more than counting."""
 
     def __init__(self, by: str) -> None:
         self._stored = STORED.labels(by)
@@ -51,15 +104,16 @@ def _request_children(method: str, route: str, status: int) -> tuple[Counter, Hi
     return REQUESTS.labels(method, route, str(status)), REQUEST_SECONDS.labels(method, route)
 
 
-def answered(method: str, route: str, status: int, seconds: float) -> None:
-    """Count one request; `route` is a template, never a path, as each label value is kept for ever."""
+def count_response(method: str, route: str, status: int, seconds: float) -> None:
+    """Count one request. `route` is the template of the path, never a path, as each value of a label stays in
+    memory."""
     requests, histogram = _request_children(method, route, status)
     requests.inc()
     histogram.observe(seconds)
 
 
 def exposition() -> bytes:
-    """All metrics of all workers in Prometheus' text format."""
+    """Return the metrics of all workers in the text format of Prometheus."""
     if DIRECTORY_VARIABLE not in os.environ:
         return generate_latest(REGISTRY)
     registry = CollectorRegistry()
@@ -68,7 +122,7 @@ def exposition() -> bytes:
 
 
 def forget_dead_workers() -> None:
-    """A worker that was killed leaves its gauges behind; a new one calls this when it starts."""
+    """Delete the gauges of workers that were killed. Each worker calls this when it starts."""
     directory = os.environ.get(DIRECTORY_VARIABLE)
     if directory is None:
         return

@@ -1,3 +1,4 @@
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -5,19 +6,20 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
+from sqlalchemy import insert
 
 from factory_logs.app import create_app
 from factory_logs.db.engine import Database
-from factory_logs.db.users import UserRepository
-from factory_logs.security.issuing import issue_token
-from factory_logs.security.levels import Level
+from factory_logs.db.models import Token, User
+from factory_logs.schemas.auth import Level
 from factory_logs.security.passwords import Passwords
+from factory_logs.security.tokens import hash_token, new_token
 from factory_logs.settings import Settings
 
 
 @asynccontextmanager
 async def worker(url: str, **settings: object) -> AsyncIterator[FastAPI]:
-    """One running worker on the database of `url` with some settings of its own."""
+    """Run one worker on the database of `url` with these settings."""
     app = create_app(Settings().model_copy(update={"database_url": SecretStr(url), **settings}))
     async with app.router.lifespan_context(app):
         yield app
@@ -25,24 +27,40 @@ async def worker(url: str, **settings: object) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture(scope="session")
 async def password_hash() -> str:
-    """Of `open sesame`; made once, as one hash takes longer than most tests."""
+    """The hash of `open sesame`, computed once because hashing takes longer than most tests."""
     return await Passwords().hash("open sesame")
 
 
+@pytest.fixture(scope="module")
+async def _shared_app(migrated_url: str, _no_settings_of_the_developer: None) -> AsyncIterator[FastAPI]:
+    async with worker(migrated_url) as app:
+        yield app
+
+
 @pytest.fixture
-async def app(database: Database, migrated_url: str) -> AsyncIterator[FastAPI]:
+def app(database: Database, _shared_app: FastAPI) -> FastAPI:
+    """Return the worker of this module, on empty tables: starting a worker takes longer than most tests."""
+    return _shared_app
+
+
+@pytest.fixture
+async def own_app(database: Database, migrated_url: str) -> AsyncIterator[FastAPI]:
+    """Yield a worker for this test alone."""
     async with worker(migrated_url) as app:
         yield app
 
 
 @pytest.fixture
 async def tokens(database: Database, password_hash: str) -> dict[Level, str]:
-    """A token of each level, of a user named like the level in lower case with the password `open sesame`."""
-    users = UserRepository(database)
-    result = {}
-    for level in Level:
-        user = await users.create(level.lower(), level.title(), password_hash, level)
-        result[level] = await issue_token(database, user.user_id, expires_at=None)
+    """Return a token of each level. Its user is named like the level, in lower case, with the password `open
+    sesame`."""
+    result = {level: new_token() for level in Level}
+    async with database.begin() as connection:  # one transaction for all: most tests of the API begin with them
+        for level, token in result.items():
+            user = {"username": level.lower(), "display_name": level.title(), "permission": level}
+            statement = insert(User).values(user | {"password_hash": password_hash}).returning(User.user_id)
+            user_id = await connection.scalar(statement)
+            await connection.execute(insert(Token).values(token_hash=hash_token(token), user_id=user_id))
     return result
 
 
@@ -54,7 +72,7 @@ def client_of(app: FastAPI, token: str | None) -> httpx.AsyncClient:
 
 @pytest.fixture
 async def client(app: FastAPI, tokens: dict[Level, str]) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that may do everything."""
+    """Yield a client with the level SYSTEM."""
     async with client_of(app, tokens[Level.SYSTEM]) as client:
         yield client
 
@@ -63,3 +81,22 @@ async def client(app: FastAPI, tokens: dict[Level, str]) -> AsyncIterator[httpx.
 async def anonymous(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(app, None) as client:
         yield client
+
+
+async def ask(client: httpx.AsyncClient, **params: object) -> httpx.Response:
+    """Return the response to `GET /v1/factory_logs`; a `q` that is not a string is sent as JSON."""
+    if "q" in params and not isinstance(params["q"], str):
+        params["q"] = json.dumps(params["q"])
+    return await client.get("/v1/factory_logs", params=params)
+
+
+def assert_error(answer: httpx.Response, status: int) -> dict[str, object]:
+    """Check the members that all errors have, and return the body."""
+    body: dict[str, object] = answer.json()
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert body.keys() <= {"message", "errors", "request_id"}
+    assert isinstance(body["message"], str)
+    assert body["message"]
+    assert body["request_id"] == answer.headers["x-request-id"]
+    return body

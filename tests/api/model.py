@@ -1,4 +1,4 @@
-"""What the service should hold and answer, in plain Python: the oracle of test_stateful.py."""
+"""A model of the service in plain Python: the oracle of test_stateful.py."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ Record = dict[str, Any]
 FIELDS = ("app_name", "product_imei", "repair_id", "timestamp", "tags", "fields")
 IMEIS = ("352099001761481", "490154203237518")
 APPS = st.sampled_from(["tiger", "koala_test", "π"])
-# How a moment is sent, and how it is kept (SPEC 1).
+# A datetime as a client sends it, and as the service returns it (docs/reference/http-api.md#records).
 MOMENTS = {
     "2024-01-31 13:45:00": "2024-01-31 13:45:00",
     "2024-01-31T15:45:00.5+01:00": "2024-01-31 14:45:00.500000",
@@ -50,7 +50,7 @@ BAD_LOGS = st.sampled_from(
 
 
 class Request(NamedTuple):
-    """A write, as far as a key stands for it."""
+    """The parts of a write that its key covers."""
 
     path: str
     content_type: str
@@ -63,7 +63,7 @@ class Request(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """One of `q`, and whether a log passes it; the repairs are those that there are."""
+    """Return a filter of `q`, and a function that tests a log against it; `repairs` are the existing repairs."""
 
     q: Record
     passes: Callable[[Record, dict[int, Record]], bool]
@@ -127,10 +127,10 @@ class Model:
     logs: dict[int, Record] = field(default_factory=dict)
     repairs: dict[int, Record] = field(default_factory=dict)
     keys: dict[str, tuple[Request, bytes]] = field(default_factory=dict)
-    """The first write of each key, and its answer."""
+    """The first write of each key, and its response."""
 
     def is_good(self, sent: Any) -> bool:
-        """Whether a log that was drawn may be stored."""
+        """Return whether a generated log is valid."""
         return isinstance(sent, dict) and sent["app_name"] not in ("bad", "") and self.has_its_repair(sent)
 
     def has_its_repair(self, sent: Record) -> bool:
@@ -143,7 +143,7 @@ class Model:
         }  # fmt: skip
 
     def found(self, filters: list[Filter], order: tuple[str, str] | None) -> list[int]:
-        """The ids of the logs that pass, in order; ties by id."""
+        """Return the ids of the matching logs, in order; the id breaks ties."""
         ids = sorted(
             number for number, log in self.logs.items() if all(one.passes(log, self.repairs) for one in filters)
         )

@@ -1,4 +1,4 @@
-"""What operators watch: /metrics, /healthz and /readyz."""
+"""Monitoring for operators: /metrics, /healthz and /readyz."""
 
 import asyncio
 import re
@@ -14,13 +14,13 @@ from sqlalchemy import text
 
 from factory_logs import metrics
 from factory_logs.api.services import Services
-from factory_logs.db import migrate
+from factory_logs.db import migrations
 from factory_logs.db.engine import Database
-from factory_logs.security.levels import Level
+from factory_logs.schemas.auth import Level
 from tests.api.conftest import client_of, worker
 from tests.serving import free_port, serving
 
-OPERATING = Path(__file__).parents[2] / "docs" / "operating.md"
+OPERATING = Path(__file__).parents[2] / "docs" / "how-to" / "operating.md"
 LOG = {"app_name": "tiger", "timestamp": "2024-01-31"}
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -38,7 +38,7 @@ def value(found: Samples, name: str, **labels: str) -> float:
 
 
 class Watched:
-    """What has been counted since it was made: the counters of a process are those of all its tests."""
+    """The metrics since its creation, because all tests of a process share the counters."""
 
     def __init__(self, client: httpx.AsyncClient, before: Samples) -> None:
         self._client = client
@@ -96,7 +96,9 @@ async def test_commits_are_counted_with_their_logs_and_time(client: httpx.AsyncC
     assert await watched.added("commit_rows_bucket", by="batch", le="200.0") == 1
 
 
-async def test_what_is_refused_is_counted_by_reason(app: FastAPI, client: httpx.AsyncClient, watched: Watched) -> None:
+async def test_refused_requests_are_counted_by_reason(
+    app: FastAPI, client: httpx.AsyncClient, watched: Watched
+) -> None:
     await client.post("/v1/factory_logs", json={})
     await client.post("/write", content=b"m f=1")
     await client.get("/v1/factory_logs/999999")
@@ -107,7 +109,7 @@ async def test_what_is_refused_is_counted_by_reason(app: FastAPI, client: httpx.
         assert await watched.added("rejected_total", reason=reason) == count
 
 
-async def test_logs_that_a_write_leaves_out_are_counted(client: httpx.AsyncClient, watched: Watched) -> None:
+async def test_skipped_logs_of_a_write_are_counted(client: httpx.AsyncClient, watched: Watched) -> None:
     await client.post("/v1/factory_logs?on_error=skip", json=[LOG, {}, {}])
     await client.post("/write?db=x", content=b"m f=1 1\nm f=\nm f=2 2")
     await client.post("/write?db=x", content=b"m f=")
@@ -115,7 +117,8 @@ async def test_logs_that_a_write_leaves_out_are_counted(client: httpx.AsyncClien
     assert await watched.added("left_out_total", by="influx") == 2
 
 
-async def test_what_waits_and_what_is_held_is_shown_while_it_does(
+@pytest.mark.slow
+async def test_gauges_show_waiting_logs_and_held_memory(
     app: FastAPI, client: httpx.AsyncClient, database: Database
 ) -> None:
     services: Services = app.state.services
@@ -124,7 +127,7 @@ async def test_what_waits_and_what_is_held_is_shown_while_it_does(
     async with database.begin() as connection:
         await connection.execute(text("lock table factory_logs in exclusive mode"))
         writes: list[asyncio.Task[httpx.Response]] = []
-        for _ in range(10):  # the first ones are already under way to the table
+        for _ in range(10):  # the first logs have already left the queue for the table
             writes.append(asyncio.create_task(client.post("/v1/factory_logs", json=LOG)))
             await asyncio.sleep(0.05)
         assert await shown(client, "queued_logs", lambda logs: 0 < logs < 10)
@@ -137,7 +140,7 @@ async def test_what_waits_and_what_is_held_is_shown_while_it_does(
 
 
 async def shown(client: httpx.AsyncClient, name: str, is_right: Callable[[float], bool]) -> bool:
-    """Gauges are set once a second."""
+    """The service updates gauges once a second."""
     for _ in range(100):
         if is_right(value(samples((await client.get("/metrics")).text), name)):
             return True
@@ -145,14 +148,15 @@ async def shown(client: httpx.AsyncClient, name: str, is_right: Callable[[float]
     return False
 
 
-async def test_all_workers_are_counted_whichever_answers(
+@pytest.mark.slow
+async def test_all_workers_are_counted_whichever_responds(
     database: Database, migrated_url: str, tokens: dict[Level, str], tmp_path: Path
 ) -> None:
     port, output = free_port(), tmp_path / "serve.log"
     url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Token token={tokens[Level.SYSTEM]}"}
 
     def write(_: int) -> int:
-        """On a connection of its own, which any worker may take."""
+        """Each request has its own connection, which any worker may accept."""
         return httpx.post(f"{url}/v1/factory_logs", json=LOG, headers=headers, timeout=30).status_code
 
     with serving({"FACTORY_LOGS_DATABASE_URL": migrated_url}, port, output, workers=2):
@@ -177,6 +181,16 @@ def test_the_page_for_operators_lists_every_metric() -> None:
     }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("reachable", "up"), [(True, 1), (False, 0)])
+async def test_a_gauge_shows_whether_postgresql_responds(migrated_url: str, reachable: bool, up: int) -> None:
+    url = migrated_url if reachable else "postgresql://nobody@127.0.0.1:1/none"
+    metrics.DATABASE_UP.set(1 - up)
+    async with worker(url) as app, client_of(app, None) as client, asyncio.timeout(120):
+        while value(samples((await client.get("/metrics")).text), "database_up") != up:
+            await asyncio.sleep(0.1)
+
+
 # Health
 
 
@@ -184,7 +198,7 @@ async def test_a_worker_is_alive_and_ready(app: FastAPI) -> None:
     async with client_of(app, None) as client:
         assert (await client.get("/healthz")).json() == {"status": "ok"}
         ready = await client.get("/readyz")
-        assert (ready.status_code, ready.json()) == (200, {"status": "ok", "migration": migrate.head()})
+        assert (ready.status_code, ready.json()) == (200, {"status": "ok", "migration": migrations.head()})
 
 
 async def test_without_the_database_a_worker_is_alive_and_not_ready(database: Database) -> None:
@@ -199,7 +213,7 @@ async def test_without_the_database_a_worker_is_alive_and_not_ready(database: Da
 async def test_with_migrations_that_are_not_current_a_worker_is_not_ready(
     app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrate, "head", lambda: "9999")
+    monkeypatch.setattr(migrations, "head", lambda: "9999")
     async with client_of(app, None) as client:
         ready = await client.get("/readyz")
         assert (ready.status_code, (await client.get("/healthz")).status_code) == (503, 200)

@@ -1,6 +1,6 @@
-"""Writes and questions in any order, drawn at random, against a model in plain Python.
+"""Random sequences of writes and reads, compared with a model in plain Python.
 
-A few sequences always run, the same ones; `--stateful-examples 1000` draws that many, others each time.
+By default the same few sequences run; `--stateful-examples 1000` draws that many new ones.
 """
 
 import asyncio
@@ -26,6 +26,8 @@ from sqlalchemy import text
 from factory_logs.db.engine import Database
 from tests.api.model import BAD_LOGS, FIELDS, FILTERS, GOOD_LOGS, ORDERS, REPAIRS, Filter, Model, Record, Request
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 35
 STEPS = 20
 LOGS, REPAIRS_PATH = "/v1/factory_logs", "/v1/repairs"
@@ -41,7 +43,7 @@ Call = Callable[..., httpx.Response]
 
 @dataclass
 class Walk:
-    """A walk by cursor under way: what it has still to show, and where it goes on; None at its end."""
+    """A walk in progress: the records that it still has to return, and its next cursor, None at the end."""
 
     left: list[int]
     total: int
@@ -49,7 +51,7 @@ class Walk:
 
 
 class Machine(RuleBasedStateMachine):
-    """Each rule makes one call, and compares its answer with the model's."""
+    """Each rule sends one request and compares the response with the model's."""
 
     def __init__(self, call: Call, empty: Callable[[], None]) -> None:
         super().__init__()
@@ -64,7 +66,7 @@ class Machine(RuleBasedStateMachine):
         return answer
 
     def write(self, request: Request, key: str | None, status: int) -> Any:
-        """The answer's JSON where it is the first one to its key, with `status`; None where nothing may be new."""
+        """Return the JSON of the first response to a key, with `status`, or None if the write must store nothing."""
         headers = {"Content-Type": request.content_type} | ({} if key is None else {"Idempotency-Key": key})
         params = {} if request.on_error is None else {"on_error": request.on_error}
         answer = self.call("POST", request.path, content=request.content, headers=headers, params=params)
@@ -106,7 +108,7 @@ class Machine(RuleBasedStateMachine):
         logs = [self._of_a_repair(log, repair) if self._model.is_good(log) else log for log in sent]
         bad = [number for number, log in enumerate(logs) if not self._model.is_good(log)]
         if bad and not skip:
-            key = None  # which of two faults is told is nobody's promise
+            key = None  # either of the two errors may be reported
         body = "\n".join(map(json.dumps, logs)) if lines else json.dumps(logs)
         request = Request(LOGS, NDJSON if lines else JSON, body.encode(), "skip" if skip else None)
         answer = self.write(request, key, 400 if bad and not skip else 201)
@@ -133,7 +135,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(which=WHICH, otherwise=st.booleans())
     def write_again(self, which: int, otherwise: bool) -> None:
-        """What was written with a key, the same or with the other `on_error`, which makes it another request."""
+        """Repeat a write with its key, either unchanged or with the other `on_error`, which makes it a different
+        request."""
         if not self._model.keys:
             return
         key = sorted(self._model.keys)[which % len(self._model.keys)]
@@ -171,7 +174,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(filters=FILTERS, order=ORDERS, size=SIZES, begin=st.booleans(), which=WHICH, to_its_end=st.booleans())
     def walk(self, filters: list[Filter], order: Order, size: int, begin: bool, which: int, to_its_end: bool) -> None:
-        """Begin one, or go on with one that was begun before other calls."""
+        """Begin a walk, or continue one that began before other requests."""
         under_way = [walk for walk in self._walks if walk.next_url]
         if begin or not under_way:
             found = self._model.found(filters, order)
@@ -200,11 +203,11 @@ class Machine(RuleBasedStateMachine):
         return answer
 
     def _of_a_repair(self, sent: Record, number: int) -> Record:
-        """The log, of that repair where there is one."""
+        """Return the log, with the id of the repair if there is one."""
         return sent | {"repair_id": number} if number in self._model.repairs else sent
 
     def _same_log(self, answered: Record) -> None:
-        """Metadata is compared with what was answered first."""
+        """Compare the metadata with the metadata of the first response."""
         kept = self._model.logs[answered["factory_log_id"]]
         assert {name: answered[name] for name in FIELDS} == {name: kept[name] for name in FIELDS}
         assert answered["created_by"] == "system"
@@ -216,7 +219,7 @@ class Machine(RuleBasedStateMachine):
             self._same_log(log)
 
     def _take_a_step(self, walk: Walk, answer: httpx.Response) -> None:
-        """A walk shows what was there at its beginning, whatever is written meanwhile."""
+        """A walk returns the records that existed at its beginning, whatever is written meanwhile."""
         assert answer.status_code == 200, answer.text
         body = answer.json()
         assert body["num_results"] == walk.total
@@ -227,7 +230,7 @@ class Machine(RuleBasedStateMachine):
         assert walk.next_url is not None or walk.left == []
 
 
-async def test_the_service_answers_as_the_model_does(
+async def test_the_service_responds_as_the_model_does(
     client: httpx.AsyncClient, database: Database, pytestconfig: pytest.Config
 ) -> None:
     loop = asyncio.get_running_loop()

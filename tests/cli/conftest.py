@@ -16,7 +16,7 @@ Query = Callable[[str], list[dict[str, Any]]]
 
 @pytest.fixture
 def run(database: Database, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """`factory-logs <arguments>` on an empty database."""
+    """Return a function that runs `factory-logs <arguments>` on an empty database."""
     monkeypatch.setenv("FACTORY_LOGS_DATABASE_URL", migrated_url)
     monkeypatch.setenv("COLUMNS", "200")
 

@@ -1,4 +1,4 @@
-"""`factory-logs loadtest` against a real `serve`, and against services that do not keep what they are given."""
+"""`factory-logs loadtest` on a real `serve`, and on services that lose logs."""
 
 import json
 import os
@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 from factory_logs.cli import app
 from tests.serving import COMMAND, free_port, serving
 
+pytestmark = pytest.mark.slow
+
 
 def loadtest(url: str, token: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own, as it is used; the token comes by the environment."""
+    """Run it in its own process, as users do; the token is in the environment."""
     return subprocess.run(
         [*COMMAND, "loadtest", "--url", url, *arguments],
         env=os.environ | {"FACTORY_LOGS_TOKEN": token, "COLUMNS": "100"},
@@ -32,7 +34,7 @@ def row(table: str, name: str) -> str:
     return found[1]
 
 
-def test_what_two_workers_answered_is_what_they_stored(short_tmp: Path, tmp_path: Path) -> None:
+def test_two_workers_have_stored_exactly_the_acknowledged_logs(short_tmp: Path, tmp_path: Path) -> None:
     port, output = free_port(), tmp_path / "output"
     picture = tmp_path / "table.svg"
     with serving({"FACTORY_LOGS_DATA_DIR": str(short_tmp / "loadtest")}, port, output, workers=2):
@@ -41,14 +43,17 @@ def test_what_two_workers_answered_is_what_they_stored(short_tmp: Path, tmp_path
             f"http://127.0.0.1:{port}", token, "--devices", "5", "--duration", "1s", "--svg", str(picture)
         )
     assert result.returncode == 0, result.stdout + result.stderr
-    answered, stored = (row(result.stdout, name) for name in ("answered with 201", "stored, by the service"))
+    answered, stored = (row(result.stdout, name) for name in ("acknowledged (201)", "stored, by the service"))
     assert answered == stored != "0"
     assert token not in result.stdout + result.stderr
-    assert "answered&#160;with&#160;201" in picture.read_text()
+    assert float(row(result.stdout, "processors used by loadtest")) > 0
+    assert row(result.stdout, "mean of a write, by the service") != "-"
+    assert row(result.stdout, "limit") in ("the", "loadtest")
+    assert "acknowledged&#160;(201)" in picture.read_text()
 
 
 class Forgetful(BaseHTTPRequestHandler):
-    """Answers every write with 201 and stores all of them but one."""
+    """Responds to every write with a 201 and stores all logs but one."""
 
     protocol_version = "HTTP/1.1"
     stored = -1
@@ -88,21 +93,31 @@ def test_a_log_that_is_missing_in_the_end_is_exit_code_1() -> None:
     with forgetful_service() as url:
         result = loadtest(url, "t", "--devices", "1", "--duration", "1s")
     assert result.returncode == 1
-    answered, stored = (row(result.stdout, name) for name in ("answered with 201", "stored, by the service"))
+    answered, stored = (row(result.stdout, name) for name in ("acknowledged (201)", "stored, by the service"))
     assert int(answered.replace(",", "")) == int(stored.replace(",", "")) + 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "error: a token is needed: --token, or FACTORY_LOGS_TOKEN in the environment\n"),
+        ([], "error: a token is needed: give one of --token, --token-file and FACTORY_LOGS_TOKEN\n"),
+        (
+            ["--token", "t", "--token-file", "f"],
+            "error: a token is needed: give one of --token, --token-file and FACTORY_LOGS_TOKEN\n",
+        ),
+        (["--token-file", "/nowhere"], "error: the token file /nowhere cannot be read: FileNotFoundError\n"),
         (
             ["--token", "t", "--url", "http://127.0.0.1:1", "--devices", "1", "--duration", "1s", "--grace", "1s"],
             "error: the service does not say how many logs it has stored: ConnectError\n",
         ),
+        (
+            ["--token", "t", "--ca-file", "/nowhere"],
+            "error: the CA file /nowhere cannot be used: No such file or directory\n",
+        ),
+        (["--token", "t", "--url", "ftp://x"], "error: the URL must be like https://logs.example.com\n"),
         (["--token", "t", "--duration", "soon"], "error: 'soon' is no duration such as 30s, 15m, 12h, 90d, 2w\n"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_line(arguments: list[str], message: str) -> None:
+def test_an_invalid_option_is_a_one_line_error(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["loadtest", *arguments])
     assert (result.exit_code, result.stderr) == (1, message)

@@ -1,13 +1,14 @@
-"""Links that go wrong on purpose, under a client's HTTP library: the other side of them is a real server or none."""
+"""Links that fail on purpose, below the client's HTTP library; the other side is a real server or none."""
 
 import socket
 import threading
+from collections.abc import Iterator
 
 import httpx
 
 
 class Hanging(httpx.BaseTransport):
-    """A server that takes a request and says nothing until it is told to; then the connection is cut."""
+    """A server that receives a request and does not respond until a test releases it; then the connection is closed."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -23,7 +24,8 @@ class Hanging(httpx.BaseTransport):
 
 
 class Switched(httpx.BaseTransport):
-    """A link to a real server that is down until it is switched on. `losing`: what is stored, is answered to nobody."""
+    """A link to a real server that is down until the test switches it on. With `losing`, the server stores the logs and
+    the response is lost."""
 
     def __init__(self, *, up: bool = False, losing: bool = False) -> None:
         self.up = up
@@ -50,7 +52,8 @@ class Switched(httpx.BaseTransport):
 
 
 class Stalling(httpx.BaseTransport):
-    """A link to a real server on which the last byte of a POST's body never arrives; the server's answer does."""
+    """A link to a real server that never delivers the last byte of a POST's body, but delivers the server's
+    response."""
 
     def __init__(self) -> None:
         self.answers: list[httpx.Response] = []
@@ -71,3 +74,34 @@ class Stalling(httpx.BaseTransport):
 
     def close(self) -> None:
         self._real.close()
+
+
+class Cutting(httpx.BaseTransport):
+    """A link to a real server that breaks in the middle of every second response."""
+
+    def __init__(self) -> None:
+        self.responses = 0
+        self._real = httpx.HTTPTransport()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = self._real.handle_request(request)
+        self.responses += 1
+        if self.responses % 2 == 0:
+            return response
+        half = _Half(b"".join(response.stream))  # type: ignore[arg-type]
+        response.close()
+        return httpx.Response(response.status_code, headers=response.headers, stream=half)
+
+    def close(self) -> None:
+        self._real.close()
+
+
+class _Half(httpx.SyncByteStream):
+    """The first half of a body, after which the connection ends."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield self._body[: len(self._body) // 2]
+        raise httpx.ReadError("cut")

@@ -1,4 +1,4 @@
-"""A real server in a process of its own that can be killed, and a proxy in front of it that behaves like a bad link."""
+"""A real server in its own process, which can be killed, and a proxy in front of it that behaves like a bad link."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, not waiting until it answers."""
+        """Start it without waiting until it responds."""
         command = ["uvicorn", "--factory", "factory_logs.app:create_app_from_environment", "--port", str(self.port)]
         with self._output.open("ab") as output:
             self._process = subprocess.Popen(
@@ -40,18 +40,18 @@ class Server:
     def wait(self) -> None:
         """Wait until it answers."""
         assert self._process is not None
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self.output
             with contextlib.suppress(httpx.TransportError):
                 httpx.get(f"{self.url}/healthz", timeout=5)
                 return
             time.sleep(0.05)
-        raise AssertionError(f"not serving after 60 s: {self.output}")
+        raise AssertionError(f"not serving after 300 s: {self.output}")
 
     @property
     def output(self) -> str:
-        """What it has logged so far."""
+        """Return its log output so far."""
         return self._output.read_text()
 
     @property
@@ -59,29 +59,29 @@ class Server:
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """SIGKILL, as the kernel's out-of-memory killer does it."""
+        """Send SIGKILL, as the kernel's out-of-memory killer does."""
         self.stop(signal.SIGKILL)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Its exit code; below 0 for a signal."""
+        """Return its exit code, which is negative after a signal."""
         if self._process is None:
             return 0
         self._process.send_signal(number)
-        code = self._process.wait(60)
+        code = self._process.wait(300)
         self._process = None
         return code
 
 
 @dataclass
 class Fate:
-    """What becomes of one connection: cut after so many bytes in each direction (None: never)."""
+    """The fate of one connection: cut after this many bytes in each direction (None: never)."""
 
     request_bytes: int | None = None
     answer_bytes: int | None = None
 
 
 class BadLink:
-    """A TCP proxy whose connections end early, as a seeded generator has it. `good` lets all pass."""
+    """A TCP proxy whose connections end early, at points from a seeded generator. `good` lets all pass."""
 
     def __init__(self, server_port: int, seed: int) -> None:
         self.port = free_port()

@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from factory_logs.client import AsyncClient, Client, ClosedError, InvalidLogError
+from tests.client.factories import NOWHERE, settings
 from tests.client.servers import Server
-from tests.client.test_client import NOWHERE, settings
 
 
 def public(kind: type) -> set[str]:
@@ -37,7 +37,7 @@ async def test_logs_arrive_in_the_order_in_which_they_were_sent(
     await connection.close()
 
 
-async def test_the_event_loop_goes_on_while_the_disk_is_busy(tmp_path: Path) -> None:
+async def test_the_event_loop_runs_while_the_disk_is_busy(tmp_path: Path) -> None:
     async with AsyncClient(NOWHERE, "t", spool=tmp_path, settings=settings(exit_seconds=0)) as log:
         with closing(sqlite3.connect(tmp_path / "spool-1.sqlite3", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")

@@ -1,38 +1,34 @@
-"""The client as a jig's script uses it, against a real server."""
+"""The client as the script of a jig uses it, with a real server."""
 
 import asyncio
+import json
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from factory_logs.client import Client, ClientSettings, ClosedError, InvalidLogError, SpoolError, SpoolFullError
+from factory_logs.client import client as client_module
 from factory_logs.client.spool import ROW_BYTES
 from factory_logs.db.engine import Database
 from factory_logs.db.tokens import TokenRepository
 from factory_logs.db.users import UserRepository
+from tests.client.factories import NOWHERE, QUICK, query, settings
 from tests.client.links import Hanging, Switched
 from tests.client.servers import Server
 from tests.devices import MAX_BODY_BYTES, Rows
 
-NOWHERE = "http://127.0.0.1:9"
-QUICK = ClientSettings(linger_seconds=0.0, poll_seconds=0.05, backoff_base_seconds=0.05, backoff_cap_seconds=0.2)
 Numbers = Callable[[], list[int]]
 
 
-def settings(**changes: object) -> ClientSettings:
-    return ClientSettings.model_validate(QUICK.model_dump() | changes)
-
-
-def test_logs_arrive_as_they_were_given_and_in_order(
-    shared_server: Server, token: str, tmp_path: Path, rows: Rows
-) -> None:
+def test_logs_arrive_unchanged_and_in_order(shared_server: Server, token: str, tmp_path: Path, rows: Rows) -> None:
     with Client(shared_server.url, token, spool=tmp_path / "spool", settings=QUICK) as log:
         log.send("jig", product_imei="352099001761481", tags={"jig_id": "J-07"}, fields={"passed": True, "v": 3.28})
         log.send("jig", timestamp="2024-01-31T21:45:00+08:00", fields=[1, None, "ü"])
@@ -48,11 +44,11 @@ def test_logs_arrive_as_they_were_given_and_in_order(
     assert whole[0]["timestamp"] < whole[3]["timestamp"] <= whole[3]["created_at"]
 
 
-def test_send_returns_while_the_server_hangs_and_what_it_took_is_on_the_disk(tmp_path: Path) -> None:
+def test_send_returns_while_the_server_hangs_and_its_logs_are_on_disk(tmp_path: Path) -> None:
     link = Hanging()
     with Client(NOWHERE, "t", spool=tmp_path, settings=settings(exit_seconds=0), transport=link) as log:
         log.send("jig")
-        assert link.entered.wait(30)
+        assert link.entered.wait(300)
         for _ in range(20):
             log.send("jig")
         assert link.is_hanging
@@ -61,7 +57,7 @@ def test_send_returns_while_the_server_hangs_and_what_it_took_is_on_the_disk(tmp
         link.let_go.set()
 
 
-def test_what_the_server_would_refuse_never_gets_into_the_spool(tmp_path: Path) -> None:
+def test_a_log_that_the_server_would_refuse_never_enters_the_spool(tmp_path: Path) -> None:
     with Client(NOWHERE, "t", spool=tmp_path, settings=settings(exit_seconds=0)) as log:
         with pytest.raises(InvalidLogError, match="product_imei: expected exactly 15 digits"):
             log.send("jig", product_imei="12345")
@@ -72,7 +68,7 @@ def test_what_the_server_would_refuse_never_gets_into_the_spool(tmp_path: Path) 
         assert log.status().totals.pending == 0
 
 
-def test_a_script_that_just_ends_has_delivered_by_then(
+def test_a_script_that_ends_without_closing_has_delivered_its_logs(
     shared_server: Server, token: str, tmp_path: Path, numbers: Numbers
 ) -> None:
     script = f"""
@@ -84,7 +80,7 @@ log.send("jig", fields={{"n": 7}})
     assert numbers() == [7]
 
 
-def test_what_a_script_without_a_link_leaves_behind_the_next_one_delivers(
+def test_the_next_script_delivers_the_logs_of_one_without_a_link(
     shared_server: Server, token: str, tmp_path: Path, numbers: Numbers
 ) -> None:
     with Client(NOWHERE, token, spool=tmp_path, settings=QUICK) as log:
@@ -105,7 +101,7 @@ def numbered(number: int) -> dict[str, Any]:
     return {"app_name": "jig", "timestamp": "2024-01-01", "fields": {"n": number}}
 
 
-def test_by_the_policy_block_a_full_spool_makes_send_wait_until_there_is_room(
+def test_with_the_policy_block_send_waits_until_a_full_spool_has_space(
     shared_server: Server, token: str, tmp_path: Path, numbers: Numbers
 ) -> None:
     link = Switched()
@@ -125,7 +121,7 @@ def test_by_the_policy_block_a_full_spool_makes_send_wait_until_there_is_room(
     assert numbers() == [1, 2, 3]
 
 
-def test_who_has_waited_for_room_in_vain_is_told_and_the_server_that_is_down_was_not_hammered(tmp_path: Path) -> None:
+def test_a_wait_for_space_that_times_out_is_an_error_and_the_server_gets_few_requests_meanwhile(tmp_path: Path) -> None:
     link = Switched()
     chosen = settings(max_spool_bytes=ROOM_FOR_TWO, block_seconds=1.0, exit_seconds=0,
                       backoff_base_seconds=60, backoff_cap_seconds=60)  # fmt: skip
@@ -137,7 +133,7 @@ def test_who_has_waited_for_room_in_vain_is_told_and_the_server_that_is_down_was
         assert log.status().totals.pending == 2
 
 
-def test_by_the_policy_drop_oldest_the_newest_logs_are_kept_and_the_lost_ones_counted(
+def test_with_the_policy_drop_oldest_the_oldest_logs_are_dropped_and_counted(
     shared_server: Server, token: str, tmp_path: Path, numbers: Numbers
 ) -> None:
     link = Switched()
@@ -187,9 +183,7 @@ def test_logs_that_the_server_rejects_are_set_aside_with_its_error_and_can_be_se
     assert numbers() == [1, 3, 2]
 
 
-async def test_a_login_renews_its_token_by_itself(
-    shared_server: Server, token: str, tmp_path: Path, database: Database
-) -> None:
+async def test_a_login_renews_its_token(shared_server: Server, token: str, tmp_path: Path, database: Database) -> None:
     def send(log: Client) -> None:
         log.send("jig")
         assert log.flush(30)
@@ -237,7 +231,7 @@ def _send_in_a_child(log: Client, start: int) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_forked_children_go_on_with_their_parents_client(
+def test_forked_children_can_use_their_parents_client(
     shared_server: Server, token: str, tmp_path: Path, numbers: Numbers
 ) -> None:
     fork = multiprocessing.get_context("fork")
@@ -277,7 +271,45 @@ def test_a_folder_that_may_not_be_written_is_an_error_at_once(short_tmp: Path) -
     assert child.exitcode == 0
 
 
-def test_a_closed_client_says_so(tmp_path: Path) -> None:
+def times(log: Client) -> list[datetime]:
+    rows = log.spool.file.read(query("SELECT line FROM records ORDER BY seq"))
+    return [datetime.fromisoformat(json.loads(line)["timestamp"]) for (line,) in rows]
+
+
+def test_a_log_carries_the_clocks_time_also_after_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        seconds = 1_800_000_000.0
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Clock":
+            return cls.fromtimestamp(cls.seconds, tz)
+
+    monkeypatch.setattr(client_module, "datetime", Clock)
+    with Client(NOWHERE, "t", spool=tmp_path, settings=settings(exit_seconds=0), transport=Switched()) as log:
+        log.send("jig")
+        log.send("jig")
+        Clock.seconds -= 3600
+        log.send("jig")
+        Clock.seconds -= 0.010  # NTP sets the clock
+        log.send("jig")
+        found = [(time.replace(tzinfo=UTC).timestamp() - 1_800_000_000) * 1e6 for time in times(log)]
+    assert [round(micros) for micros in found] == [0, 1, -3_600_000_000, -3_599_999_999]
+
+
+def test_logs_of_several_threads_get_a_microsecond_of_their_own_each(tmp_path: Path) -> None:
+    with Client(NOWHERE, "t", spool=tmp_path, settings=settings(exit_seconds=0), transport=Switched()) as log:
+        found: list[datetime] = []
+        threads = [threading.Thread(target=lambda: found.extend([log.now() for _ in range(2000)])) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(set(found)) == 8000
+
+
+def test_a_closed_client_raises_a_clear_error(tmp_path: Path) -> None:
     log = Client(NOWHERE, "t", spool=tmp_path)
     log.close()
     log.close()

@@ -1,6 +1,6 @@
-"""Whatever is killed, and wherever the link is cut: what send() has returned for arrives exactly once, in order.
+"""Whatever is killed, and wherever the link breaks: every log whose send() has returned arrives exactly once, in order.
 
-A short form always runs. FACTORY_LOGS_KILL_ROUNDS=200 runs the long one, FACTORY_LOGS_KILL_SEED another one.
+A short form always runs. FACTORY_LOGS_KILL_ROUNDS=200 runs the long form, FACTORY_LOGS_KILL_SEED another sequence.
 """
 
 import multiprocessing
@@ -18,8 +18,8 @@ import pytest
 from factory_logs.client import Client, ClientSettings
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.security.issuing import issue_token
-from factory_logs.security.levels import Level
+from factory_logs.schemas.auth import Level
+from factory_logs.security.tokens import issue_token
 from tests.client import victim
 from tests.client.servers import BadLink, Server
 
@@ -43,7 +43,7 @@ def server(migrated_url: str, tmp_path: Path) -> Iterator[Server]:
 
 
 class Victims:
-    """Processes that are forked from one that has the client imported already, so that a round is short."""
+    """Processes forked from one that has already imported the client, so that a round is short."""
 
     def __init__(self, spool: Path, url: str, token: str, rng: random.Random) -> None:
         self._context = multiprocessing.get_context("forkserver")
@@ -53,7 +53,7 @@ class Victims:
         self.last_sent: dict[str, int] = {}
 
     def round(self, number: int) -> None:
-        """Start one or two on the same spool and kill each some instant after its first log."""
+        """Start one or two victims on one spool, and kill each of them some time after its first log."""
         names = [f"{number}-{place}" for place in range(self._random.choice((1, 1, 2)))]
         started = [self._start(name) for name in names]
         for name, (process, heard) in zip(names, started, strict=True):
@@ -74,7 +74,7 @@ class Victims:
 
 
 def _last(heard: Connection, last: int) -> int:
-    """The last number that a dead process has told; what was cut off by its death was not told."""
+    """Return the last number that a dead process has printed; an incomplete line does not count."""
     with heard:
         try:
             while True:
@@ -84,7 +84,7 @@ def _last(heard: Connection, last: int) -> int:
 
 
 async def stored(url: str) -> dict[str, list[int]]:
-    """The numbers that are stored of each victim, in the order of their ids."""
+    """Return the stored numbers of each victim, in order of id."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(
@@ -100,7 +100,7 @@ async def stored(url: str) -> dict[str, list[int]]:
     return numbers
 
 
-async def test_what_send_returned_for_arrives_exactly_once_and_in_order(
+async def test_logs_for_which_send_returned_arrive_exactly_once_and_in_order(
     server: Server, token: str, migrated_url: str, tmp_path: Path
 ) -> None:
     rng = random.Random(SEED)
@@ -112,7 +112,7 @@ async def test_what_send_returned_for_arrives_exactly_once_and_in_order(
             if not server.is_running:
                 server.start()
             if number % 7 == 0:
-                server.wait()  # in between it may still be starting, but then there must be something to kill
+                server.wait()  # meanwhile it may still be starting, but then there must be a process to kill
             killer = threading.Timer(rng.uniform(0.0, 0.3), server.kill)
             if number % 7 == 3:
                 killer.start()
@@ -140,7 +140,7 @@ async def test_what_send_returned_for_arrives_exactly_once_and_in_order(
     assert not any(lost.values())
     assert not any(doubled.values())
     for name, numbers in found.items():
-        # At most the one log whose send() was cut off is there beyond what was told, and all are in order.
+        # The server has all printed logs in order, and at most one more: the log whose send() was interrupted.
         assert numbers == list(range(len(numbers)))
         assert len(numbers) <= victims.last_sent[name] + 2
     assert (status.totals.rejected, status.totals.dropped, status.totals.pending) == (0, 0, 0)

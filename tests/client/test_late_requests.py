@@ -1,4 +1,5 @@
-"""A request that stops on its way to a real server: its answer says nothing of the logs, nor of an earlier try."""
+"""A request that stops on its way to a real server: its response proves nothing about the logs, nor about an earlier
+try."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -7,15 +8,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from factory_logs.client.credentials import FixedToken
-from factory_logs.client.delivery import Link
+from factory_logs.client.delivery import ServerLink
 from factory_logs.client.outbox import Outbox
 from factory_logs.client.sender import Sender
 from factory_logs.client.settings import ClientSettings
 from factory_logs.client.spool import Spool
+from factory_logs.client.token_source import FixedToken
+from tests.client.factories import drain
 from tests.client.links import Stalling, Switched
 from tests.client.servers import Server
-from tests.client.test_sender import drain
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def test_logs_arrive_once_and_none_is_set_aside(
         spool.put([json.dumps({"app_name": "a", "timestamp": "2024-01-31", "fields": {"n": number}}).encode()])
 
     def sender_over(transport: httpx.BaseTransport) -> Sender:
-        link = Link(impatient.url, FixedToken(token), ClientSettings(), transport)
+        link = ServerLink(impatient.url, FixedToken(token), ClientSettings(), transport)
         return Sender(Outbox(spool.file), link, ClientSettings())
 
     if was_stored:

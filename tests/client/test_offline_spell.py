@@ -1,17 +1,17 @@
-"""Two hours without a link, in simulated time, and 100,000 logs that have gathered: they leave in full batches."""
+"""Two hours without a link, in simulated time: the 100,000 logs that have accumulated are sent in full batches."""
 
 from pathlib import Path
 
 import pytest
 
-from factory_logs.client.credentials import FixedToken
-from factory_logs.client.delivery import Link
-from factory_logs.client.lines import line_of
+from factory_logs.client.delivery import ServerLink
+from factory_logs.client.log_line import log_line
 from factory_logs.client.outbox import Outbox
 from factory_logs.client.sender import Sender
 from factory_logs.client.settings import ClientSettings
 from factory_logs.client.spool import Spool
-from factory_logs.schemas.storable import Limits
+from factory_logs.client.token_source import FixedToken
+from factory_logs.schemas.record_limits import RecordLimits
 from tests.client.links import Switched
 from tests.client.servers import Server
 from tests.devices import Rows
@@ -27,28 +27,28 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def gather(spool: Spool, start: int, end: int) -> None:
-    limits = Limits(SETTINGS.max_record_bytes, SETTINGS.max_nesting)
+    limits = RecordLimits(SETTINGS.max_record_bytes, SETTINGS.max_nesting)
     for first in range(start, end, 5000):
         numbers = range(first, min(first + 5000, end))
         record = {"app_name": "jig", "timestamp": "2024-01-31T13:45:00Z", "tags": {"jig_id": "J-07"}}
-        spool.put([line_of(record | {"fields": {"n": number}}, limits) for number in numbers])
+        spool.put([log_line(record | {"fields": {"n": number}}, limits) for number in numbers])
 
 
-def test_the_backlog_drains_in_full_batches_once_each_and_in_order(
+def test_the_backlog_is_sent_in_full_batches_once_and_in_order(
     shared_server: Server, token: str, spool: Spool, rows: Rows
 ) -> None:
     transport = Switched(up=True, losing=True)
-    link = Link(shared_server.url, FixedToken(token), SETTINGS, transport)
+    link = ServerLink(shared_server.url, FixedToken(token), SETTINGS, transport)
     sender = Sender(Outbox(spool.file), link, SETTINGS)
     gather(spool, 0, 1000)
-    sender.step()  # the link breaks in the middle of this one: stored, but nobody has heard of it
+    sender.step()  # the link breaks during this one: the server has stored it, but the client got no response
     transport.up = transport.losing = False
 
     before, waited = transport.attempts, 0.0
     gather(spool, 1000, LOGS)
     while waited < OFFLINE_SECONDS:
         waited += sender.step().seconds
-    # The wait is anything up to a minute: about 30 seconds in the mean.
+    # The wait is random up to a minute, about 30 seconds on average.
     assert transport.attempts - before < 3 * OFFLINE_SECONDS / SETTINGS.backoff_cap_seconds + 30
     assert spool.totals().pending == LOGS
 

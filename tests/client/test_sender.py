@@ -1,95 +1,35 @@
-"""What the sender makes of each answer. The network is a script here; the spool is real."""
+"""How the sender handles each response. The network is scripted; the spool is real."""
 
-import gzip
 import json
-import operator
-import random
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import formatdate
 from pathlib import Path
 
 import httpx
 import pytest
-import zstandard
 
-from factory_logs.client.backoff import Backoff
-from factory_logs.client.credentials import Credentials, FixedToken, Login, TokenFile
-from factory_logs.client.delivery import Failed, Link
+from factory_logs.client.delivery import ServerLink, TryLater
 from factory_logs.client.outbox import Outbox
 from factory_logs.client.sender import QUIET_SECONDS, UNAUTHORISED_SECONDS, Pause, Sender
-from factory_logs.client.server_clock import retry_after
 from factory_logs.client.settings import ClientSettings
 from factory_logs.client.spool import Spool
-
-Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
-NOW = 1_700_000_000.0
-PORTAL = "<h1>Sign in to the guest network</h1>"
-
-
-class Server:
-    """Answers by a script; then stores whatever comes."""
-
-    def __init__(self) -> None:
-        self.script: list[Answer] = []
-        self.requests: list[httpx.Request] = []
-        self.stored: list[str] = []
-        self.known: list[dict[str, object]] = []
-        self.now = NOW
-        self.is_portal = False
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        answer = self._answer(request)
-        answer.headers.setdefault("Date", formatdate(self.now, usegmt=True))
-        return answer
-
-    def _answer(self, request: httpx.Request) -> httpx.Response:
-        if request.url.path == "/healthz":
-            return httpx.Response(200, html=PORTAL) if self.is_portal else httpx.Response(200, json={"status": "ok"})
-        if request.method == "GET":
-            return httpx.Response(200, json={"objects": self.found(request)})
-        self.requests.append(request)
-        if not self.script:
-            return self.store(request)
-        answer = self.script.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer if isinstance(answer, httpx.Response) else answer(request)
-
-    def store(self, request: httpx.Request) -> httpx.Response:
-        lines = body_of(request).decode().splitlines()
-        self.stored += lines
-        return httpx.Response(201, json={"num_created": len(lines)})
-
-    def found(self, request: httpx.Request) -> list[dict[str, object]]:
-        """The known logs that q selects, all on the first page."""
-        filters = json.loads(request.url.params["q"])["filters"]
-        operators = {"==": operator.eq, ">=": operator.ge}
-        return [
-            log
-            for log in self.known
-            if request.url.params["page"] == "1"
-            and all(operators[one["op"]](log.get(one["name"]), one["val"]) for one in filters)
-        ]
-
-    @property
-    def keys(self) -> list[str]:
-        return [request.headers["idempotency-key"] for request in self.requests]
-
-
-def body_of(request: httpx.Request) -> bytes:
-    match request.headers.get("content-encoding"):
-        case "zstd":
-            return zstandard.ZstdDecompressor().decompressobj().decompress(request.read())
-        case "gzip":
-            return gzip.decompress(request.read())
-        case _:
-            return request.read()
-
-
-def error(status: int, message: str = "no", **more: object) -> httpx.Response:
-    return httpx.Response(status, json={"message": message, "request_id": "x", **more})
+from factory_logs.client.token_source import FixedToken, Login, TokenFile, TokenSource
+from tests.client.factories import Clock, drain
+from tests.client.scripted_server import (
+    NOW,
+    PORTAL,
+    REQUEST_ID,
+    Answer,
+    Server,
+    body_of,
+    error,
+    foreign,
+    put,
+    sender_of,
+)
 
 
 @pytest.fixture
@@ -102,35 +42,6 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
     spool = Spool(tmp_path)
     yield spool
     spool.file.close()
-
-
-def sender_of(
-    spool: Spool,
-    server: Server,
-    settings: ClientSettings | None = None,
-    credentials: Credentials | None = None,
-    clock: Callable[[], float] = time.monotonic,
-) -> Sender:
-    settings = settings or ClientSettings()
-    link = Link("http://logs.test/", credentials or FixedToken("t"), settings, httpx.MockTransport(server))
-    return Sender(Outbox(spool.file), link, settings, Backoff(1.0, 8.0, random.Random(1)), clock)
-
-
-def put(spool: Spool, count: int, start: int = 0) -> list[str]:
-    lines = [
-        json.dumps({"app_name": "a", "timestamp": "2024-01-01 00:00:00", "fields": {"n": n}})
-        for n in range(start, start + count)
-    ]
-    spool.put([line.encode() for line in lines])
-    return lines
-
-
-def drain(sender: Sender, steps: int = 100) -> None:
-    """Step until there is nothing to send, waiting for nothing."""
-    for _ in range(steps):
-        if sender.step().idle:
-            return
-    raise AssertionError(f"still not idle: {sender.trouble}")
 
 
 def test_batches_go_out_in_order_each_under_its_key(spool: Spool, server: Server) -> None:
@@ -152,6 +63,7 @@ def test_each_compression_carries_the_same_body(spool: Spool, server: Server, en
     assert server.stored == lines
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "answer",
     [
@@ -174,10 +86,20 @@ def test_each_compression_carries_the_same_body(spool: Spool, server: Server, en
         httpx.Response(201, json=[]),
         httpx.Response(400, html="<h1>Bad request</h1>"),
         httpx.Response(400, json={"message": "a gateway does not like this"}),
+        httpx.Response(409, html="<h1>Conflict</h1>"),
+        httpx.Response(413, html="<h1>Request entity too large</h1>"),
+        httpx.Response(415, html="<h1>Unsupported</h1>"),
+        httpx.Response(401, html="<h1>Sign in</h1>"),
+        httpx.Response(403, html="<h1>Forbidden by the web application firewall</h1>"),
+        httpx.Response(400, json=[1]),
+        httpx.Response(413, content=b"\xff\x00"),
+        *(foreign(status) for status in (400, 401, 403, 409, 413, 415)),
+        foreign(400, errors=[{"index": 0, "field": "", "message": "bad"}]),
+        httpx.Response(413, json={"message": ["no", "text"], "request_id": REQUEST_ID}),
     ],
     ids=str,
 )
-def test_whatever_is_no_answer_of_this_api_is_tried_again_with_the_same_key_and_body(
+def test_a_response_from_elsewhere_is_retried_with_the_same_key_and_body(
     spool: Spool, server: Server, answer: Answer
 ) -> None:
     lines = put(spool, 3)
@@ -192,44 +114,50 @@ def test_whatever_is_no_answer_of_this_api_is_tried_again_with_the_same_key_and_
     assert restarted.trouble is None
     assert len(set(server.keys)) == 1
     assert {body_of(request) for request in server.requests} == {("\n".join(lines) + "\n").encode()}
+    assert (spool.totals().pending, spool.totals().rejected) == (1, 0)
+
+
+def test_retries_after_responses_from_elsewhere_wait_longer_and_longer_and_the_reason_is_reported(
+    spool: Spool, server: Server
+) -> None:
+    put(spool, 1)
+    answers = [httpx.Response(409, html="<h1>Conflict</h1>"), httpx.Response(413, html="<h1>Too large</h1>")] * 20
+    server.script = list(answers)
+    sender = sender_of(spool, server)
+    waits = [sender.step().seconds for _ in answers]
+    assert sum(waits) > len(waits) * 8.0 / 4
+    assert sender.trouble == "HTTP 413 is not a response of this API to this request: text/html; charset=utf-8"
+    assert len(set(server.keys)) == 1
+    server.script = [foreign(413)]
+    sender.step()
+    assert sender.trouble == "HTTP 413 is not a response of this API to this request: Request size limit exceeded"
+
+
+def test_each_request_has_an_id_of_its_own(spool: Spool, server: Server) -> None:
+    put(spool, 1)
+    server.script = [error(503), error(503)]
+    drain(sender_of(spool, server))
+    assert len({request.headers["X-Request-ID"] for request in server.requests}) == 3
+
+
+def test_a_gateway_may_replace_the_request_id(spool: Spool, server: Server) -> None:
+    put(spool, 1)
+    content = {"message": "no such repair", "request_id": "gateway-7"}
+    server.script = [httpx.Response(400, json=content, headers={"X-Request-ID": "gateway-7"})]
+    drain(sender_of(spool, server))
+    assert [log.reason for log in spool.rejected()] == ["no such repair"]
+
+
+def test_a_server_that_calls_every_key_a_conflict_gets_pauses_between_requests(spool: Spool, server: Server) -> None:
+    put(spool, 1)
+    server.script = [error(409, "This Idempotency-Key was already used with another body")] * 40
+    sender = sender_of(spool, server)
+    assert sum(sender.step().seconds for _ in range(40)) > 40 * 8.0 / 4
+    assert "already used" in str(sender.trouble)
     assert spool.totals().pending == 1
 
 
-def test_waits_grow_and_are_spread_over_all_of_their_length() -> None:
-    backoff = Backoff(1.0, 8.0, random.Random(7))
-    samples = []
-    for _ in range(500):
-        backoff.succeeded()
-        samples.append([backoff.failed() for _ in range(6)])
-    for failures, longest in enumerate((1, 2, 4, 8, 8, 8)):
-        waits = sorted(sample[failures] for sample in samples)
-        assert waits[-1] <= longest
-        assert waits[len(waits) // 2] == pytest.approx(longest / 2, rel=0.15)
-        assert waits[0] < longest * 0.05
-
-
-@pytest.mark.parametrize(
-    ("header", "seconds"),
-    [
-        ("7", 7.0),
-        (" 120 ", 120.0),
-        (formatdate(NOW + 90, usegmt=True), 90.0),
-        (formatdate(NOW - 90, usegmt=True), 0.0),
-        ("soon", None),
-        ("-1", None),
-        ("1.5", None),
-        ("٣", None),
-        ("", None),
-        (None, None),
-        ("9" * 400, 999999999.0),
-        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", None),
-    ],
-)
-def test_retry_after_is_read_as_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
-    assert retry_after(header, NOW) == seconds
-
-
-def test_retry_after_is_waited_for_at_least_and_believed_up_to_a_limit(spool: Spool, server: Server) -> None:
+def test_the_wait_is_at_least_retry_after_up_to_a_limit(spool: Spool, server: Server) -> None:
     put(spool, 1)
     server.script = [
         httpx.Response(503, json={"message": "full"}, headers={"Retry-After": "30"}),
@@ -262,7 +190,7 @@ def test_a_413_splits_the_batch_until_it_fits_and_a_log_that_never_fits_is_set_a
     assert len(set(server.keys)) == len(server.keys)
 
 
-def test_logs_the_server_names_as_bad_are_set_aside_and_the_others_go_on_under_a_new_key(
+def test_logs_that_the_server_rejects_are_set_aside_and_the_others_are_sent_under_a_new_key(
     spool: Spool, server: Server
 ) -> None:
     lines = put(spool, 5)
@@ -281,7 +209,7 @@ def test_logs_the_server_names_as_bad_are_set_aside_and_the_others_go_on_under_a
     assert server.keys[0] != server.keys[1]
 
 
-def test_more_bad_logs_than_an_answer_lists_are_all_set_aside(spool: Spool, server: Server) -> None:
+def test_more_bad_logs_than_a_response_lists_are_all_set_aside(spool: Spool, server: Server) -> None:
     lines = put(spool, 350)
     bad = set(lines[::1]) - set(lines[::7])
 
@@ -296,7 +224,7 @@ def test_more_bad_logs_than_an_answer_lists_are_all_set_aside(spool: Spool, serv
     assert {log.line.decode() for log in spool.rejected()} == bad
 
 
-def test_a_400_that_names_no_log_is_narrowed_down_to_the_one_that_is_bad(spool: Spool, server: Server) -> None:
+def test_a_400_without_an_index_is_narrowed_down_to_the_bad_log(spool: Spool, server: Server) -> None:
     lines = put(spool, 20)
 
     def picky(request: httpx.Request) -> httpx.Response:
@@ -313,7 +241,7 @@ def test_a_400_that_names_no_log_is_narrowed_down_to_the_one_that_is_bad(spool: 
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("is_restarted", [False, True])
 @pytest.mark.parametrize("was_stored", [True, False])
-def test_a_refusal_after_a_lost_answer_says_nothing_of_the_earlier_try_so_the_logs_are_looked_for(
+def test_after_a_lost_response_a_refusal_does_not_decide_and_the_logs_are_looked_up(
     spool: Spool, server: Server, refusal: httpx.Response, count: int, is_restarted: bool, was_stored: bool
 ) -> None:
     def lost(request: httpx.Request) -> httpx.Response:
@@ -342,7 +270,7 @@ def test_a_refusal_after_a_lost_answer_says_nothing_of_the_earlier_try_so_the_lo
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_token_pauses_and_drops_nothing(spool: Spool, server: Server, status: int) -> None:
+def test_a_refused_token_pauses_sending_and_drops_nothing(spool: Spool, server: Server, status: int) -> None:
     lines = put(spool, 3)
     server.script = [error(status, "The token is unknown"), error(status, "The token is unknown")]
     sender = sender_of(spool, server)
@@ -355,9 +283,7 @@ def test_a_refused_token_pauses_and_drops_nothing(spool: Spool, server: Server, 
     assert spool.totals().rejected == 0
 
 
-def test_a_token_file_is_read_again_so_that_a_new_token_heals_the_link(
-    spool: Spool, server: Server, tmp_path: Path
-) -> None:
+def test_a_token_file_is_read_again_so_that_a_new_token_is_used(spool: Spool, server: Server, tmp_path: Path) -> None:
     put(spool, 1)
     file = tmp_path / "token"
     sender = sender_of(spool, server, credentials=TokenFile(file))
@@ -369,7 +295,7 @@ def test_a_token_file_is_read_again_so_that_a_new_token_heals_the_link(
 
 
 class LoginServer(Server):
-    """Gives tokens out, of which only the newest is good."""
+    """Issues tokens, of which only the newest is valid."""
 
     def __init__(self, idle_seconds: float = 10_800) -> None:
         super().__init__()
@@ -389,19 +315,19 @@ class LoginServer(Server):
         return super()._answer(request)
 
 
-def test_a_login_renews_itself_within_the_same_try_when_its_token_is_refused(spool: Spool) -> None:
+def test_a_login_whose_token_is_refused_is_renewed_in_the_same_attempt(spool: Spool) -> None:
     server = LoginServer()
     sender = sender_of(spool, server, credentials=Login("jig", "open sesame"))
     lines = put(spool, 1)
     drain(sender)
-    server.logins += 1  # the server knows the first token no more
+    server.logins += 1  # the first token is no longer valid
     lines += put(spool, 1, 1)
     drain(sender)
     assert server.logins == 3
     assert server.stored == lines
 
 
-def test_a_login_is_renewed_before_it_has_idled_out(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_login_is_renewed_before_it_expires(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     server = LoginServer(idle_seconds=100)
     sender = sender_of(spool, server, credentials=Login("jig", "open sesame"))
     started = time.monotonic()
@@ -413,7 +339,7 @@ def test_a_login_is_renewed_before_it_has_idled_out(spool: Spool, monkeypatch: p
         assert server.logins == logins
 
 
-def test_a_wrong_password_pauses_without_hammering(spool: Spool) -> None:
+def test_a_wrong_password_pauses_between_attempts(spool: Spool) -> None:
     server = LoginServer()
     put(spool, 1)
     sender = sender_of(spool, server, credentials=Login("jig", "wrong"))
@@ -422,9 +348,7 @@ def test_a_wrong_password_pauses_without_hammering(spool: Spool) -> None:
     assert spool.totals().pending == 1
 
 
-def test_a_server_that_cannot_read_a_compression_is_sent_another_with_the_same_key(
-    spool: Spool, server: Server
-) -> None:
+def test_a_server_without_a_compression_gets_another_one_under_the_same_key(spool: Spool, server: Server) -> None:
     lines = put(spool, 2)
     server.script = [error(415), error(415)]
     drain(sender_of(spool, server))
@@ -434,20 +358,11 @@ def test_a_server_that_cannot_read_a_compression_is_sent_another_with_the_same_k
     assert len(set(server.keys)) == 1
 
 
-class Clock:
-    """Time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def __call__(self) -> float:
-        return self.seconds
-
-
 def in_doubt(
-    spool: Spool, server: Server, policy: str, age_seconds: float, credentials: Credentials | None = None
+    spool: Spool, server: Server, policy: str, age_seconds: float, credentials: TokenSource | None = None
 ) -> Sender:
-    """A sender whose batch got no answer so long ago, by the server's clock; then the device was restarted."""
+    """Return a sender whose batch got no response that long ago, by the server's clock; the device has restarted
+    since."""
     server.script = [httpx.ReadTimeout("silence")]
     chosen = ClientSettings.model_validate({"in_doubt": policy})
     sender_of(spool, server, chosen).step()
@@ -459,13 +374,27 @@ def in_doubt(
 
 
 def on_server(line: str, created_at: float = NOW) -> dict[str, object]:
-    """The log as the server gives it."""
+    """Return the log as the server returns it."""
     at = str(datetime.fromtimestamp(created_at, UTC).replace(tzinfo=None))
     return {"factory_log_id": 1, "product_imei": None, "repair_id": None, "tags": None, "fields": None,
             "created_at": at, **json.loads(line)}  # fmt: skip
 
 
-def test_within_the_keys_life_a_batch_is_simply_sent_again(spool: Spool, server: Server) -> None:
+def test_a_batch_in_doubt_is_set_aside_if_the_token_may_not_read_so_that_later_logs_are_sent(
+    spool: Spool, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(spool, 2)
+    sender = in_doubt(spool, server, "ask", 24 * 3600)
+    monkeypatch.setattr(server, "found", lambda request: None)
+    more = put(spool, 1, 2)
+    drain(sender)
+    assert server.stored == more
+    assert [log.reason for log in spool.rejected()] == [
+        "in doubt: it may be stored on the server already (its Idempotency-Key is too old)"
+    ] * 2
+
+
+def test_a_batch_is_sent_again_while_its_key_is_valid(spool: Spool, server: Server) -> None:
     put(spool, 3)
     drain(in_doubt(spool, server, "set_aside", 22 * 3600))
     assert len(set(server.keys)) == 1
@@ -473,7 +402,7 @@ def test_within_the_keys_life_a_batch_is_simply_sent_again(spool: Spool, server:
 
 
 @pytest.mark.parametrize("age", [23.1 * 3600, 10**7, -7200])
-def test_an_old_batch_is_looked_for_on_the_server_and_settled_where_it_is_there(
+def test_an_old_batch_is_looked_up_on_the_server_and_completed_if_it_is_stored(
     spool: Spool, server: Server, age: float
 ) -> None:
     lines = put(spool, 5)
@@ -485,9 +414,7 @@ def test_an_old_batch_is_looked_for_on_the_server_and_settled_where_it_is_there(
 
 
 @pytest.mark.parametrize("missing", [0, 2, 4])
-def test_an_old_batch_of_which_a_log_is_not_there_is_sent_under_a_new_key(
-    spool: Spool, server: Server, missing: int
-) -> None:
+def test_an_old_batch_with_a_missing_log_is_sent_under_a_new_key(spool: Spool, server: Server, missing: int) -> None:
     lines = put(spool, 5)
     sender = in_doubt(spool, server, "ask", 24 * 3600)
     server.known = [on_server(line) for place, line in enumerate(lines) if place != missing]
@@ -496,9 +423,7 @@ def test_an_old_batch_of_which_a_log_is_not_there_is_sent_under_a_new_key(
     assert server.stored == lines
 
 
-def test_equal_logs_that_were_stored_before_the_batch_could_leave_are_not_taken_for_it(
-    spool: Spool, server: Server
-) -> None:
+def test_equal_logs_stored_before_the_batch_was_sent_are_not_mistaken_for_it(spool: Spool, server: Server) -> None:
     lines = put(spool, 1)
     sender = in_doubt(spool, server, "ask", 24 * 3600)
     server.known = [on_server(lines[0], NOW - 2 * 3600)]
@@ -506,7 +431,7 @@ def test_equal_logs_that_were_stored_before_the_batch_could_leave_are_not_taken_
     assert server.stored == lines
 
 
-def test_an_old_batch_is_not_asked_for_while_its_last_try_may_be_under_way(spool: Spool, server: Server) -> None:
+def test_an_old_batch_is_not_looked_up_while_its_last_request_may_be_running(spool: Spool, server: Server) -> None:
     lines = put(spool, 1)
     clock = Clock()
     sender = sender_of(spool, server, clock=clock)
@@ -525,7 +450,7 @@ def test_an_old_batch_is_not_asked_for_while_its_last_try_may_be_under_way(spool
 
 
 @pytest.mark.parametrize("was_stored", [True, False])
-def test_under_another_token_a_batch_is_looked_for_rather_than_sent_again_as_keys_are_kept_by_user(
+def test_a_batch_is_looked_up_instead_of_sent_again_under_another_token_as_keys_belong_to_users(
     spool: Spool, server: Server, was_stored: bool
 ) -> None:
     lines = put(spool, 3)
@@ -546,7 +471,7 @@ def test_a_new_login_of_the_same_user_sends_under_the_same_key(spool: Spool) -> 
     assert len(set(server.keys)) == 1
 
 
-def test_a_token_that_is_replaced_between_two_looks_at_it_sends_nothing_under_the_wrong_key(
+def test_a_token_replaced_between_two_reads_sends_nothing_under_the_wrong_key(
     spool: Spool, server: Server, tmp_path: Path
 ) -> None:
     lines = put(spool, 1)
@@ -555,13 +480,13 @@ def test_a_token_that_is_replaced_between_two_looks_at_it_sends_nothing_under_th
     batch = Outbox(spool.file).open(1, 100, TokenFile(file).account(), NOW)
     assert batch is not None
     file.write_text("new")
-    link = Link("http://logs.test/", TokenFile(file), ClientSettings(), httpx.MockTransport(server))
-    assert link.deliver(batch) == Failed("the token was replaced", 0.0)
+    link = ServerLink("http://logs.test/", TokenFile(file), ClientSettings(), httpx.MockTransport(server))
+    assert link.deliver(batch) == TryLater("the token was replaced", 0.0)
     assert server.requests == []
     assert spool.totals().pending == len(lines)
 
 
-def test_by_policy_an_old_batch_is_sent_again_or_set_aside(spool: Spool, server: Server) -> None:
+def test_the_policy_decides_whether_an_old_batch_is_sent_again_or_set_aside(spool: Spool, server: Server) -> None:
     lines = put(spool, 2)
     drain(in_doubt(spool, server, "resend", 24 * 3600))
     assert server.stored == lines
@@ -573,17 +498,15 @@ def test_by_policy_an_old_batch_is_sent_again_or_set_aside(spool: Spool, server:
     ] * 2
 
 
-def test_a_key_that_the_server_knows_with_another_content_is_resolved_the_same_way(
-    spool: Spool, server: Server
-) -> None:
+def test_a_key_conflict_on_the_server_is_resolved_in_the_same_way(spool: Spool, server: Server) -> None:
     lines = put(spool, 2)
-    server.script = [error(409, "This Idempotency-Key was already used with another body")]
-    drain(sender_of(spool, server))
+    server.script = [error(409, "This Idempotency-Key was already used with another body")] * 2
+    drain(sender_of(spool, server, clock=Clock()))
     assert server.stored == lines
     assert len(set(server.keys)) == 2
 
 
-def test_the_devices_wrong_clock_plays_no_part_in_a_batchs_age(
+def test_a_wrong_device_clock_does_not_change_a_batchs_age(
     spool: Spool, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(spool, 1)
@@ -593,12 +516,70 @@ def test_the_devices_wrong_clock_plays_no_part_in_a_batchs_age(
     assert (spool.totals().delivered, spool.totals().rejected) == (1, 0)
 
 
-def test_a_captive_portals_clock_is_not_taken_for_the_servers(spool: Spool, server: Server) -> None:
+@pytest.mark.parametrize(
+    ("ahead", "words"),
+    [
+        (-301, "0:05:01 ahead of"),
+        (301, "0:05:01 behind"),
+        (10**6, "11 days, 13:46:40 behind"),
+        (299, None),
+        (-299, None),
+    ],
+)
+def test_a_device_clock_more_than_five_minutes_off_is_warned_about_once(
+    spool: Spool, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    ahead: int, words: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(time, "time", lambda: NOW)
+    server.now = NOW + ahead
+    sender = sender_of(spool, server)
+    for start in range(3):
+        put(spool, 1, start)
+        drain(sender)
+    warnings = [record.getMessage() for record in caplog.records if "clock" in record.getMessage()]
+    assert len(warnings) == (0 if words is None else 1)
+    assert words is None or f"This device's clock is {words} the server's." in warnings[0]
+
+
+TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-01")
+
+
+def test_all_tries_of_a_batch_are_spans_of_one_trace_that_the_clients_warning_names(
+    spool: Spool, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(spool, 20)
+    server.script = [error(503), error(502), httpx.ReadTimeout("silence")]
+    drain(sender_of(spool, server, ClientSettings(max_batch_records=10)))
+    *tries, other = [TRACEPARENT.fullmatch(request.headers["traceparent"]) for request in server.requests]
+    assert len(tries) == 4
+    assert all(tries)
+    assert other
+    traces, spans = {found[1] for found in tries if found}, {found[2] for found in tries if found}
+    assert len(traces) == 1
+    assert len(spans) == 4
+    assert other[1] not in traces
+    (warning,) = [record.getMessage() for record in caplog.records if "spool" in record.getMessage()]
+    assert warning == f"Logs stay in the spool: the server responds with 503: no (trace {traces.pop()})"
+    assert not any(key.replace("-", "") == found[1] for key, found in zip(server.keys, tries, strict=False) if found)
+
+
+def test_the_warning_of_a_rejected_log_names_its_trace(
+    spool: Spool, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(spool, 1)
+    server.script = [error(400, errors=[{"index": 0, "field": "repair_id", "message": "there is no such repair"}])]
+    drain(sender_of(spool, server))
+    found = TRACEPARENT.fullmatch(server.requests[0].headers["traceparent"])
+    assert found
+    assert f"(trace {found[1]})" in caplog.text
+
+
+def test_a_captive_portals_clock_is_not_mistaken_for_the_servers(spool: Spool, server: Server) -> None:
     put(spool, 1)
     server.now, server.is_portal = 0.0, True
     sender = sender_of(spool, server)
     assert sender.step().seconds > 0
-    assert sender.trouble == "the server answered 200: text/html; charset=utf-8, not of this API"
+    assert sender.trouble == "HTTP 200 is not a response of this API to this request: text/html; charset=utf-8"
     server.now, server.is_portal = NOW, False
     server.script = [httpx.ReadTimeout("silence")]
     sender.step()
@@ -611,7 +592,7 @@ def test_a_captive_portals_clock_is_not_taken_for_the_servers(spool: Spool, serv
 
 
 @pytest.mark.parametrize("wait", ["9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_a_login_that_is_told_to_wait_for_ever_waits_for_as_long_as_is_believed(spool: Spool, wait: str) -> None:
+def test_a_login_waits_for_retry_after_only_up_to_a_limit(spool: Spool, wait: str) -> None:
     class Busy(LoginServer):
         def _answer(self, request: httpx.Request) -> httpx.Response:
             busy = httpx.Response(429, json={"message": "too many tries"}, headers={"Retry-After": wait})
@@ -622,7 +603,7 @@ def test_a_login_that_is_told_to_wait_for_ever_waits_for_as_long_as_is_believed(
     assert 100 <= sender.step().seconds <= 101
 
 
-def test_an_answer_without_end_is_not_read_without_end(spool: Spool, server: Server) -> None:
+def test_an_endless_response_is_not_read_endlessly(spool: Spool, server: Server) -> None:
     put(spool, 1)
     server.script = [httpx.Response(200, content=b"x" * (5 * 1024 * 1024))]
     sender = sender_of(spool, server)

@@ -11,9 +11,10 @@ import pytest
 
 from factory_logs.client.errors import SpoolError, SpoolFullError
 from factory_logs.client.outbox import Outbox
-from factory_logs.client.spool import ROW_BYTES, Position, Reject, Spool
+from factory_logs.client.spool import ROW_BYTES, FilePosition, RejectedLine, Spool
 from factory_logs.client.spool_file import WAL_BYTES_KEPT, SpoolFile
-from factory_logs.client.spool_lock import SpoolLock
+from factory_logs.client.spool_folder import RESERVE_BYTES, SpoolLock
+from tests.client.factories import query
 
 
 def line(number: int) -> bytes:
@@ -29,7 +30,7 @@ def pending(spool: Spool) -> list[bytes]:
     return [] if batch is None else list(batch.lines)
 
 
-def test_what_was_put_is_there_for_another_process_and_in_order(tmp_path: Path) -> None:
+def test_another_process_sees_the_logs_in_order(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "deep" / "spool")
     for number in range(5):
         spool.put([line(number)])
@@ -40,7 +41,7 @@ def test_what_was_put_is_there_for_another_process_and_in_order(tmp_path: Path) 
     assert os.stat(tmp_path / "deep" / "spool").st_mode & 0o077 == 0
 
 
-def test_a_batch_stays_the_same_with_its_key_until_it_is_settled(tmp_path: Path) -> None:
+def test_a_batch_and_its_key_do_not_change_until_it_is_completed(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put([line(n) for n in range(5)])
     first = outbox_of(spool).open(3, 10**6, "token a", 100.0)
@@ -50,8 +51,8 @@ def test_a_batch_stays_the_same_with_its_key_until_it_is_settled(tmp_path: Path)
     assert first.is_new
     assert again == dataclasses.replace(first, is_new=False)
     assert (first.body, first.started_at) == (b'{"n": 0}\n{"n": 1}\n{"n": 2}\n', 100.0)
-    outbox_of(spool).settle(first)
-    outbox_of(spool).settle(first)
+    outbox_of(spool).mark_delivered(first)
+    outbox_of(spool).mark_delivered(first)
     assert (spool.totals().delivered, spool.totals().pending) == (3, 3)
     following = outbox_of(spool).open(10, 10**6, "token a", 300.0)
     assert following is not None
@@ -59,20 +60,20 @@ def test_a_batch_stays_the_same_with_its_key_until_it_is_settled(tmp_path: Path)
     assert list(following.lines) == [line(3), line(4), line(5)]
 
 
-def test_a_batch_is_bounded_in_bytes_but_holds_one_log_at_least(tmp_path: Path) -> None:
+def test_a_batch_is_limited_in_bytes_but_has_at_least_one_log(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put([b"x" * 100, b"y" * 10, b"z" * 10])
     outbox = outbox_of(spool)
     big = outbox.open(10, 50, "token a", 0.0)
     assert big is not None
     assert list(big.lines) == [b"x" * 100]
-    outbox.settle(big)
+    outbox.mark_delivered(big)
     two = outbox.open(10, 22, "token a", 0.0)
     assert two is not None
     assert len(two.lines) == 2
 
 
-def test_rejected_logs_are_kept_with_their_reason_and_can_be_sent_again_or_dropped(tmp_path: Path) -> None:
+def test_rejected_logs_are_stored_with_their_reason_and_can_be_sent_again_or_dropped(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put([line(n) for n in range(4)])
     outbox = outbox_of(spool)
@@ -92,11 +93,11 @@ def test_rejected_logs_are_kept_with_their_reason_and_can_be_sent_again_or_dropp
     assert (totals.pending, totals.rejected, totals.rejected_bytes, totals.dropped) == (4, 0, 0, 1)
     current = outbox.open(10, 10**6, "token a", 0.0)
     assert current is not None
-    outbox.settle(current)
+    outbox.mark_delivered(current)
     assert pending(spool) == [line(1), line(7)]
 
 
-def test_a_full_spool_refuses_and_takes_again_when_there_is_room(tmp_path: Path) -> None:
+def test_a_full_spool_refuses_logs_until_there_is_space(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=2 * (8 + ROW_BYTES))
     spool.put([line(0)])
     spool.put([line(1)])
@@ -104,25 +105,25 @@ def test_a_full_spool_refuses_and_takes_again_when_there_is_room(tmp_path: Path)
         spool.put([line(2)])
     batch = outbox_of(spool).open(1, 100, "token a", 0.0)
     assert batch is not None
-    outbox_of(spool).settle(batch)
+    outbox_of(spool).mark_delivered(batch)
     spool.put([line(2)])
     assert spool.totals().pending_bytes == 2 * (8 + ROW_BYTES)
 
 
-def test_dropping_the_oldest_keeps_the_open_batch_and_counts(tmp_path: Path) -> None:
+def test_dropping_the_oldest_logs_spares_the_open_batch_and_counts_the_dropped_logs(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=4 * (8 + ROW_BYTES), when_full="drop_oldest")
     spool.put([line(n) for n in range(4)])
     batch = outbox_of(spool).open(2, 100, "token a", 0.0)
     assert batch is not None
     spool.put([line(4)])
     assert spool.totals().dropped == 1
-    outbox_of(spool).settle(batch)
+    outbox_of(spool).mark_delivered(batch)
     assert pending(spool) == [line(3), line(4)]
 
 
-def test_dropping_begins_with_rejected_logs_and_never_drops_for_what_cannot_fit(tmp_path: Path) -> None:
+def test_dropping_begins_with_rejected_logs_and_drops_nothing_for_a_log_that_cannot_fit(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=3 * (8 + ROW_BYTES), when_full="drop_oldest")
-    spool.put([line(0)], [Reject(line(9), "bad")])
+    spool.put([line(0)], [RejectedLine(line(9), "bad")])
     spool.put([line(1), line(2)])
     totals = spool.totals()
     assert (totals.pending, totals.rejected, totals.dropped) == (3, 0, 1)
@@ -134,24 +135,18 @@ def test_dropping_begins_with_rejected_logs_and_never_drops_for_what_cannot_fit(
 def test_a_full_disk_is_a_clear_error_and_stores_nothing(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put([line(0)])
-    (pages,) = spool.file.read("PRAGMA page_count")
-    spool.file.read(f"PRAGMA max_page_count = {pages[0]}")
+    (pages,) = spool.file.read(query("PRAGMA page_count"))
+    spool.file.read(query(f"PRAGMA max_page_count = {pages[0]}"))
     with pytest.raises(SpoolFullError, match=r"the disk of the spool .* is full"):
         spool.put([b"x" * 100_000])
     assert spool.totals().pending == 1
-    spool.file.read("PRAGMA max_page_count = 1000000")
+    spool.file.read(query("PRAGMA max_page_count = 1000000"))
     spool.put([line(1)])
     assert pending(spool) == [line(0), line(1)]
 
 
-def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(SpoolError, match="cannot be made"):
-        Spool(tmp_path / "file" / "spool").totals()
-
-
 @pytest.mark.parametrize("damage", ["garbage", "middle"])
-def test_a_damaged_file_is_set_aside_once_and_work_goes_on(
+def test_a_damaged_file_is_set_aside_once_and_the_spool_continues(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool = Spool(tmp_path)
@@ -175,7 +170,7 @@ def test_a_damaged_file_is_set_aside_once_and_work_goes_on(
     assert "is damaged" in caplog.text
 
 
-def test_damage_found_by_one_process_moves_the_others_too(tmp_path: Path) -> None:
+def test_damage_found_by_one_process_moves_the_others_to_the_new_file(tmp_path: Path) -> None:
     first, second = Spool(tmp_path), Spool(tmp_path)
     first.put([line(0)])
     second.put([line(1)])
@@ -186,7 +181,7 @@ def test_damage_found_by_one_process_moves_the_others_too(tmp_path: Path) -> Non
     assert pending(first) == [line(2), line(3)]
 
 
-def test_a_spool_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_spool_of_a_newer_version_is_refused_and_not_changed(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "spool-1.sqlite3")
     connection.execute("PRAGMA user_version = 99")
     connection.close()
@@ -211,16 +206,6 @@ def test_many_threads_and_connections_put_at_once_and_nothing_is_lost(tmp_path: 
     assert sorted(pending(shared)) == sorted(line(number) for number in range(100))
 
 
-def test_only_one_holds_the_senders_lock(tmp_path: Path) -> None:
-    first, second = SpoolLock(tmp_path), SpoolLock(tmp_path)
-    assert first.acquire()
-    assert first.acquire()
-    assert not second.acquire()
-    first.close()
-    assert second.acquire()
-    second.close()
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_and_its_parent_use_the_spool_side_by_side(tmp_path: Path) -> None:
     spool, lock = Spool(tmp_path), SpoolLock(tmp_path)
@@ -242,9 +227,9 @@ def test_a_forked_child_and_its_parent_use_the_spool_side_by_side(tmp_path: Path
     lock.close()
 
 
-def test_how_far_a_file_was_read_is_stored_with_its_lines(tmp_path: Path) -> None:
+def test_the_position_in_a_file_is_stored_with_its_lines(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=500)
-    position = Position("/var/log/jig.ndjson", 2**63 - 1, 100, b"head")
+    position = FilePosition("/var/log/jig.ndjson", 2**63 - 1, 100, b"head")
     spool.put([line(0)], [], position)
     with pytest.raises(SpoolFullError):
         spool.put([b"x" * 1000], [], position._replace(position=1100))
@@ -253,15 +238,15 @@ def test_how_far_a_file_was_read_is_stored_with_its_lines(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("fsync", "level"), [("full", 2), ("normal", 1)])
-def test_the_policy_is_what_sqlite_flushes_by(tmp_path: Path, fsync: str, level: int) -> None:
+def test_the_fsync_setting_is_passed_to_sqlite(tmp_path: Path, fsync: str, level: int) -> None:
     file = SpoolFile(tmp_path, fsync)  # type: ignore[arg-type]
-    assert file.read("PRAGMA synchronous") == [(level,)]
-    assert file.read("PRAGMA journal_mode") == [("wal",)]
+    assert file.read(query("PRAGMA synchronous")) == [(level,)]
+    assert file.read(query("PRAGMA journal_mode")) == [("wal",)]
     file.close()
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_power_cut_in_the_middle_of_a_write_leaves_what_was_put_before_it(tmp_path: Path, seed: int) -> None:
+def test_a_power_cut_during_a_write_leaves_the_earlier_logs(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)
     spool = Spool(tmp_path / "spool")
     for number in range(40):
@@ -288,13 +273,13 @@ def test_a_power_cut_in_the_middle_of_a_write_leaves_what_was_put_before_it(tmp_
     restarted.file.close()
 
 
-def test_the_disk_stays_bounded_however_much_passes_through(tmp_path: Path) -> None:
+def test_the_used_disk_space_is_limited_for_any_number_of_logs(tmp_path: Path) -> None:
     bound = 2 * 1024 * 1024
     spool = Spool(tmp_path, fsync="normal", max_bytes=bound, when_full="drop_oldest")
     for _ in range(60):
         spool.put([b"x" * 1000] * 500)
     used = sum(file.stat().st_size for file in tmp_path.iterdir())
-    assert used < 1.3 * bound + WAL_BYTES_KEPT
+    assert used < 1.3 * bound + WAL_BYTES_KEPT + RESERVE_BYTES
     totals = spool.totals()
     assert totals.pending + totals.dropped == 30_000
     assert totals.pending_bytes <= bound

@@ -1,4 +1,4 @@
-"""A jig's script that is killed: it sends one log after the other and says so, until it is no more."""
+"""The script of a jig that a test kills: it sends one log after the other and prints each number, until it dies."""
 
 import itertools
 import random
@@ -11,7 +11,7 @@ APP = "kill_test"
 
 
 def settings(rng: random.Random) -> ClientSettings:
-    """Impatient, so that much happens in the fraction of a second that a victim lives."""
+    """The time-outs are short, so that much happens in the fraction of a second that a victim lives."""
     return ClientSettings(
         max_batch_records=rng.choice((1, 5, 50)),
         linger_seconds=rng.choice((0.0, 0.01)),
@@ -19,13 +19,13 @@ def settings(rng: random.Random) -> ClientSettings:
         backoff_base_seconds=0.005,
         backoff_cap_seconds=0.05,
         connect_timeout_seconds=1.0,
-        answer_timeout_seconds=2.0,
+        response_timeout_seconds=2.0,
         fsync=rng.choice(("full", "normal")),
     )
 
 
 def send_until_killed(spool: str, url: str, token: str, name: str, seed: int, told: Connection) -> None:
-    """`told` hears the number of each log whose send() has returned."""
+    """`told` receives the number of each log whose send() has returned."""
     rng = random.Random(seed)
     client = Client(url, token, spool=spool, settings=settings(rng))
     for number in itertools.count():

@@ -6,14 +6,14 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.security.issuing import issue_token
-from factory_logs.security.levels import Level
+from factory_logs.schemas.auth import Level
 from factory_logs.security.passwords import Passwords
+from factory_logs.security.tokens import issue_token
 from tests.serving import free_port, serving
 
 
 class Service(NamedTuple):
-    """Where the service is, and a token that may do everything."""
+    """The address of the service, and a token of level SYSTEM."""
 
     url: str
     token: str
@@ -21,7 +21,7 @@ class Service(NamedTuple):
 
 @pytest.fixture
 async def service(database: Database, migrated_url: str, tmp_path: Path) -> AsyncIterator[Service]:
-    """A service on an empty database with one user: `ann`, password `correct horse battery staple`, SYSTEM."""
+    """Start a service on an empty database with one user: `ann`, password `correct horse battery staple`, SYSTEM."""
     password_hash = await Passwords().hash("correct horse battery staple")
     ann = await UserRepository(database).create("ann", "Ann", password_hash, Level.SYSTEM)
     token = await issue_token(database, ann.user_id, expires_at=None)

@@ -1,4 +1,4 @@
-"""What Schemathesis is taught: to write NDJSON, and that it cannot compress. Loaded by SCHEMATHESIS_HOOKS."""
+"""Hooks for Schemathesis: it writes NDJSON and does not announce compression. Loaded by SCHEMATHESIS_HOOKS."""
 
 import json
 from typing import Any
@@ -13,6 +13,6 @@ def lines(_: schemathesis.SerializationContext, value: Any) -> bytes:
 
 @schemathesis.hook
 def before_call(_: schemathesis.HookContext, case: schemathesis.Case, kwargs: Any) -> None:
-    """A header that says gzip over a body that is not would be a 400, and rightly so."""
+    """A gzip header with a body that is not compressed would correctly be a 400."""
     if case.headers is not None:
         case.headers.pop("Content-Encoding", None)

@@ -1,4 +1,4 @@
-"""docs/api.md and docs/reading.md are sessions with curl: each is run in one shell, and gives the answers it shows."""
+"""The commands of the pages with curl run in one shell for each page, and return the responses that the page shows."""
 
 import json
 import re
@@ -11,14 +11,14 @@ import pytest
 from tests.contract.conftest import Service
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "api.md"
+PAGE = DOCS / "how-to" / "api-with-curl.md"
 BLOCK = re.compile(r"^```(sh|json|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHANGING = {"created_at", "request_id", "API_token", "token_expiry"}
 END = "--- end of the block ---"
 
 
 def session(page: Path) -> list[tuple[str, str, str]]:
-    """Each block of commands with the kind and the text of the answer that stands below it."""
+    """Return each block of commands with the kind and text of the expected response below it."""
     blocks = BLOCK.findall(page.read_text())
     steps = []
     for place, (kind, text) in enumerate(blocks):
@@ -29,7 +29,7 @@ def session(page: Path) -> list[tuple[str, str, str]]:
 
 
 def documents(text: str) -> list[Any]:
-    """JSON values one after the other, however they are parted; what changes from run to run becomes `...`."""
+    """Return the JSON values of a text, however they are separated; values that change between runs become `...`."""
     found, decoder, rest = [], json.JSONDecoder(object_hook=_steady), text.strip()
     while rest:
         value, end = decoder.raw_decode(rest)
@@ -47,8 +47,16 @@ def plain(text: str) -> str:
     return "\n".join(line.replace(": ", ":").rstrip() for line in steady.strip().splitlines())
 
 
-@pytest.mark.parametrize(("page", "least"), [("api.md", 15), ("reading.md", 4)])
-async def test_every_command_of_the_page_gives_the_answer_it_shows(service: Service, page: str, least: int) -> None:
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [
+        ("how-to/api-with-curl.md", 15),
+        ("explanation/reading.md", 4),
+        ("tutorial/first-logs.md", 4),
+        ("reference/test-results.md", 6),
+    ],
+)
+async def test_every_command_of_the_page_has_the_shown_response(service: Service, page: str, least: int) -> None:
     steps = session(DOCS / page)
     assert len(steps) > least
     script = "\n".join(f"{commands}\necho; echo '{END}'" for commands, _, _ in steps)

@@ -1,4 +1,5 @@
-"""The document describes every call, and Schemathesis finds no answer that it does not describe (SPEC 6)."""
+"""The document describes every call, and Schemathesis finds no response that it does not describe
+(docs/reference/http-api.md#openapi)."""
 
 import json
 import os
@@ -14,8 +15,11 @@ import jsonschema_rs
 import pytest
 from pydantic import SecretStr
 
+from factory_logs.api.http.pagination import write_cursor
+from factory_logs.api.openapi.swagger_ui import for_swagger_ui
 from factory_logs.app import create_app
-from factory_logs.query import FACTORY_LOGS, REPAIRS, Limits, parse_query
+from factory_logs.querier.pages import CursorPosition
+from factory_logs.query import FACTORY_LOGS, REPAIRS, Query, QueryLimits, parse_query
 from factory_logs.query.operators import ALIASES
 from factory_logs.settings import Settings
 from tests.contract.conftest import Service
@@ -26,6 +30,12 @@ CALLS = {
     "GET /v1/factory_logs",
     "GET /v1/factory_logs/{factory_log_id}",
     "GET /v1/factory_logs/stats",
+    "GET /v1/factory_logs/yield",
+    "GET /v1/factory_logs/failures",
+    "GET /v1/factory_logs/distribution",
+    "GET /v1/factory_logs/facets",
+    "GET /v1/factory_logs/catalog",
+    "GET /v1/units/{product_imei}",
     "POST /v1/repairs",
     "GET /v1/repairs",
     "GET /v1/repairs/{repair_id}",
@@ -48,7 +58,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def test_schemathesis_finds_nothing(service: Service, tmp_path: Path) -> None:
-    """Examples, edges, random cases, and calls one after another; each phase with all checks."""
+    """Examples, edge cases, random cases and sequences of calls; each phase runs all checks."""
     program = [sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIG, "run", f"{service.url}/openapi.json"]
     result = subprocess.run(
         program,
@@ -74,8 +84,8 @@ def test_every_call_is_described(document: dict[str, Any]) -> None:
         assert "422" not in operation["responses"], name
 
 
-def test_a_repair_that_was_stored_leads_to_its_reading(document: dict[str, Any]) -> None:
-    """By a link that names the call and where in the answer its parameter is. Logs have `Location` alone."""
+def test_the_response_to_a_new_repair_links_to_its_get(document: dict[str, Any]) -> None:
+    """A link names the call, and the JSON pointer of its parameter in the response. Logs have only `Location`."""
     described = dict(operations(document))
     (link,) = described["POST /v1/repairs"]["responses"]["201"]["links"].values()
     reading = described["GET /v1/repairs/{repair_id}"]
@@ -83,7 +93,7 @@ def test_a_repair_that_was_stored_leads_to_its_reading(document: dict[str, Any])
     assert link["parameters"] == {reading["parameters"][0]["name"]: "$response.body#/repair_id"}
 
 
-def test_every_call_shows_what_to_send_and_every_answer_that_it_may_give(document: dict[str, Any]) -> None:
+def test_every_call_documents_its_request_and_responses(document: dict[str, Any]) -> None:
     for name, operation in operations(document):
         if name not in CALLS:
             continue
@@ -109,7 +119,7 @@ def test_every_call_shows_what_to_send_and_every_answer_that_it_may_give(documen
         assert ("403" in operation["responses"]) == (name != "POST /v1/auth/login")
 
 
-def test_the_token_scheme_stands_behind_authorize(document: dict[str, Any]) -> None:
+def test_authorize_has_the_token_scheme(document: dict[str, Any]) -> None:
     scheme = document["components"]["securitySchemes"]["Token"]
     assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "Authorization")
     assert "Token token=" in scheme["description"]
@@ -132,13 +142,56 @@ def q_parameters(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_the_grammar_of_q_names_every_operator_and_its_examples_are_queries(document: dict[str, Any]) -> None:
     components = {"components": document["components"]}
     for name, parameter in q_parameters(document).items():
+        assert "examples" not in parameter  # OpenAPI 3.1 has no place for them beside `content`
         assert all(f"`{alias}`" in parameter["description"] for alias in ALIASES)
         content = parameter["content"]["application/json"]
         validator = jsonschema_rs.validator_for(content["schema"] | components, validate_formats=True)
         resource = REPAIRS if "repairs" in name else FACTORY_LOGS
         for example in content["examples"].values():
             validator.validate(example["value"])
-            parse_query(json.dumps(example["value"]), resource, Limits())
+            parse_query(json.dumps(example["value"]), resource, QueryLimits())
+
+
+def test_q_of_a_call_that_takes_only_filters_documents_nothing_else(document: dict[str, Any]) -> None:
+    for name, parameter in q_parameters(document).items():
+        takes_all = name in ("GET /v1/factory_logs", "GET /v1/repairs")
+        for member in ("order_by", "group_by", "limit", "offset", "single"):
+            assert bool(re.search(rf"(^- |, )`{member}`", parameter["description"], re.MULTILINE)) == takes_all, (
+                name,
+                member,
+            )
+        content = parameter["content"]["application/json"]
+        schema = document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]]
+        assert (schema["properties"].keys() == {"filters"}) != takes_all, name
+        assert any(example["value"].keys() - {"filters"} for example in content["examples"].values()) == takes_all
+
+
+def test_q_of_influxdbs_call_is_a_statement(document: dict[str, Any]) -> None:
+    (q,) = (each for each in document["paths"]["/query"]["get"]["parameters"] if each["name"] == "q")
+    assert q["schema"]["type"] == "string"
+
+
+def test_the_schema_of_cursor_allows_written_and_empty_cursors(document: dict[str, Any]) -> None:
+    for path in ("/v1/factory_logs", "/v1/repairs"):
+        (cursor,) = (each for each in document["paths"][path]["get"]["parameters"] if each["name"] == "cursor")
+        assert cursor["allowEmptyValue"]
+        pattern = cursor["schema"]["pattern"]
+        assert cursor["schema"].keys() == {"type", "pattern", "examples"}
+        written = write_cursor(CursorPosition(1, 2, 3, 4, 5), Query())
+        assert re.fullmatch(pattern, written)
+        assert re.fullmatch(pattern, "")
+        assert not re.fullmatch(pattern, written[1:])
+
+
+def test_swagger_ui_gets_every_example_of_q_as_text_to_select(document: dict[str, Any]) -> None:
+    shown = for_swagger_ui(document)
+    for name, parameter in q_parameters(shown).items():
+        inside = parameter["content"]["application/json"]["examples"]
+        assert parameter["examples"].keys() == inside.keys(), name
+        assert {key: json.loads(each["value"]) for key, each in parameter["examples"].items()} == {
+            key: each["value"] for key, each in inside.items()
+        }
+    assert all("examples" not in parameter for parameter in q_parameters(document).values())
 
 
 @pytest.mark.parametrize(
@@ -155,17 +208,20 @@ def test_the_grammar_of_q_names_every_operator_and_its_examples_are_queries(docu
         {"limit": -1},
     ],
 )
-def test_the_grammar_of_q_refuses_what_the_service_refuses(document: dict[str, Any], wrong: object) -> None:
+def test_the_grammar_of_q_rejects_the_same_queries_as_the_service(document: dict[str, Any], wrong: object) -> None:
     parameter = q_parameters(document)["GET /v1/factory_logs"]
     schema = parameter["content"]["application/json"]["schema"] | {"components": document["components"]}
     assert not jsonschema_rs.validator_for(schema, validate_formats=True).is_valid(wrong)
     with pytest.raises(Exception, match="Unable to construct query"):
-        parse_query(json.dumps(wrong), FACTORY_LOGS, Limits())
+        parse_query(json.dumps(wrong), FACTORY_LOGS, QueryLimits())
 
 
-async def test_docs_need_nothing_from_outside(service: Service) -> None:
+async def test_docs_load_nothing_from_other_servers(service: Service) -> None:
     async with httpx.AsyncClient(base_url=service.url) as client:
         page = (await client.get("/docs")).text
+        described = re.search(r"url: '([^']+)'", page)
+        assert described
+        assert (await client.get(described[1])).json()["openapi"].startswith("3.1")
         assert "http" not in page.replace("http://www.w3.org", "")
         for asset in ("swagger-ui-bundle.js", "swagger-ui.css"):
             assert asset in page
@@ -175,7 +231,7 @@ async def test_docs_need_nothing_from_outside(service: Service) -> None:
         assert (missing.status_code, missing.headers["content-type"]) == (404, "application/json")
 
 
-def test_docs_can_be_left_out() -> None:
+def test_docs_can_be_switched_off() -> None:
     url = SecretStr("postgresql://nobody@localhost/nothing")
     paths = {getattr(route, "path", "") for route in create_app(Settings(database_url=url, docs_enabled=False)).routes}
     assert not paths & {"/docs", "/openapi.json", "/docs/assets"}

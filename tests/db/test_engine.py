@@ -1,4 +1,4 @@
-"""How a database is named, and how it fails (SPEC 3: 503 while it is away)."""
+"""URLs of databases, and errors of a database (503 while it is unavailable)."""
 
 import asyncio
 import socket
@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from factory_logs.db.engine import Database, connect_once, normalise_url, translate_errors
+from factory_logs.db.connecting import connect_once, normalise_url
+from factory_logs.db.engine import Database, Pool
+from factory_logs.db.errors import translate_errors
 from factory_logs.errors import DatabaseUnavailableError, QueryTooLongError
 from factory_logs.settings import Settings
 
@@ -30,13 +32,13 @@ def test_every_usual_form_of_a_url_is_read(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://u:p@db/logs", "sqlite:///logs.db", "http://db"])
-def test_another_database_is_refused_without_showing_the_password(url: str) -> None:
+def test_a_url_of_another_database_is_refused_without_showing_the_password(url: str) -> None:
     with pytest.raises(ValueError, match="must begin with postgresql://") as refusal:
         normalise_url(url)
     assert ":p@" not in str(refusal.value)
 
 
-async def test_of_several_hosts_the_one_that_answers_is_used(migrated_url: str) -> None:
+async def test_the_first_host_that_accepts_connections_is_used(migrated_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     folder = migrated_url.partition("host=")[2]
@@ -47,7 +49,7 @@ async def test_of_several_hosts_the_one_that_answers_is_used(migrated_url: str) 
 
 
 @pytest.mark.parametrize("url", ["postgresql://nobody@127.0.0.1:1/nothing", "postgresql://nobody@/x?host=/nowhere"])
-async def test_a_server_that_is_not_there_is_unavailable(url: str, settings: Settings) -> None:
+async def test_a_missing_server_is_unavailable(url: str, settings: Settings) -> None:
     database = Database(url, settings)
     with pytest.raises(DatabaseUnavailableError, match="cannot be reached"):
         await database.ping()
@@ -56,8 +58,8 @@ async def test_a_server_that_is_not_there_is_unavailable(url: str, settings: Set
     await database.dispose()
 
 
-async def test_a_server_that_does_not_answer_is_unavailable_in_time(settings: Settings) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel takes the connection, nobody answers
+async def test_a_silent_server_is_unavailable_in_time(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts the connection, and no process responds
         database = Database(
             f"postgresql://u@127.0.0.1:{silent.getsockname()[1]}/x?sslmode=disable",
             settings.model_copy(update={"connect_timeout_seconds": 0.2}),
@@ -67,14 +69,16 @@ async def test_a_server_that_does_not_answer_is_unavailable_in_time(settings: Se
         await database.dispose()
 
 
-async def test_a_database_that_does_not_exist_is_unavailable(migrated_url: str, settings: Settings) -> None:
+async def test_a_missing_database_is_unavailable(migrated_url: str, settings: Settings) -> None:
     database = Database(migrated_url.replace("/factory_logs?", "/nothing?"), settings)
     with pytest.raises(DatabaseUnavailableError, match="cannot be reached"):
         await database.ping()
     await database.dispose()
 
 
-async def test_a_query_over_the_limit_is_unavailable_and_says_so(migrated_url: str, settings: Settings) -> None:
+async def test_a_query_over_the_time_limit_is_unavailable_with_this_reason(
+    migrated_url: str, settings: Settings
+) -> None:
     database = Database(migrated_url, settings.model_copy(update={"statement_timeout_seconds": 0.05}))
     with pytest.raises(QueryTooLongError, match=r"longer than 0\.05 s$"):
         async with database.connect() as connection:
@@ -83,8 +87,10 @@ async def test_a_query_over_the_limit_is_unavailable_and_says_so(migrated_url: s
     await database.dispose()
 
 
-async def test_when_all_connections_are_busy_the_next_caller_is_told_so(migrated_url: str, settings: Settings) -> None:
-    database = Database(migrated_url, settings.model_copy(update={"pool_size": 1, "pool_timeout_seconds": 0.05}))
+async def test_a_caller_gets_an_error_if_all_connections_are_busy(migrated_url: str, settings: Settings) -> None:
+    database = Database(
+        migrated_url, settings.model_copy(update={"write_connections": 1, "pool_timeout_seconds": 0.05})
+    )
     async with database.connect():
         with pytest.raises(DatabaseUnavailableError, match="busy"):
             await database.ping()
@@ -92,10 +98,28 @@ async def test_when_all_connections_are_busy_the_next_caller_is_told_so(migrated
     await database.dispose()
 
 
+@pytest.mark.parametrize("busy", Pool)
+async def test_writes_reads_and_authentication_do_not_wait_for_each_other(
+    migrated_url: str, settings: Settings, busy: Pool
+) -> None:
+    few = {"pool_size": 1, "auth_connections": 1, "write_connections": 1, "pool_timeout_seconds": 0.05}
+    database = Database(migrated_url, settings.model_copy(update=few))
+    async with database.connect(busy):
+        for pool in Pool:
+            if pool is busy:
+                with pytest.raises(DatabaseUnavailableError, match="busy"):
+                    async with database.connect(pool):
+                        pass
+            else:
+                async with database.connect(pool) as connection:
+                    assert await connection.scalar(text("select 1")) == 1
+    await database.dispose()
+
+
 async def test_a_connection_that_is_cut_is_unavailable_and_then_replaced(
     migrated_url: str, settings: Settings, database: Database
 ) -> None:
-    cut = Database(migrated_url, settings.model_copy(update={"pool_size": 1}))
+    cut = Database(migrated_url, settings.model_copy(update={"write_connections": 1}))
 
     async def cut_it_while_it_is_used() -> None:
         async with cut.connect() as connection:
@@ -110,10 +134,10 @@ async def test_a_connection_that_is_cut_is_unavailable_and_then_replaced(
     await cut.dispose()
 
 
-async def test_a_connection_that_was_cut_while_nobody_used_it_is_replaced_unseen(
+async def test_a_connection_cut_while_idle_is_replaced_without_an_error(
     migrated_url: str, settings: Settings, database: Database
 ) -> None:
-    cut = Database(migrated_url, settings.model_copy(update={"pool_size": 1}))
+    cut = Database(migrated_url, settings.model_copy(update={"write_connections": 1}))
     async with cut.connect() as connection:
         pid = (await connection.execute(text("select pg_backend_pid()"))).scalar_one()
         raw = (await connection.get_raw_connection()).driver_connection
@@ -127,11 +151,11 @@ async def test_a_connection_that_was_cut_while_nobody_used_it_is_replaced_unseen
     await cut.dispose()
 
 
-async def test_a_second_silence_leaves_alone_what_still_ends_because_of_the_first(database: Database) -> None:
+async def test_a_second_silence_does_not_affect_connections_that_end_because_of_the_first(database: Database) -> None:
     ending, ended = asyncio.Event(), asyncio.Event()
 
     async def slow_to_end() -> None:
-        async with database.answering():
+        async with database.available():
             try:
                 await asyncio.sleep(60)
             finally:
@@ -148,7 +172,7 @@ async def test_a_second_silence_leaves_alone_what_still_ends_because_of_the_firs
         await waiting
 
 
-async def test_what_waits_for_a_server_that_falls_silent_is_unavailable_at_once(
+async def test_a_caller_that_waits_for_a_silent_server_gets_an_error_at_once(
     migrated_url: str, settings: Settings
 ) -> None:
     database = Database(migrated_url, settings)
@@ -160,10 +184,10 @@ async def test_what_waits_for_a_server_that_falls_silent_is_unavailable_at_once(
 
     with pytest.raises(DatabaseUnavailableError):
         await wait_long()
-    database.heartbeat.answers = False
+    database.heartbeat.is_responding = False
     with pytest.raises(DatabaseUnavailableError):
         await database.ping()
-    database.heartbeat.answers = True
+    database.heartbeat.is_responding = True
     await database.ping()
     await database.dispose()
 
@@ -185,15 +209,16 @@ async def test_what_waits_for_a_server_that_falls_silent_is_unavailable_at_once(
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_the_state_of_the_server_is_to_blame_for_is_unavailable(error: Exception) -> None:
+def test_an_error_caused_by_the_servers_state_is_unavailable(error: Exception) -> None:
     with pytest.raises(DatabaseUnavailableError), translate_errors():
         raise error
 
 
-async def test_a_connection_that_says_good_bye_while_sqlalchemy_asks_is_unavailable(
+async def test_a_connection_that_ends_during_a_check_of_sqlalchemy_is_unavailable(
     migrated_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """asyncpg has seen PostgreSQL's last message and not yet the connection's end: it is confused, and not closed."""
+    """asyncpg has received PostgreSQL's last message but not the end of the connection, so it is in an unclear
+    state."""
     database = Database(migrated_url, settings)
     confused = asyncpg.InternalClientError("cannot switch to state 11; another operation (2) is in progress")
     await database.ping()
@@ -206,14 +231,14 @@ async def test_a_connection_that_says_good_bye_while_sqlalchemy_asks_is_unavaila
     await database.dispose()
 
 
-async def test_a_broken_constraint_is_nobodys_outage(database: Database) -> None:
+async def test_a_violated_constraint_is_not_unavailability(database: Database) -> None:
     insert = text("insert into users (username, display_name, permission) values ('a', 'A', 'BOSS')")
     with pytest.raises(IntegrityError, match="permission_is_known"):
         async with database.begin() as connection:
             await connection.execute(insert)
 
 
-async def test_what_connect_raw_commits_is_flushed(migrated_url: str, settings: Settings) -> None:
+async def test_commits_of_connect_raw_are_flushed(migrated_url: str, settings: Settings) -> None:
     connection: asyncpg.Connection = await Database(migrated_url, settings).connect_raw()
     assert await connection.fetchval("show synchronous_commit") == "on"
     assert await connection.fetchval("show statement_timeout") == "30s"
@@ -221,7 +246,7 @@ async def test_what_connect_raw_commits_is_flushed(migrated_url: str, settings: 
 
 
 class CutAtOnce(Database):
-    """A database whose connections are lost as soon as they are made, once `cutting` is set."""
+    """Yield a database whose new connections break immediately once `cutting` is set."""
 
     cutting = False
 

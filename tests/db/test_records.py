@@ -1,9 +1,10 @@
-"""PostgreSQL's text of a record against Python's own."""
+"""PostgreSQL's JSON text of a record equals Python's."""
 
 import json
 from datetime import datetime
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, insert, select
@@ -18,13 +19,14 @@ MOMENTS = st.datetimes() | st.sampled_from([datetime.min, datetime.max, datetime
 FLOATS = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, -0.0, 2363.0, 1e22, 5e-324, 0.1])
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(
     st.fixed_dictionaries({"app_name": TEXT, "timestamp": MOMENTS, "created_at": MOMENTS, "created_by": TEXT}),
     st.dictionaries(TEXT, TEXT | FLOATS | st.integers(-(2**63), 2**64) | st.none()),
     FLOATS,
 )
-async def test_a_record_is_byte_for_byte_what_python_would_write(
+async def test_a_record_has_the_same_bytes_as_python_would_write(
     database: Database, log: dict[str, object], tags: object, capacity: float
 ) -> None:
     async with database.begin() as connection:
@@ -37,7 +39,7 @@ async def test_a_record_is_byte_for_byte_what_python_would_write(
         repair = {"product_imei": "1" * 15, "arrival_date": log["timestamp"], "measured_battery_capacity": capacity}
         await connection.execute(insert(Repair).values(**repair, outcome=log["app_name"]))
     (text,), (expected,) = await texts(database, REPAIRS), await written_by_python(database, REPAIRS)
-    # Python and PostgreSQL put the exponent of a float at different places: 1e+22, 1e22.
+    # Python and PostgreSQL write the exponent of a float differently: 1e+22, 1e22.
     assert json.loads(text) == json.loads(expected)
     assert repr(json.loads(text)["measured_battery_capacity"]) == repr(capacity)
 
@@ -46,7 +48,7 @@ async def texts(database: Database, resource: Resource) -> list[str]:
     repository = RecordRepository(database, resource.table)
     rows = select(resource.table).order_by(resource.primary_key)
     found = await repository.found(rows)
-    async with database.connect_autocommit() as connection:
+    async with database.connect_reader() as connection:
         count = select(func.count()).select_from(resource.table)
         for offset, page in ((0, ",".join(text for _, text in found)), (2**62, None)):
             statement = one_page(rows, count, resource.table, offset, 10)

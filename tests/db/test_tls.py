@@ -1,7 +1,7 @@
-"""TLS to PostgreSQL, as the URL asks for it.
+"""TLS to PostgreSQL, as the parameters of the URL require.
 
-The embedded binaries are built without OpenSSL, so a proxy speaks PostgreSQL's TLS handshake in front of the real
-server, with a certificate that is signed by itself; `other.crt` is one more of the same names.
+The embedded binaries are built without OpenSSL. So a proxy in front of the real server speaks PostgreSQL's TLS
+handshake, with a self-signed certificate. `other.crt` is another certificate for the same names.
 """
 
 import asyncio
@@ -15,8 +15,9 @@ import pytest
 from sqlalchemy import text
 
 from factory_logs.db.engine import Database
-from factory_logs.embedded import DATABASE, SOCKET_FILE
-from factory_logs.errors import DatabaseUnavailableError
+from factory_logs.embedded.files import SOCKET_FILE
+from factory_logs.embedded.server import DATABASE
+from factory_logs.errors import DatabaseConnectError
 from factory_logs.settings import Settings
 
 TLS = Path(__file__).parent / "tls"
@@ -36,7 +37,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def front(postgres_url: str, *, tls: bool) -> AsyncIterator[int]:
-    """The port of a proxy before the server; without `tls` it says that it has none."""
+    """Yield the port of a proxy in front of the server; without `tls` the proxy refuses TLS."""
     socket_path = f"{parse_qs(urlsplit(postgres_url).query)['host'][0]}/{SOCKET_FILE}"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(TLS / "server.crt", TLS / "server.key")
@@ -59,7 +60,7 @@ async def front(postgres_url: str, *, tls: bool) -> AsyncIterator[int]:
             writer.close()
             server_writer.close()
 
-    server = await asyncio.start_server(connection, "127.0.0.1", 0)
+    server = await asyncio.start_server(connection, "0.0.0.0", 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -78,26 +79,30 @@ async def ping(port: int, host: str = "localhost", **options: str) -> None:
         await database.dispose()
 
 
-async def test_verify_full_takes_the_certificate_that_it_was_given(postgres_url: str) -> None:
+async def test_verify_full_accepts_the_configured_certificate(postgres_url: str) -> None:
     async with front(postgres_url, tls=True) as port:
         await ping(port, sslmode="verify-full", sslrootcert=str(TLS / "server.crt"))
 
 
-async def test_verify_full_takes_no_other_certificate(postgres_url: str) -> None:
+async def test_verify_full_refuses_another_certificate(postgres_url: str) -> None:
     async with front(postgres_url, tls=True) as port:
-        with pytest.raises(DatabaseUnavailableError):
+        with pytest.raises(DatabaseConnectError) as error:
             await ping(port, sslmode="verify-full", sslrootcert=str(TLS / "other.crt"))
+    assert "certificate verify failed" in error.value.reason
 
 
-async def test_verify_full_takes_no_other_host(postgres_url: str) -> None:
+async def test_verify_full_refuses_another_host(postgres_url: str) -> None:
     async with front(postgres_url, tls=True) as port:
-        with pytest.raises(DatabaseUnavailableError):
+        with pytest.raises(DatabaseConnectError) as error:
             await ping(port, "127.0.0.2", sslmode="verify-full", sslrootcert=str(TLS / "server.crt"))
+    assert "CERTIFICATE_VERIFY_FAILED" in error.value.reason
+    assert "127.0.0.2" in error.value.reason.partition("CERTIFICATE_VERIFY_FAILED")[2]
 
 
 @pytest.mark.parametrize("mode", ["require", "verify-full"])
-async def test_a_server_without_tls_is_refused_where_tls_is_asked_for(postgres_url: str, mode: str) -> None:
+async def test_a_server_without_tls_is_refused_if_tls_is_required(postgres_url: str, mode: str) -> None:
     root = {"sslrootcert": str(TLS / "server.crt")} if mode == "verify-full" else {}
     async with front(postgres_url, tls=False) as port:
-        with pytest.raises(DatabaseUnavailableError):
+        with pytest.raises(DatabaseConnectError) as error:
             await ping(port, sslmode=mode, **root)
+    assert "rejected SSL upgrade" in error.value.reason

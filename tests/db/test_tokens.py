@@ -31,16 +31,16 @@ async def found(tokens: TokenRepository, token_hash: bytes = HASH) -> ValidToken
     return token
 
 
-async def test_a_token_without_end_tells_its_user(tokens: TokenRepository, user_id: int) -> None:
+async def test_a_token_without_end_returns_its_user(tokens: TokenRepository, user_id: int) -> None:
     await tokens.issue(HASH, user_id, expires_at=None)
     assert await tokens.look_up(HASH) == ValidToken(user_id, "ann", "TECHNICAL", None, None, None, None)
 
 
-async def test_an_unknown_hash_is_nothing(tokens: TokenRepository) -> None:
+async def test_an_unknown_hash_returns_none(tokens: TokenRepository) -> None:
     assert await tokens.look_up(HASH) is None
 
 
-async def test_a_token_is_good_until_its_end_and_no_longer(tokens: TokenRepository, user_id: int) -> None:
+async def test_a_token_is_valid_until_its_end(tokens: TokenRepository, user_id: int) -> None:
     await tokens.issue(HASH, user_id, expires_at=in_seconds(100))
     await tokens.issue(OTHER_HASH, user_id, expires_at=in_seconds(-1))
     assert (await found(tokens)).seconds_left == pytest.approx(100, abs=5)
@@ -76,7 +76,9 @@ async def test_an_older_use_never_moves_the_end_back(tokens: TokenRepository, us
 
 
 @pytest.mark.parametrize("end", [None, 100])
-async def test_a_use_leaves_the_end_of_other_tokens(tokens: TokenRepository, user_id: int, end: int | None) -> None:
+async def test_a_use_does_not_change_the_end_of_other_tokens(
+    tokens: TokenRepository, user_id: int, end: int | None
+) -> None:
     expires_at = None if end is None else in_seconds(end)
     await tokens.issue(HASH, user_id, expires_at=expires_at)
     await tokens.touch({HASH: 0.0})
@@ -85,7 +87,7 @@ async def test_a_use_leaves_the_end_of_other_tokens(tokens: TokenRepository, use
     assert touched.seconds_since_use is not None
 
 
-async def test_many_uses_are_written_at_once_and_unknown_ones_are_passed_over(
+async def test_many_uses_are_written_at_once_and_unknown_tokens_are_ignored(
     tokens: TokenRepository, user_id: int
 ) -> None:
     hashes = [number.to_bytes(32, "big") for number in range(300)]
@@ -97,7 +99,7 @@ async def test_many_uses_are_written_at_once_and_unknown_ones_are_passed_over(
         assert (await found(tokens, token_hash)).seconds_since_use == pytest.approx(10, abs=5)
 
 
-async def test_a_revoked_token_is_gone_and_no_use_brings_it_back(tokens: TokenRepository, user_id: int) -> None:
+async def test_a_revoked_token_is_deleted_and_a_use_does_not_restore_it(tokens: TokenRepository, user_id: int) -> None:
     await tokens.issue_sliding(HASH, user_id, idle_seconds=1000)
     assert await tokens.revoke(HASH) == 1
     assert await tokens.revoke(HASH) == 0
@@ -119,7 +121,7 @@ async def test_revoking_all_ends_the_tokens_of_one_user_only(
     assert (await found(tokens, b"bob")).username == "bob"
 
 
-async def test_tokens_that_ended_long_ago_are_forgotten_and_no_others(tokens: TokenRepository, user_id: int) -> None:
+async def test_only_tokens_that_ended_long_ago_are_deleted(tokens: TokenRepository, user_id: int) -> None:
     hashes = [bytes([n]) * 32 for n in range(6)]
     for token_hash, end in zip(hashes, (None, 100, -100, -1000, None, 100), strict=True):
         await tokens.issue(token_hash, user_id, expires_at=None if end is None else in_seconds(end))
@@ -134,7 +136,7 @@ async def test_tokens_that_ended_long_ago_are_forgotten_and_no_others(tokens: To
 
 
 @pytest.mark.parametrize("ended", [0, 1, 3, 4, 7])
-async def test_ended_tokens_are_forgotten_a_few_at_a_time_until_none_is_left(
+async def test_ended_tokens_are_deleted_in_small_portions_until_none_is_left(
     tokens: TokenRepository, user_id: int, ended: int
 ) -> None:
     await tokens.issue(HASH, user_id, expires_at=None)
@@ -145,7 +147,7 @@ async def test_ended_tokens_are_forgotten_a_few_at_a_time_until_none_is_left(
     assert await tokens.look_up(HASH) is not None
 
 
-async def test_an_ended_token_that_another_transaction_holds_is_left_for_the_next_time(
+async def test_an_ended_token_locked_by_another_transaction_is_left_for_the_next_time(
     tokens: TokenRepository, database: Database, user_id: int
 ) -> None:
     for number in range(3):
@@ -156,3 +158,35 @@ async def test_an_ended_token_that_another_transaction_holds_is_left_for_the_nex
         )
         assert await tokens.purge(keep_seconds=50, at_once=1) == 2
     assert await tokens.purge(keep_seconds=50, at_once=1) == 1
+
+
+async def test_an_only_write_token_is_marked_as_such(tokens: TokenRepository, user_id: int) -> None:
+    await tokens.issue(HASH, user_id, expires_at=None, label="J-07", only_write=True)
+    await tokens.issue_sliding(OTHER_HASH, user_id, idle_seconds=1000)
+    assert (await found(tokens)).only_write
+    assert not (await found(tokens, OTHER_HASH)).only_write
+    assert [(token.label, token.only_write, token.has_ended) for token in await tokens.list(user_id)] == [
+        ("J-07", True, False),
+        (None, False, False),
+    ]
+
+
+async def test_a_disabled_user_has_no_valid_token_and_gets_none(
+    tokens: TokenRepository, database: Database, user_id: int
+) -> None:
+    await tokens.issue(HASH, user_id, expires_at=None)
+    await UserRepository(database).disable(user_id)
+    assert await tokens.look_up(HASH) is None
+    assert not await tokens.issue(OTHER_HASH, user_id, expires_at=None)
+    assert await tokens.issue_sliding(OTHER_HASH, user_id, idle_seconds=1000) is None
+    assert len(await tokens.list()) == 1
+
+
+async def test_tokens_are_listed_with_their_ends(tokens: TokenRepository, user_id: int) -> None:
+    for number, end in enumerate((None, 100, -100)):
+        await tokens.issue(bytes([number]) * 32, user_id, expires_at=None if end is None else in_seconds(end))
+    await tokens.revoke(bytes(32))
+    listed = {token.token_hash[0]: token for token in await tokens.list()}
+    assert [listed[number].has_ended for number in range(3)] == [True, False, True]
+    assert [listed[number].revoked_at is None for number in range(3)] == [False, True, True]
+    assert await tokens.list(user_id + 1) == []

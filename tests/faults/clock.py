@@ -1,4 +1,4 @@
-"""A wall clock that the tests can set: that of the service and of PostgreSQL, and of nobody else on the machine."""
+"""A wall clock that tests can set for the service and PostgreSQL only."""
 
 import mmap
 import shutil
@@ -11,20 +11,20 @@ SOURCE = Path(__file__).with_name("clock.c")
 
 
 class WallClock:
-    """Processes that are started with this `environment` take their time from it."""
+    """Processes that start with this `environment` use this clock."""
 
     def __init__(self, library: Path, offset: Path, shared: mmap.mmap) -> None:
         self.environment: Mapping[str, str] = {"LD_PRELOAD": str(library), "TEST_CLOCK_OFFSET": str(offset)}
         self._shared = shared
 
     def jump_to(self, hours: float) -> None:
-        """From now on the clock is wrong by so many hours."""
+        """Make the clock wrong by this many hours."""
         self._shared[:8] = round(hours * 3600).to_bytes(8, "little", signed=True)
 
 
 @contextmanager
 def wall_clock(folder: Path) -> Iterator[WallClock | None]:
-    """None where this system has no C compiler."""
+    """Return the clock, or None if this system has no C compiler."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         yield None

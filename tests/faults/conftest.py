@@ -1,4 +1,4 @@
-"""One PostgreSQL and one service of two workers for all fault tests: each leaves both as it found them."""
+"""One PostgreSQL and one service with two workers for all fault tests; each test restores both."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from factory_logs.db.migrate import upgrade
+from factory_logs.db.migrations import upgrade
 from tests.faults.clock import wall_clock
 from tests.faults.disk import small_disk
 from tests.faults.link import Link
@@ -29,7 +29,12 @@ def _site(shared_short_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         with Link(cluster.port) as link:
             url = cluster.url.replace(str(cluster.port), str(link.port))
             service = Service(
-                {"FACTORY_LOGS_DATABASE_URL": url, "FACTORY_LOGS_ACCESS_LOG": "0", **environment},
+                {
+                    "FACTORY_LOGS_DATABASE_URL": url,
+                    "FACTORY_LOGS_ACCESS_LOG": "0",
+                    "FACTORY_LOGS_WORKER_HEALTH_SECONDS": "5",  # a frozen worker is replaced or continues
+                    **environment,
+                },
                 tmp_path_factory.mktemp("faults") / "service.log",
             )
             service.create_user("jig", "SYSTEM")
@@ -43,7 +48,7 @@ def _site(shared_short_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def site(_site: Site) -> Iterator[Site]:
-    """Ready before the test, and mended after it whatever the test came to: its failure is not the next one's."""
+    """Ready before each test, and repaired after it, so that a failed test does not make the next one fail."""
     _site.service.wait_until_ready()
     yield _site
     _site.mend()

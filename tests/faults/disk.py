@@ -1,4 +1,4 @@
-"""A small disk of its own: a tmpfs that can be filled up."""
+"""A small separate disk: a tmpfs that a test can fill."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ class SmallDisk:
         self._ballast = folder / "ballast"
 
     def fill(self) -> None:
-        """Take all that is free."""
+        """Use all free space."""
         with self._ballast.open("wb", buffering=0) as file, suppress(OSError):
             while file.write(bytes(MIB)):
                 pass
@@ -29,7 +29,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(folder: Path, mib: int) -> Iterator[SmallDisk | None]:
-    """A new disk of so many MiB on `folder`; None where this system lets us mount none."""
+    """Mount a new disk of this many MiB on `folder`; return None if this system does not allow mounting."""
     folder.mkdir()
     if os.geteuid() != 0 or shutil.which("mount") is None:
         yield None

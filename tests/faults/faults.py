@@ -1,7 +1,8 @@
-"""The faults of the random sequence. Each does its harm, and leaves what it takes for the service to come back.
+"""The faults of the random sequence (docs/explanation/faults.md). Each function causes one fault, and leaves the system
+so that the service can recover.
 
-What the service cannot do for itself is done here, at once: to start a PostgreSQL that is not its own, as an operator's
-supervision would, and to start a service whose supervisor was killed, as systemd would.
+It also does at once what an operator's supervisor would do: start an own PostgreSQL, or a service whose supervisor was
+killed.
 """
 
 import asyncio
@@ -45,7 +46,7 @@ async def service_restarted(site: Site, rng: random.Random) -> None:
 
 
 async def worker_frozen(site: Site, rng: random.Random) -> None:
-    """Longer than its supervisor has patience, or not."""
+    """Longer or shorter than the time-out of its supervisor."""
     worker = rng.choice(site.service.workers())
     processes.send([worker], signal.SIGSTOP)
     await asyncio.sleep(rng.uniform(0, 7))
@@ -53,7 +54,7 @@ async def worker_frozen(site: Site, rng: random.Random) -> None:
 
 
 async def backend_killed(site: Site, rng: random.Random) -> None:
-    """PostgreSQL ends all its connections and recovers, as it does after any crash of one."""
+    """PostgreSQL ends all connections and recovers, as after any crash of a backend."""
     backends = site.cluster.processes()[1:]
     processes.send([rng.choice(backends)] if backends else [], signal.SIGKILL)
 
@@ -90,7 +91,7 @@ async def connections_cut(site: Site, rng: random.Random) -> None:
 
 
 async def answers_lost(site: Site, rng: random.Random) -> None:
-    """What PostgreSQL does is not heard of for a while, and then never, or late."""
+    """PostgreSQL's responses arrive late, or never."""
     site.link.hold_answers(rng.choice((b"", b"COMMIT\0", b"SELECT 1\0")))
     await asyncio.sleep(rng.uniform(0, 4))
     if rng.random() < 0.7:
@@ -99,7 +100,7 @@ async def answers_lost(site: Site, rng: random.Random) -> None:
 
 
 async def pool_exhausted(site: Site, rng: random.Random) -> None:
-    """The table is locked: every statement waits for it, until no connection is left."""
+    """The table is locked: every statement waits, until no connection is free."""
     async with site.cluster.connected() as connection:
         with suppress(asyncpg.DeadlockDetectedError):
             async with connection.transaction():
@@ -108,7 +109,7 @@ async def pool_exhausted(site: Site, rng: random.Random) -> None:
 
 
 async def server_full(site: Site, rng: random.Random) -> None:
-    """All of PostgreSQL's connections are taken by others, just when the service has lost its own."""
+    """Other clients take all of PostgreSQL's connections just when the service has lost its own."""
     taken: list[asyncpg.Connection] = []
     site.link.cut()
     with suppress(asyncpg.TooManyConnectionsError):
@@ -123,7 +124,7 @@ async def server_full(site: Site, rng: random.Random) -> None:
 async def disk_full(site: Site, rng: random.Random) -> None:
     assert site.disk is not None
     site.disk.fill()
-    if rng.random() < 0.7:  # PostgreSQL's next log segment does not fit, and it gives up
+    if rng.random() < 0.7:  # PostgreSQL's next log segment does not fit, so the server stops
         with suppress(asyncpg.PostgresError, OSError):
             async with site.cluster.connected() as connection:
                 await connection.execute("SELECT pg_switch_wal()")
@@ -134,7 +135,7 @@ async def disk_full(site: Site, rng: random.Random) -> None:
 
 
 async def clock_jumped(site: Site, rng: random.Random) -> None:
-    """The wall clock of the service and of PostgreSQL is set forward or back by hours, and put right again."""
+    """The wall clock of the service and of PostgreSQL is set forward or back by hours, and then corrected."""
     assert site.clock is not None
     site.clock.jump_to(rng.uniform(-6, 6))
     await asyncio.sleep(rng.uniform(0, 4))

@@ -1,4 +1,4 @@
-"""A TCP proxy between the service and PostgreSQL, which can withhold answers and cut connections."""
+"""A TCP proxy between the service and PostgreSQL, which can withhold responses and cut connections."""
 
 import asyncio
 import threading
@@ -11,14 +11,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hold:
-    """Which answers are withheld: of a connection that has carried `request`, from the one with `answer` in it on."""
+    """The responses to withhold: on a connection that has carried `request`, all responses from the one that contains
+    `answer`."""
 
     request: bytes
     answer: bytes
 
 
 class Conversation:
-    """What one connection has carried, as far as a hold asks for it."""
+    """The bytes that one connection has carried, as far as a hold needs them."""
 
     def __init__(self) -> None:
         self._end_of_requests = b""
@@ -28,7 +29,7 @@ class Conversation:
     def ask(self, request: bytes, hold: Hold | None) -> None:
         if hold is None:
             return
-        seen = self._end_of_requests + request  # what is looked for may have come in two pieces
+        seen = self._end_of_requests + request  # the searched bytes may have arrived in two pieces
         if hold.request in seen:
             self._concerns = hold
         self._end_of_requests = seen[-len(hold.request) :]
@@ -40,7 +41,7 @@ class Conversation:
 
 
 class Link:
-    """Passes all on, until it is told to do otherwise. A context; its methods may be called from any thread."""
+    """Forwards everything until a test changes that. Use it as a context manager. Its methods are thread-safe."""
 
     def __init__(self, server_port: int) -> None:
         self.port = 0  # until it has started
@@ -63,11 +64,11 @@ class Link:
         self._thread.join()
 
     def hold_answers(self, beginning_with: bytes = b"", *, to: bytes = b"") -> None:
-        """PostgreSQL hears the service, and the service hears nothing: on each connection from now on, or from an
-        answer with these bytes. With `to`, only on a connection that carries these bytes to PostgreSQL from now on:
-        the others, of the service's background work too, go on as ever.
+        """PostgreSQL receives requests, but the service receives no responses: on each connection from now on, or from
+        a response with these bytes. With `to`, only on a connection that carries these bytes to PostgreSQL from now on;
+        the other connections, also those of background tasks, continue.
 
-        A transaction's last answer has `COMMIT` and a zero in it.
+        The last response of a transaction contains `COMMIT` and a zero.
         """
         self._call(lambda: self._begin(Hold(to, beginning_with)))
 
@@ -83,7 +84,7 @@ class Link:
         self._passing.set()
 
     def cut(self) -> None:
-        """End all connections at once, with what is on its way. New ones are taken."""
+        """Close all connections at once, and drop the bytes in transit. New ones are taken."""
         self._call(self._cut)
 
     def _call(self, work: Callable[[], T]) -> T:

@@ -1,6 +1,6 @@
-"""A PostgreSQL server of the tests' own, over TCP, that can be killed, stopped, filled up, copied and promoted.
+"""A separate PostgreSQL server for tests, over TCP, that can be killed, stopped, filled, copied and promoted.
 
-It is the embedded one's binaries and user; only its life is in the tests' hands.
+It uses the binaries and the user of the embedded server, but the tests start and stop it.
 """
 
 import os
@@ -14,7 +14,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from factory_logs import embedded
+from factory_logs.embedded import server, sharing
+from factory_logs.embedded.files import LOG_FILE
 from tests.faults import processes
 from tests.serving import free_port
 
@@ -34,13 +35,13 @@ class Cluster:
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, **options: str) -> None:
         self.port = free_port()
-        self._server = embedded._prepare(folder)
+        self._server = sharing.prepare(folder)
         self._options = OPTIONS | options
         self._environment = environment or {}
 
     @property
     def url(self) -> str:
-        return f"postgresql://{embedded.DATABASE}@127.0.0.1:{self.port}/{embedded.DATABASE}"
+        return f"postgresql://{server.DATABASE}@127.0.0.1:{self.port}/{server.DATABASE}"
 
     @property
     def folder(self) -> Path:
@@ -48,13 +49,13 @@ class Cluster:
 
     @property
     def log(self) -> str:
-        return embedded._tail(self._server.log_file)
+        return self._server.end_of_log()
 
     def create(self) -> None:
-        embedded._init_cluster(self._server)
+        server.init_cluster(self._server)
 
     def copy(self, folder: Path) -> "Cluster":
-        """A streaming standby of this running server."""
+        """Return a streaming standby of this running server."""
         standby = Cluster(folder)
         standby.folder.mkdir(mode=0o700)
         os.chown(standby.folder, standby._server.user.uid, standby._server.user.gid)
@@ -66,12 +67,13 @@ class Cluster:
         deadline = time.monotonic() + START_SECONDS
         while not self.try_start():
             assert time.monotonic() < deadline, self.log
-            time.sleep(0.2)  # the processes of a killed server may take a moment to end
+            time.sleep(0.2)  # the processes of a killed server may need a moment to end
 
     def try_start(self) -> bool:
         if self.pid is None:
-            embedded._disown_pid(self._server) if (self.folder / "postmaster.pid").exists() else None
-        os.close(embedded._open_owned(self._server, self._server.log_file))
+            server.disown_pid(self._server) if (self.folder / "postmaster.pid").exists() else None
+        with self._server.opened() as folder:
+            os.close(folder.open_or_make(LOG_FILE))
         options = " ".join(f"-c {name}='{value}'" for name, value in self._options.items())
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self._environment.items():
@@ -91,23 +93,24 @@ class Cluster:
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's; None where none runs."""
-        pid = embedded._postmaster_pid(self.folder)
-        return pid if embedded._is_server(pid, self.folder) else None
+        """Return the process id of the postmaster, or None if it does not run."""
+        pid = server.postmaster_pid(self.folder)
+        return pid if server.is_server(pid, self.folder) else None
 
     def processes(self) -> list[int]:
-        """The postmaster and all that it has started."""
+        """Return the postmaster and all processes that it has started."""
         return [] if self.pid is None else [self.pid, *processes.children(self.pid)]
 
     def kill(self) -> None:
-        """SIGKILL all of it at once, as a power cut would, save that the kernel's caches live."""
+        """Send SIGKILL to all its processes at once; unlike after a power cut, the kernel's caches survive."""
         doomed = self.processes()
         processes.send(doomed, signal.SIGKILL)
         while any(processes.is_alive(pid) for pid in doomed):
             time.sleep(0.02)
 
     def pause(self) -> list[int]:
-        """SIGSTOP all of it: it holds its connections, and answers nothing. `processes.send(..., SIGCONT)` ends it."""
+        """Send SIGSTOP to all its processes: the connections stay open, and no response comes. `processes.send(...,
+        SIGCONT)` ends it."""
         paused = self.processes()
         processes.send(paused, signal.SIGSTOP)
         return paused

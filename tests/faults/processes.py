@@ -1,4 +1,4 @@
-"""Other processes as the kernel shows them: who belongs to whom, and how much memory each holds."""
+"""Information from the kernel about other processes: their parents and their memory."""
 
 import os
 import signal
@@ -13,12 +13,12 @@ LISTENING = "0A"
 
 
 def children(parent: int) -> list[int]:
-    """The processes that `parent` has started, those that have ended left out."""
+    """Return the running processes that `parent` has started."""
     return [pid for pid in _all_pids() if _parent_and_state(pid) == (parent, True)]
 
 
 def command_line(pid: int) -> str:
-    """Empty for a process that is gone."""
+    """Return nothing for a process that has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
@@ -26,7 +26,7 @@ def command_line(pid: int) -> str:
 
 
 def memory(pid: int) -> int:
-    """The bytes of memory that the process holds by itself (resident, not shared); 0 for one that is gone."""
+    """Return the private resident memory of the process in bytes; 0 if it has ended."""
     try:
         resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
     except (OSError, ValueError):
@@ -34,15 +34,21 @@ def memory(pid: int) -> int:
     return (int(resident) - int(shared)) * PAGE_BYTES
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of the process so far, which does not depend on other load."""
+    used = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, used)) / os.sysconf("SC_CLK_TCK")
+
+
 def send(pids: Iterable[int], number: signal.Signals) -> None:
-    """A signal to each that is still there."""
+    """Send a signal to each process that still exists."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether it runs: one that has ended and that nobody has waited for does not."""
+    """Return whether the process runs; a zombie does not."""
     found = _parent_and_state(pid)
     return found is not None and found[1]
 
@@ -61,7 +67,7 @@ def _parent_and_state(pid: int) -> tuple[int, bool] | None:
 
 
 def holder(pids: Iterable[int], client_port: int) -> int:
-    """Which of these processes holds the server's end of the connection that came from this local port."""
+    """Return which of these processes has the server's end of the connection from this local port."""
     inodes = set(_inodes(client_port))
     for pid in pids:
         if inodes & _open_sockets(pid):
@@ -70,12 +76,12 @@ def holder(pids: Iterable[int], client_port: int) -> int:
 
 
 def is_connected(client_port: int) -> bool:
-    """Whether a process holds the server's end of the connection that came from this local port."""
+    """Return whether a process has the server's end of the connection from this local port."""
     return bool(_inodes(client_port))
 
 
 def connections(pid: int, port: int) -> int:
-    """How many connections to this local port the process holds the server's end of."""
+    """Return the number of connections to this local port whose server's end the process has."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     accepted = {columns[9] for columns in lines if columns[1].endswith(f":{port:04X}") and columns[3] != LISTENING}
     return len(accepted & _open_sockets(pid))
@@ -93,6 +99,6 @@ def _open_sockets(pid: int) -> set[str]:
 
 
 def _inodes(client_port: int) -> list[str]:
-    """Of the connections that came from this port: to another server there may be one from the same."""
+    """Only connections from this port: another server may have a connection from the same port."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [columns[9] for columns in lines if columns[2].endswith(f":{client_port:04X}") and columns[9] != "0"]

@@ -1,4 +1,4 @@
-"""What the rounds came to, as a table."""
+"""The results of the rounds, as a table."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ HEAD = (
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: its fault, what became of the logs, seconds until a write was acknowledged again, a worker's bytes."""
+    """One round: its fault, the verdict on its logs, the seconds until a write was acknowledged, and the memory of a
+    worker."""
 
     fault: str
     verdict: Verdict
@@ -24,7 +25,7 @@ class Round:
 
 
 def table(rounds: list[Round]) -> str:
-    """Markdown: a line for each fault, and one for all."""
+    """Return a Markdown table with a row for each fault and one for all."""
     by_fault: dict[str, list[Round]] = defaultdict(list)
     for one in rounds:
         by_fault[one.fault].append(one)

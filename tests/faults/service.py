@@ -1,4 +1,4 @@
-"""`factory-logs serve` with several workers, which can be killed one by one or all at once."""
+"""`factory-logs serve` with several workers, which tests can kill one by one or all at once."""
 
 import os
 import signal
@@ -11,13 +11,11 @@ from pathlib import Path
 import httpx
 
 from tests.faults import processes
-from tests.serving import COMMAND, free_port
-
-READY_SECONDS = 90
+from tests.serving import COMMAND, READY_SECONDS, free_port, started_workers, workers
 
 
 class Service:
-    """One service, always on the same port; what it writes is appended to `output`."""
+    """One service, always on the same port; its output is appended to `output`."""
 
     def __init__(self, settings: Mapping[str, str], output: Path, *, workers: int = 2) -> None:
         self.port = free_port()
@@ -28,7 +26,7 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, not waiting until it answers."""
+        """Start it without waiting until it responds."""
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 [*COMMAND, "serve", "--port", str(self.port), "--workers", str(self._workers)],
@@ -36,7 +34,7 @@ class Service:
             )  # fmt: skip
 
     def keep_started(self) -> None:
-        """What systemd or a container engine does: start it again where it has ended."""
+        """Restart the service if it has ended, as systemd or a container engine does."""
         if self._process is None or self._process.poll() is not None:
             self.start()
 
@@ -46,26 +44,30 @@ class Service:
         return self._process.pid
 
     def processes(self) -> list[int]:
-        """The supervisor, where one was started, and its workers."""
+        """Return the supervisor, if there is one, and its workers."""
         return [] if self._process is None else [self.pid, *self.workers()]
 
     def workers(self) -> list[int]:
         """The processes that serve."""
-        return [pid for pid in processes.children(self.pid) if "spawn_main" in processes.command_line(pid)]
+        return list(workers(self.pid))
 
     def memory(self) -> int:
-        """The bytes that the largest worker holds."""
+        """Return the memory of the largest worker in bytes."""
         return max((processes.memory(pid) for pid in self.workers()), default=0)
 
     def wait_until_ready(self) -> float:
-        """Until every worker serves and the database answers; how many seconds that took."""
+        """Wait until every worker serves and the database responds; return the seconds that this took."""
         started = time.monotonic()
         while time.monotonic() < started + READY_SECONDS:
             self.keep_started()
-            if len(self.workers()) == self._workers and self._is_ready():
+            if self._have_all_started() and self._is_ready():
                 return time.monotonic() - started
             time.sleep(0.05)
         raise AssertionError(f"not ready after {READY_SECONDS} s: {self.tail()}")
+
+    def _have_all_started(self) -> bool:
+        found = set(self.workers())
+        return len(found) == self._workers and found <= started_workers(self.output)
 
     def _is_ready(self) -> bool:
         try:
@@ -74,13 +76,13 @@ class Service:
             return False
 
     def kill(self) -> None:
-        """SIGKILL the supervisor and its workers at once."""
+        """Send SIGKILL to the supervisor and its workers at once."""
         doomed = [self.pid, *self.workers()]
         processes.send(doomed, signal.SIGKILL)
         self._reap()
 
     def kill_supervisor(self) -> None:
-        """SIGKILL the process that was started, and none of its workers."""
+        """Send SIGKILL to the supervisor only, not to its workers."""
         processes.send([self.pid], signal.SIGKILL)
         self._reap()
 
@@ -93,15 +95,15 @@ class Service:
 
     def _reap(self) -> int:
         assert self._process is not None
-        code = self._process.wait(60)
+        code = self._process.wait(300)
         self._process = None
         return code
 
-    def create_user(self, name: str, permission: str, password: str = "secret") -> None:
+    def create_user(self, name: str, permission: str, password: str = "open secret") -> None:
         self.run("users", "create", name, "--permission", permission, stdin=f"{password}\n")
 
     def run(self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> str:
-        """What another command prints, beside the service."""
+        """Run another command beside the service; return its output."""
         done = subprocess.run(
             [sys.executable, "-m", "factory_logs", *arguments],
             env=self._environment | (environment or {}), capture_output=True, text=True, input=stdin, check=False,
@@ -110,7 +112,7 @@ class Service:
         return done.stdout.strip()
 
     def errors(self) -> str:
-        """What it has logged of its own faults."""
+        """Return its log lines about unexpected errors."""
         lines = self.output.read_text(errors="replace").splitlines()
         return "\n".join(line.replace("\\n", "\n") for line in lines if '"level":"error"' in line)[-20_000:]
 

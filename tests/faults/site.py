@@ -1,4 +1,4 @@
-"""What the fault tests run on."""
+"""The environment of the fault tests."""
 
 import signal
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tests.faults.writers import Ledger, Writers
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A service with two workers, its PostgreSQL, and the link between the two."""
+    """A service with two workers, its PostgreSQL, and the link between them."""
 
     cluster: Cluster
     link: Link
@@ -37,7 +37,7 @@ class Site:
         return Writers(self.service.url, self.token, name, ledger)
 
     def mend(self) -> None:
-        """Take back what a fault that was broken off may have left."""
+        """Undo the effects of an interrupted fault."""
         self.link.pass_answers()
         processes.send([*self.cluster.processes(), *self.service.processes()], signal.SIGCONT)
         if self.clock is not None:

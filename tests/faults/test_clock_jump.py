@@ -1,4 +1,4 @@
-"""The wall clock is set forward and back by hours under load, of the service and of PostgreSQL."""
+"""The wall clock of the service and of PostgreSQL jumps forward and back by hours under load."""
 
 import hashlib
 import itertools
@@ -36,7 +36,7 @@ def clock(site: Site) -> WallClock:
 
 
 def settled(ask: Callable[[], httpx.Response]) -> httpx.Response:
-    """The answer once PostgreSQL lets it through: what a jump breaks off is a 503."""
+    """Retry until PostgreSQL allows the request; a request that the jump interrupts is a 503."""
     deadline = time.monotonic() + 60
     while (answer := ask()).status_code == 503 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -52,24 +52,24 @@ def read_with(client: httpx.Client, token: str) -> int:
 
 
 async def issue_sliding(connection: asyncpg.Connection) -> str:
-    """A token that ends SLIDING_HOURS after its last use, and that no worker has seen yet."""
+    """Return a token that ends SLIDING_HOURS after its last use, and that no worker has cached."""
     token = f"{next(_numbers):064d}"
     await connection.execute(_ISSUE_SLIDING, hashlib.sha256(token.encode()).digest(), SLIDING_HOURS * 3600)
     return token
 
 
 def served_hours(client: httpx.Client) -> int:
-    """By how many hours the service's clock is off the test's."""
+    """Return how many hours the service's clock differs from the test's."""
     served = parsedate_to_datetime(client.get("/healthz").headers["date"])
     return round((served.timestamp() - time.time()) / 3600)
 
 
 async def stored_hours(connection: asyncpg.Connection) -> int:
-    """By how many hours PostgreSQL's clock is off the test's."""
+    """Return how many hours PostgreSQL's clock differs from the test's."""
     return round((float(await connection.fetchval("SELECT extract(epoch FROM now())")) - time.time()) / 3600)
 
 
-async def test_what_was_acknowledged_before_and_after_a_jump_is_stored_once_and_replays(
+async def test_logs_acknowledged_around_a_clock_jump_are_stored_once_and_replayed(
     site: Site, clock: WallClock, past_the_link: asyncpg.Connection
 ) -> None:
     ledger = Ledger()
@@ -87,7 +87,7 @@ async def test_what_was_acknowledged_before_and_after_a_jump_is_stored_once_and_
                 assert again.json() == body
             assert await stored_hours(past_the_link) == hours
             deadline = time.monotonic() + 60
-            while served_hours(client) != hours:  # the header is made anew once a second
+            while served_hours(client) != hours:  # the header is updated once a second
                 assert time.monotonic() < deadline, "the service's clock has not jumped"
     site.service.wait_until_ready()
     assert ledger.surprises == [], site.service.errors()

@@ -1,4 +1,4 @@
-"""`serve` looks after its embedded PostgreSQL, and a killed `serve` leaves nothing behind that is in the way."""
+"""`serve` restarts its embedded PostgreSQL, and a killed `serve` leaves nothing that blocks the next one."""
 
 import re
 import signal
@@ -11,7 +11,7 @@ import asyncpg
 import httpx
 import pytest
 
-from factory_logs import embedded
+from factory_logs.embedded import server, sharing, users
 from tests.faults import processes
 from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.service import Service
@@ -24,27 +24,28 @@ DISK_MIB = 160
 
 
 class EmbeddedSite:
-    """A service on an embedded PostgreSQL of its own."""
+    """Start a service on an embedded PostgreSQL."""
 
     def __init__(self, folder: Path, output: Path) -> None:
         self.folder = folder
-        self.service = Service({"FACTORY_LOGS_DATA_DIR": str(folder), "FACTORY_LOGS_ACCESS_LOG": "0"}, output)
+        settings = {"FACTORY_LOGS_DISK_RESERVE_BYTES": "0", "FACTORY_LOGS_ACCESS_LOG": "0"}
+        self.service = Service({"FACTORY_LOGS_DATA_DIR": str(folder)} | settings, output)
         self.service.start()
         self.service.wait_until_ready()
         (self.token,) = re.findall("^[A-Za-z0-9]{64}$", output.read_text(), re.MULTILINE)
 
     @property
     def url(self) -> str:
-        return embedded._prepare(self.folder).url
+        return sharing.prepare(self.folder).url
 
     def writers(self, name: str, ledger: Ledger) -> Writers:
         return Writers(self.service.url, self.token, name, ledger)
 
     def postgres(self) -> list[int]:
-        """The server's processes; empty where it does not run."""
-        cluster = self.folder / embedded.CLUSTER_FOLDER
-        pid = embedded._postmaster_pid(cluster)
-        return [pid, *processes.children(pid)] if pid and embedded._is_server(pid, cluster) else []
+        """Return the processes of the server; none if it does not run."""
+        cluster = self.folder / users.CLUSTER_FOLDER
+        pid = server.postmaster_pid(cluster)
+        return [pid, *processes.children(pid)] if pid and server.is_server(pid, cluster) else []
 
     async def check(self, ledger: Ledger) -> None:
         assert ledger.surprises == []
@@ -80,7 +81,7 @@ async def test_a_killed_postgresql_is_started_again(site: EmbeddedSite) -> None:
     await site.check(ledger)
 
 
-async def test_a_full_disk_is_answered_with_503_and_all_goes_on_once_there_is_room(
+async def test_a_full_disk_is_a_503_and_the_service_recovers_when_space_is_free(
     site: EmbeddedSite, disk: SmallDisk | None
 ) -> None:
     if disk is None:
@@ -89,7 +90,7 @@ async def test_a_full_disk_is_answered_with_503_and_all_goes_on_once_there_is_ro
     with site.writers("full", ledger) as writers:
         writers.wait_for_acknowledgement()
         disk.fill()
-        # The next segment of the log does not fit: PostgreSQL gives up, and cannot start either.
+        # The next segment of the log does not fit, so PostgreSQL stops and cannot start again.
         with suppress(asyncpg.PostgresError, OSError):
             connection = await asyncpg.connect(site.url)
             try:
@@ -102,13 +103,13 @@ async def test_a_full_disk_is_answered_with_503_and_all_goes_on_once_there_is_ro
             time.sleep(0.1)
         with httpx.Client(timeout=30) as client:
             assert client.get(f"{site.service.url}/readyz").status_code == 503
-        time.sleep(2)  # it is started in vain
+        time.sleep(2)  # it cannot start
         disk.free()
         writers.wait_for_acknowledgement()
     await site.check(ledger)
 
 
-async def test_the_workers_of_a_killed_supervisor_end_and_another_service_takes_over(site: EmbeddedSite) -> None:
+async def test_the_workers_of_a_killed_supervisor_end_and_another_service_can_start(site: EmbeddedSite) -> None:
     ledger = Ledger()
     with site.writers("orphans", ledger) as writers:
         writers.wait_for_acknowledgement()

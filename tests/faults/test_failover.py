@@ -1,4 +1,4 @@
-"""PostgreSQL's primary is lost, and its streaming standby is promoted: one URL names both."""
+"""PostgreSQL's primary is killed and its streaming standby is promoted; one URL names both."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from factory_logs.db.migrate import upgrade
-from factory_logs.embedded import DATABASE
+from factory_logs.db.migrations import upgrade
+from factory_logs.embedded.server import DATABASE
 from tests.faults.postgres import Cluster
 from tests.faults.service import Service
 from tests.faults.verdict import judge
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.faults
 
 @pytest.fixture
 def pair(short_tmp: Path) -> Iterator[tuple[Cluster, Cluster]]:
-    """A primary whose commits wait for its standby."""
+    """Start a primary whose commits wait for its standby."""
     primary = Cluster(short_tmp / "primary")
     primary.create()
     primary.start()
@@ -39,7 +39,7 @@ async def replicate_synchronously(primary: Cluster) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_what_was_acknowledged_is_on_the_promoted_standby_and_the_service_finds_it_by_itself(
+async def test_acknowledged_logs_are_on_the_promoted_standby_and_the_service_reconnects_to_it(
     pair: tuple[Cluster, Cluster], tmp_path: Path
 ) -> None:
     primary, standby = pair

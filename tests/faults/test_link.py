@@ -1,4 +1,4 @@
-"""The link withholds the answers it was told to, and no other's."""
+"""The link withholds only the responses that a test selects."""
 
 import asyncio
 
@@ -18,7 +18,7 @@ async def connect(site: Site) -> asyncpg.Connection:
     return await asyncpg.connect(url, timeout=10)
 
 
-async def test_a_commit_is_withheld_from_the_connection_that_carried_the_bytes_alone(
+async def test_only_the_connection_that_carried_the_bytes_does_not_get_its_commit(
     site: Site, past_the_link: asyncpg.Connection
 ) -> None:
     concerned, other = await connect(site), await connect(site)

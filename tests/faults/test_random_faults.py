@@ -1,4 +1,5 @@
-"""A random sequence of faults under load. `--fault-minutes 10` runs it for so long, `--fault-seed` as it was before."""
+"""A random sequence of faults under load. `--fault-minutes 10` sets the duration, and `--fault-seed` repeats an earlier
+order."""
 
 import random
 import time
@@ -23,7 +24,7 @@ MOST_MEMORY = 300 * MIB
 
 
 def sequence(rng: random.Random, site: Site) -> Iterator[faults.Fault]:
-    """All faults in a random order, and then the clock; again and again."""
+    """Yield all faults in random order, then the clock jump, and repeat."""
     possible = [fault for fault in faults.ALL if site.disk is not None or fault is not faults.disk_full]
     while True:
         rng.shuffle(possible)
@@ -47,7 +48,7 @@ async def run_round(number: int, fault: faults.Fault, site: Site, rng: random.Ra
     return Round(fault.__name__, verdict, seconds, max(memory, site.service.memory()))
 
 
-async def test_whatever_fails_what_was_acknowledged_is_stored_once(
+async def test_acknowledged_logs_are_stored_once_despite_random_failures(
     site: Site, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     minutes = request.config.getoption("--fault-minutes")
@@ -70,6 +71,7 @@ async def test_whatever_fails_what_was_acknowledged_is_stored_once(
         rounds[-1].verdict.check()
         assert ledger.surprises == [], site.service.errors()
     print(text)
-    # Once more over all rounds: what a worker or PostgreSQL still held when its round was judged has landed by now.
+    # Check all rounds again: writes that a worker or PostgreSQL still held at the end of their round have finished by
+    # now.
     (await site.judge(ledger)).check()
     assert max(one.memory for one in rounds) < MOST_MEMORY

@@ -1,4 +1,5 @@
-"""PostgreSQL is stopped in the middle of everything: refused fast, bounded, and back by itself (SPEC 7)."""
+"""PostgreSQL is frozen during requests: new ones are refused fast, memory stays bounded, and the service recovers
+(docs/reference/http-api.md#writing)."""
 
 import signal
 import threading
@@ -30,7 +31,7 @@ def is_refused(client: httpx.Client, method: str, path: str, **options: object) 
     return refused(client.request(method, path, **options))  # type: ignore[arg-type]
 
 
-async def test_a_stopped_postgresql_is_answered_with_503_at_once_and_all_goes_on_after_it(site: Site) -> None:
+async def test_a_stopped_postgresql_is_a_503_at_once_and_the_service_recovers(site: Site) -> None:
     ledger = Ledger()
     calls = [
         ("POST", "/v1/factory_logs", {"json": LOG}),
@@ -39,16 +40,16 @@ async def test_a_stopped_postgresql_is_answered_with_503_at_once_and_all_goes_on
         ("GET", "/v1/factory_logs", {}),
         ("GET", "/v1/factory_logs/1", {}),
         ("GET", "/readyz", {}),
-        ("POST", "/v1/auth/login", {"json": {"username": "jig", "password": "secret"}}),
+        ("POST", "/v1/auth/login", {"json": {"username": "jig", "password": "open secret"}}),
     ]
     with site.client() as client, site.writers("stalled", ledger) as writers:
         writers.wait_for_acknowledgement()
         paused = site.cluster.pause()
         try:
-            # Whoever is in the middle of something waits for the heartbeat, nobody waits for a time-out of PostgreSQL.
+            # Requests in progress wait for the heartbeat, not for a time-out of PostgreSQL.
             for method, path, options in calls:
                 assert refused(client.request(method, path, **options)), path  # type: ignore[arg-type]
-            # A hundred calls that each waited would take minutes.
+            # A hundred calls that each wait would take minutes.
             began = time.monotonic()
             for _ in range(100):
                 for method, path, options in calls:
@@ -64,7 +65,7 @@ async def test_a_stopped_postgresql_is_answered_with_503_at_once_and_all_goes_on
     (await site.judge(ledger)).check()
 
 
-async def test_the_memory_of_a_worker_stays_bounded_while_big_logs_flood_a_stopped_postgresql(site: Site) -> None:
+async def test_the_memory_of_a_worker_is_limited_while_large_logs_arrive_for_a_stopped_postgresql(site: Site) -> None:
     before = site.service.memory()
     most = before
     codes: set[int] = set()
@@ -95,8 +96,8 @@ async def test_the_memory_of_a_worker_stays_bounded_while_big_logs_flood_a_stopp
     site.service.wait_until_ready()
 
 
-async def test_sigterm_drains_what_was_accepted(site: Site) -> None:
-    """Under load: every acknowledged log is there, no answer is another than 201 or 503, and it ends by itself."""
+async def test_sigterm_stores_the_accepted_logs(site: Site) -> None:
+    """Under load, every acknowledged log is stored, every response is a 201 or 503, and the service recovers."""
     ledger = Ledger()
     with site.writers("drained", ledger) as writers:
         writers.wait_for_acknowledgement()

@@ -1,4 +1,4 @@
-"""PostgreSQL ends connections again and again, so that each call meets that at each of its points."""
+"""PostgreSQL ends connections repeatedly, so that each call meets this at every point."""
 
 import asyncio
 import threading
@@ -31,7 +31,7 @@ def key(name: str) -> dict[str, str]:
 
 
 def follow(client: httpx.Client, name: str) -> httpx.Response:
-    """New logs for a moment: the stream has no end of its own."""
+    """Read new logs for a short time, because the stream does not end."""
     with client.stream("GET", f"{LOGS}/tail") as answer:
         if answer.status_code == 200:
             next(answer.iter_raw(), b"")
@@ -57,7 +57,7 @@ CALLS: dict[str, Call] = {
     "tail": follow,
     "repair": lambda client, name: client.post("/v1/repairs", json={"product_imei": "123456789012345"}),
     "repairs": lambda client, name: client.get("/v1/repairs"),
-    "login": lambda client, name: client.post("/v1/auth/login", json={"username": "jig", "password": "secret"}),
+    "login": lambda client, name: client.post("/v1/auth/login", json={"username": "jig", "password": "open secret"}),
     "user": lambda client, name: client.get("/v1/auth/validate_user", params={"username": "jig"}),
     "ready": lambda client, name: client.get("/readyz"),
 }  # fmt: skip
@@ -68,9 +68,9 @@ BROKEN_OFF = {"export", "tail"}
 
 
 class Caller(threading.Thread):
-    """Makes one call again and again, and once it is told to end until it succeeds.
+    """Repeats one call until a test ends it, and then until it succeeds.
 
-    `surprises` is what no fault excuses.
+    `surprises` are responses that no fault explains.
     """
 
     def __init__(self, site: Site, name: str, call: Call) -> None:
@@ -91,7 +91,7 @@ class Caller(threading.Thread):
     def _status(self, client: httpx.Client, name: str) -> int:
         try:
             answer = self._call(client, name)
-        except (httpx.RemoteProtocolError, httpx.ReadError):  # the latter where what it had sent was not read
+        except (httpx.RemoteProtocolError, httpx.ReadError):  # the latter if the service has not read all that was sent
             if self.name not in BROKEN_OFF:
                 self.surprises.append(f"{self.name}: the connection was ended")
             return 503
@@ -100,7 +100,7 @@ class Caller(threading.Thread):
         return answer.status_code
 
 
-async def test_whatever_is_asked_of_a_database_that_ends_connections_is_answered_or_a_503(site: Site) -> None:
+async def test_every_call_succeeds_or_is_a_503_while_the_database_ends_connections(site: Site) -> None:
     with site.client() as client:
         assert client.post(LOGS, json=[LOG] * 2000).status_code == 201
     callers = [Caller(site, name, call) for name, call in CALLS.items()]
@@ -112,7 +112,7 @@ async def test_whatever_is_asked_of_a_database_that_ends_connections_is_answered
                 await connection.execute(_END_OTHERS)
                 await asyncio.sleep(EVERY_SECONDS)
     finally:
-        # First the one that waits for logs, while the others still write some.
+        # End the tail first, while the others still write logs.
         for caller in sorted(callers, key=lambda caller: caller.name != "tail"):
             caller.ending.set()
             await asyncio.to_thread(caller.join, 30)

@@ -1,6 +1,6 @@
-"""Tokens and logins where two processes check them (SPEC 3).
+"""Tokens and logins on two workers (docs/reference/http-api.md#authentication).
 
-Tokens end everywhere within 5 seconds and are kept alive by use under load; guesses at a password are counted together.
+Tokens end on every worker within 5 seconds, use under load keeps them valid, and failed logins are counted together.
 """
 
 import time
@@ -42,14 +42,19 @@ def is_let_in(client: httpx.Client) -> bool:
     return answer.status_code == 404
 
 
-def test_a_revoked_token_stops_working_on_every_worker_within_five_seconds(site: Site) -> None:
-    token = site.service.run("tokens", "issue", "jig", "--expires-in", "never")
+@pytest.mark.parametrize("ended_by", [("tokens", "revoke", "-"), ("users", "disable", "{}"), ("users", "delete", "{}")])
+def test_a_revoked_token_stops_working_on_every_worker_within_five_seconds(
+    site: Site, ended_by: tuple[str, ...]
+) -> None:
+    user = f"to-{ended_by[1]}"
+    site.service.create_user(user, "SYSTEM")
+    token = site.service.run("tokens", "issue", user, "--expires-in", "never")
     with one_connection_to_each_worker(site, token) as clients:
         assert all(is_let_in(client) for client in clients)
-        site.service.run("tokens", "revoke", token)
+        site.service.run(*(part.format(user) for part in ended_by), stdin=f"{token}\n")
         revoked = time.monotonic()
         last_let_in = 0.0
-        # Used all the time: what keeps a token alive must not keep a revoked one alive.
+        # The token is used all the time: use must not keep a revoked token valid.
         while (began := time.monotonic()) < revoked + REVOKED_WITHIN_SECONDS + 1:
             let_in = [is_let_in(client) for client in clients]
             if any(let_in):
@@ -66,17 +71,18 @@ def test_a_sliding_token_lives_while_it_is_used_under_load_and_ends_when_it_is_n
         end = time.monotonic() + IDLE_SECONDS * 1.5
         while time.monotonic() < end:
             assert all(is_let_in(client) for client in clients)
-    # Nobody looks meanwhile, or that would be a use; its last one is written back within a quarter of its life.
+    # No request checks it meanwhile, because that would be a use; the last use is stored within a quarter of its
+    # lifetime.
     time.sleep(IDLE_SECONDS * 1.25 + 1)
     with httpx.Client(base_url=site.service.url, headers={"Authorization": f"Token token={token}"}) as client:
         assert not is_let_in(client)
 
 
-def test_guesses_at_a_password_sent_to_both_workers_at_once_are_no_more_than_one_limit(site: Site) -> None:
+def test_password_guesses_at_both_workers_at_once_share_one_limit(site: Site) -> None:
     limit = Settings().login_max_failures
     body = {"username": "guessed at", "password": "guess"}
     with one_connection_to_each_worker(site, site.token) as clients, ThreadPoolExecutor(4 * limit) as threads:
-        # Of a client's calls all but one at a time take a new connection; these go to any worker.
+        # Concurrent calls of a client use new connections, which any worker may accept.
         calls = [threads.submit(clients[number % 2].post, "/v1/auth/login", json=body) for number in range(4 * limit)]
         answers = Counter(call.result().status_code for call in calls)
         assert answers == {401: limit, 429: 3 * limit}

@@ -1,4 +1,4 @@
-"""What became of every write: the ledger of the writers against the rows of the table."""
+"""The fate of every write: the writers' records compared with the rows of the table."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ SELECT factory_log_id, fields->>'write', (fields->>'place')::int FROM factory_lo
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Numbers of logs. `lost` and `doubled` must be 0, and `torn` too: batches of which only a part is there."""
+    """Numbers of logs. `lost`, `doubled` and `torn` must be 0; `torn` counts batches of which only a part is stored."""
 
     acknowledged: int
     unacknowledged: int
@@ -29,7 +29,7 @@ class Verdict:
 
 
 async def judge(connection: asyncpg.Connection, writes: Iterable[Write]) -> Verdict:
-    """Every acknowledged log is there once, under the id that was answered; every other one at most once."""
+    """Every acknowledged log is stored once, under the id of its response; every other log at most once."""
     rows = await connection.fetch(_ROWS, APP)
     places: dict[str, Counter[int]] = defaultdict(Counter)
     by_id = {}

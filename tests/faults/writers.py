@@ -1,4 +1,4 @@
-"""Client threads that write all the time and remember what they were told."""
+"""Client threads that write continuously and record the responses."""
 
 import random
 import threading
@@ -16,7 +16,7 @@ LONGEST_WAIT_SECONDS = 0.3
 
 @dataclass(slots=True)
 class Write:
-    """One write, of `size` logs, under a key or without; `ids` once it was acknowledged."""
+    """One write of `size` logs, with or without a key; `ids` is set when it is acknowledged."""
 
     name: str
     size: int
@@ -27,7 +27,7 @@ class Write:
 
 @dataclass
 class Ledger:
-    """What all writers of a test did."""
+    """The writes of all writers of a test."""
 
     writes: list[Write] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
@@ -38,9 +38,9 @@ class Ledger:
 
 
 class Writer(threading.Thread):
-    """Writes single logs and batches, most under an Idempotency-Key, until it is told to end.
+    """Writes single logs and batches, most with an Idempotency-Key, until a test ends it.
 
-    A keyed write without an answer is tried again, or sometimes given up; one without a key is never tried again.
+    A write with a key and without a response is retried, or sometimes abandoned; one without a key is never retried.
     """
 
     def __init__(self, url: str, token: str, name: str, ledger: Ledger) -> None:
@@ -94,7 +94,7 @@ class Writer(threading.Thread):
 
 
 class Writers:
-    """Several writers at once. A context: they write inside it."""
+    """Several writers at once. Use it as a context manager: they write inside the block."""
 
     def __init__(self, url: str, token: str, name: str, ledger: Ledger, *, threads: int = 6) -> None:
         self._threads = [Writer(url, token, f"{name}-{number}", ledger) for number in range(threads)]
@@ -110,7 +110,7 @@ class Writers:
             thread.end()
 
     def wait_for_acknowledgement(self, seconds: float = 180.0) -> float:
-        """Until a write that begins now is acknowledged; how many seconds that took."""
+        """Wait until a write that begins now is acknowledged; return the seconds that this took."""
         asked = time.monotonic()
         while self._ledger.newest < asked:
             assert time.monotonic() < asked + seconds, f"nothing was acknowledged for {seconds} s"

@@ -1,4 +1,4 @@
-"""One worker in a process of its own, with short limits on time, for callers who mean no good."""
+"""One worker in its own process, with short time limits, for hostile clients."""
 
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,8 +10,8 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.security.issuing import issue_token
-from factory_logs.security.levels import Level
+from factory_logs.schemas.auth import Level
+from factory_logs.security.tokens import issue_token
 from tests.faults import processes
 from tests.serving import free_port, serving
 
@@ -29,7 +29,7 @@ GROWTH_BYTES = 300 * MIB
 
 
 def client_of(port: int, token: str) -> httpx.Client:
-    """With a connection for each request: one that is kept may be ended by the service just as it is used again."""
+    """Each request has a new connection, because the service may close an idle one just as it is used again."""
     headers = {"Authorization": f"Token token={token}"}
     limits = httpx.Limits(max_keepalive_connections=0)
     return httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, limits=limits)
@@ -37,7 +37,7 @@ def client_of(port: int, token: str) -> httpx.Client:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The worker, and a token that may do everything."""
+    """The worker, and a token of level SYSTEM."""
 
     pid: int
     port: int
@@ -56,7 +56,7 @@ class Target:
         return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def check(self) -> None:
-        """It lives, has said no 500, and has not grown beyond its bounds."""
+        """Check that the worker runs, has sent no 500, and uses bounded memory."""
         with self.client() as client:
             assert client.get("/v1/factory_logs").status_code == 200
         assert "unexpected error" not in self.output.read_text()
@@ -84,7 +84,7 @@ async def target(_port_and_process: tuple[int, int, Path], database: Database) -
 
 @pytest.fixture
 def everything_received() -> Callable[[socket.socket], bytes]:
-    """What comes until the other side ends the connection."""
+    """Return the bytes until the other side closes the connection."""
 
     def receive(connection: socket.socket) -> bytes:
         received = b""

@@ -1,4 +1,4 @@
-"""Ten thousand callers who connect and then say nothing, all at one time, from a process of their own."""
+"""Ten thousand clients connect and then send nothing, all from one separate process."""
 
 import resource
 import socket
@@ -14,8 +14,8 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.security.issuing import issue_token
-from factory_logs.security.levels import Level
+from factory_logs.schemas.auth import Level
+from factory_logs.security.tokens import issue_token
 from tests.faults import processes
 from tests.hostile.conftest import Target, client_of
 from tests.serving import free_port, serving
@@ -29,7 +29,7 @@ PLACES_FOR_OTHERS = 5
 BYTES_EACH = 20_000
 ENDED_AT_ONCE = 200
 
-# From an address of their own, and ended without TIME_WAIT: they take no ports away from what other tests listen on.
+# They have their own address and close without TIME_WAIT, so they use no ports on which other tests listen.
 _HOLDER = """
 import resource, socket, struct, sys
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -53,7 +53,8 @@ print(silent, flush=True)
 
 @contextmanager
 def idle_callers(pid: int, port: int) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the connections. Once its input ends, it says how many are open and were sent nothing."""
+    """A process that holds the connections. When its input ends, it prints how many connections are open and have
+    received nothing."""
     arguments = [sys.executable, "-c", _HOLDER, str(port), str(LOT)]
     with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         try:
@@ -80,7 +81,8 @@ async def token(database: Database) -> str:
     return await issue_token(database, user.user_id, expires_at=None)
 
 
-def test_ten_thousand_idle_connections_are_held_at_little_cost_and_let_others_in(
+@pytest.mark.slow
+def test_ten_thousand_idle_connections_cost_little_and_do_not_block_others(
     migrated_url: str, token: str, tmp_path: Path
 ) -> None:
     if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < IDLE_CONNECTIONS + SPARE_FILES:
@@ -93,7 +95,7 @@ def test_ten_thousand_idle_connections_are_held_at_little_cost_and_let_others_in
     }
     with serving(settings, port, tmp_path / "output") as service, client_of(port, token) as client:
         log = {"app_name": "tiger", "timestamp": "2024-01-31", "fields": {"passed": True}}
-        assert client.post("/v1/factory_logs", json=log).status_code == 201  # what a first write opens is open
+        assert client.post("/v1/factory_logs", json=log).status_code == 201  # the connections of a first write are open
         memory = processes.memory(service.pid)
         with idle_callers(service.pid, port) as holder:
             posted = client.post("/v1/factory_logs", json=log)
@@ -117,7 +119,7 @@ def refuses_one_over_the_limit(pid: int, port: int) -> None:
         assert refused.headers["Retry-After"] == "1"
 
 
-def test_connections_that_stay_idle_are_ended_in_time_and_leave_nothing_behind(target: Target) -> None:
+def test_idle_connections_are_closed_in_time_and_leave_nothing_behind(target: Target) -> None:
     connections = [target.connect() for _ in range(ENDED_AT_ONCE)]
     for connection in connections:
         with connection:
@@ -125,9 +127,19 @@ def test_connections_that_stay_idle_are_ended_in_time_and_leave_nothing_behind(t
     wait_until(lambda: processes.connections(target.pid, target.port) == 0)
 
 
-def test_a_connection_that_stays_idle_after_its_answer_is_ended(
+def test_a_connection_that_is_idle_after_its_response_is_closed(
     target: Target, everything_received: Callable[[socket.socket], bytes]
 ) -> None:
     with target.connect() as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert everything_received(connection).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("line_ends", [b"\r\n", b"\r\n\r\n"])
+def test_line_ends_after_a_response_do_not_prolong_an_idle_connection(target: Target, line_ends: bytes) -> None:
+    with target.connect() as connection:
+        connection.settimeout(20)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(line_ends)
+        assert connection.recv(1) == b""

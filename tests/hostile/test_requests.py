@@ -1,12 +1,14 @@
-"""Requests made to be dear, or to break something: each has its answer, and none of them is a 500 (SPEC 3)."""
+"""Expensive or destructive requests: each gets a response, and none is a 500 (docs/reference/http-api.md#errors)."""
 
 import gzip
 import json
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
 import zstandard
 
+from tests.faults import processes
 from tests.hostile.conftest import MIB, Target
 
 JSON = {"Content-Type": "application/json"}
@@ -50,7 +52,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_no_body_is_too_strange_for_an_answer(target: Target, name: str) -> None:
+def test_every_body_gets_a_response(target: Target, name: str) -> None:
     body, status = BODIES[name]
     with target.client() as client:
         for path, headers in (("/v1/factory_logs", JSON), ("/v1/factory_logs", NDJSON), ("/v1/repairs", JSON)):
@@ -65,8 +67,10 @@ def test_no_body_is_too_strange_for_an_answer(target: Target, name: str) -> None
 
 @pytest.mark.parametrize("headers", [JSON, NDJSON], ids=["JSON", "NDJSON"])
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
-def test_a_bomb_is_a_413_before_it_has_gone_off(target: Target, headers: dict[str, str], encoding: str) -> None:
-    """Some hundred KiB that would be half a GiB."""
+def test_a_compression_bomb_is_a_413_before_it_is_decompressed(
+    target: Target, headers: dict[str, str], encoding: str
+) -> None:
+    """A few hundred KiB that decompress to half a GiB."""
     line = b"[" + b" " * (MIB - 2) + b"\n"
     packer = zstandard.ZstdCompressor(level=1).compressobj() if encoding == "zstd" else None
     plain = line * 512
@@ -76,6 +80,33 @@ def test_a_bomb_is_a_413_before_it_has_gone_off(target: Target, headers: dict[st
     assert answer.status_code == 413, answer.text[:300]
 
 
+DEAR: dict[str, Callable[[], bytes]] = {
+    "four million lines": lambda: b"1\n" * 4_000_000,
+    "four million lines, packed": lambda: gzip.compress(b"1\n" * 4_000_000, 9),
+    "blank lines": lambda: b"\n" * (15 * MIB),
+    "empty members": lambda: gzip.compress(b"", mtime=0) * 400_000,
+    "a record with a million unknown fields": lambda: b"{" + b",".join(b'"%d":1' % n for n in range(1_000_000)) + b"}",
+    "a place of a million characters, a thousand times": lambda: (
+        b'{"app_name": "a", "timestamp": 1, "tags": {"%b": [%b]}}' % (b"x" * MIB, b",".join([b'"\\u0000"'] * 1000))
+    ),
+}
+"""Made only by the tests that send them: every test process reads this module."""
+
+
+@pytest.mark.parametrize("name", DEAR)
+@pytest.mark.parametrize("path", ["/v1/factory_logs", "/v1/factory_logs?on_error=skip", "/write?db=x"])
+def test_a_body_that_would_take_minutes_of_cpu_is_refused(target: Target, name: str, path: str) -> None:
+    body = DEAR[name]()
+    packing = {"Content-Encoding": "gzip"} if body[:2] == b"\x1f\x8b" else {}
+    before = processes.cpu_seconds(target.pid)
+    with target.client() as client:
+        for headers in (JSON, NDJSON) if path.startswith("/v1") else ({},):
+            answer = client.post(path, content=body, headers=headers | packing)
+            assert answer.status_code in (201, 400, 413), answer.text[:300]
+            assert len(answer.content) < MIB
+    assert processes.cpu_seconds(target.pid) - before < 20
+
+
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
@@ -83,7 +114,7 @@ def test_a_bomb_is_a_413_before_it_has_gone_off(target: Target, headers: dict[st
         ("gzip, gzip", gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0)), ("br", b"x"), ("\xff", b"x"),
     ],
 )  # fmt: skip
-def test_a_broken_or_unknown_packing_is_the_callers_fault(target: Target, encoding: str, body: bytes) -> None:
+def test_a_broken_or_unknown_encoding_is_a_client_error(target: Target, encoding: str, body: bytes) -> None:
     headers = [(b"Content-Type", b"application/json"), (b"Content-Encoding", encoding.encode("latin-1"))]
     with target.client() as client:
         assert client.post("/v1/factory_logs", content=body, headers=headers).status_code in (400, 415)
@@ -137,7 +168,7 @@ QUERIES = {
 
 
 @pytest.mark.parametrize("name", QUERIES)
-def test_no_query_is_too_strange_for_an_answer(target: Target, name: str) -> None:
+def test_every_query_gets_a_response(target: Target, name: str) -> None:
     query, status = QUERIES[name]
     text = query if isinstance(query, str) else json.dumps(query)
     with target.client() as client:
@@ -169,7 +200,7 @@ def test_an_in_of_a_million_does_not_fit_in_a_head(target: Target) -> None:
         "..%2f..%2fetc", "%ff", "__proto__", "١", "1%0d%0aX:%20y", "%2e%2e", "%20", "NaN", "null",
     ],
 )  # fmt: skip
-def test_an_id_that_is_none_is_a_404(target: Target, asked: str) -> None:
+def test_an_invalid_id_is_a_404(target: Target, asked: str) -> None:
     with target.client() as client:
         for collection in ("factory_logs", "repairs"):
             answer = client.get(f"/v1/{collection}/{asked}")
@@ -182,7 +213,22 @@ def test_an_id_that_is_none_is_a_404(target: Target, asked: str) -> None:
     ["page=0", "page=-1", f"page={10**400}", "page=%00", f"page={2**63}", f"results_per_page={10**400}",
      "results_per_page=-1", "page=1&page=2", "q=%ff", "q=%00", "&" * 10_000, "a=b&" * 10_000],
 )  # fmt: skip
-def test_no_parameter_is_too_strange_for_an_answer(target: Target, parameters: str) -> None:
+def test_every_parameter_gets_a_response(target: Target, parameters: str) -> None:
     with target.client() as client:
         answer = client.get(f"/v1/factory_logs?{parameters}")
         assert answer.status_code in (200, 400), answer.text[:300]
+
+
+def test_a_forged_address_does_not_escape_the_login_throttle(target: Target) -> None:
+    """No proxy is trusted by default, not even one on the same machine."""
+    with target.client() as client:
+        credentials = {"username": "mallory", "password": "guess"}
+        statuses = [
+            client.post(
+                "/v1/auth/login", json=credentials, headers={"X-Forwarded-For": f"192.0.2.{number}"}
+            ).status_code
+            for number in range(14)
+        ]
+    assert statuses == [401] * 10 + [429] * 4
+    audit = [line for line in target.output.read_text().splitlines() if '"audit"' in line and "mallory" in line]
+    assert {json.loads(line)["address"] for line in audit} == {"127.0.0.1"}

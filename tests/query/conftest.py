@@ -1,4 +1,4 @@
-"""Rows to query, and a way to run a `q` over them."""
+"""Rows for queries, and a function that runs a `q` on them."""
 
 import json
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ from sqlalchemy import insert
 
 from factory_logs.db.engine import Database
 from factory_logs.db.models import FactoryLog, Repair
-from factory_logs.query import FACTORY_LOGS, Limits, Resource, compile_count, compile_rows, parse_query
+from factory_logs.query import FACTORY_LOGS, QueryLimits, Resource, compile_count, compile_rows, parse_query
 
 REPAIR_ROWS: list[dict[str, Any]] = [
     {"repair_id": 1, "product_imei": "1" * 15, "process": "Replaced", "measured_battery_capacity": 2.5},
@@ -31,8 +31,8 @@ Ids = Callable[..., Awaitable[list[int]]]
 
 
 async def run(database: Database, q: Any, resource: Resource = FACTORY_LOGS) -> list[int]:
-    """The ids of the rows in order, after checking that the count agrees and that a caller may page."""
-    query = parse_query(json.dumps(q), resource, Limits())
+    """Check that the count is right and that paging works, and return the ids of the rows in order."""
+    query = parse_query(json.dumps(q), resource, QueryLimits())
     rows = compile_rows(query, resource)
     async with database.engine.connect() as connection:
         found = [getattr(row, resource.primary_key) for row in await connection.execute(rows)]

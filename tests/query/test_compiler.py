@@ -1,4 +1,4 @@
-"""What each `q` finds in PostgreSQL (SPEC 4, 5)."""
+"""The rows that each `q` finds in PostgreSQL (docs/reference/http-api.md#the-query-language-q)."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ FILTERS: list[tuple[dict[str, Any], list[int]]] = [
     (leaf("product_imei", "not_in", ["1" * 15]), [5]),
     (leaf("app_name", "in", []), []),
     (leaf("product_imei", "not_in", []), ALL),
-    # integers outside the column just do not match
+    # integers outside the range of the column do not match
     (leaf("factory_log_id", "==", 2**63), []),
     (leaf("factory_log_id", "<", 10**300), ALL),
     (leaf("repair_id", "==", 2**31), []),
@@ -73,7 +73,7 @@ FILTERS: list[tuple[dict[str, Any], list[int]]] = [
     (leaf("fields", "!=", [1, 2]), [2, 3, 4, 6]),
     (leaf("tags", "is_null"), [5]),
     (leaf("tags", "is_not_null"), [1, 2, 3, 4, 6]),
-    # JSON paths: a value of another type, or none, never matches
+    # JSON paths: a missing value or one of another type never matches
     (leaf("tags__n", "==", 1), [1, 2]),
     (leaf("tags__n", "==", "1"), [3]),
     (leaf("tags__n", "!=", 1), [4, 6]),
@@ -101,11 +101,13 @@ FILTERS: list[tuple[dict[str, Any], list[int]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("condition", "expected"), FILTERS, ids=[str(condition) for condition, _ in FILTERS])
 async def test_a_filter_finds(ids: Ids, condition: dict[str, Any], expected: list[int]) -> None:
     assert await ids({"filters": [condition]}) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", [condition for condition, _ in FILTERS], ids=str)
 async def test_not_finds_exactly_the_other_rows(ids: Ids, condition: dict[str, Any]) -> None:
     found = await ids({"filters": [condition]})
@@ -160,11 +162,13 @@ async def test_repairs_can_be_queried_too(ids: Ids) -> None:
     assert await ids({"group_by": [{"field": "process"}]}, REPAIRS) == [1, 2]
 
 
+@pytest.mark.slow
 async def test_a_long_or_of_long_lists_fits_one_statement(ids: Ids) -> None:
     one = leaf("factory_log_id", "in", list(range(1000)))
     assert await ids({"filters": [{"or": [one] * 400}]}) == ALL
 
 
+@pytest.mark.slow
 async def test_the_deepest_and_widest_query_allowed_runs(ids: Ids) -> None:
     order_by = [{"field": f"tags__{n}__b"} for n in range(200)]
     group_by = [{"field": f"tags__{n}__c"} for n in range(200)]

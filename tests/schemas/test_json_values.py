@@ -5,30 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory_logs.schemas.json_values import INT_MAX, INT_MIN, canonical_json, unstorable
-
-STORABLE = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(INT_MIN, INT_MAX)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
-    lambda children: (
-        st.lists(children, max_size=4)
-        | st.dictionaries(
-            st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), children, max_size=4
-        )
-    ),
-    max_leaves=20,
-)
+from factory_logs.schemas.json_values import INT_MAX, INT_MIN, canonical_json, storage_errors
+from tests.schemas.strategies import STORABLE
 
 
 def faults(value: object, max_nesting: int = 32) -> list[str]:
-    return [fault.field for fault in unstorable(value, "tags", max_nesting)]
+    return [fault.field for fault in storage_errors(value, "tags", max_nesting)]
 
 
 @given(STORABLE)
-def test_a_storable_value_has_no_fault_and_survives_as_the_same_types(value: object) -> None:
+def test_a_storable_value_has_no_error_and_keeps_its_types(value: object) -> None:
     assert faults(value) == []
     back = json.loads(canonical_json(value))
     assert back == value
@@ -36,7 +22,7 @@ def test_a_storable_value_has_no_fault_and_survives_as_the_same_types(value: obj
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_a_float_is_written_with_a_point_so_that_jsonb_keeps_it_a_float(number: float) -> None:
+def test_a_float_is_written_with_a_point_so_that_it_stays_a_float_in_jsonb(number: float) -> None:
     assert json.loads(canonical_json([number])) == [number]
     assert b"." in canonical_json(number) or b"e-" in canonical_json(number)
 
@@ -55,7 +41,7 @@ def test_a_float_is_written_with_a_point_so_that_jsonb_keeps_it_a_float(number: 
         ({"s": {"\udfff": 1}}, "tags.s"),
     ],
 )
-def test_what_cannot_be_stored_is_refused_with_its_place(value: object, place: str) -> None:
+def test_a_value_that_cannot_be_stored_is_refused_with_its_path(value: object, place: str) -> None:
     assert faults(value) == [place]
 
 
@@ -72,7 +58,7 @@ def test_nesting_is_allowed_to_the_limit_and_not_beyond() -> None:
 
 
 @pytest.mark.parametrize("value", [-0.0, [-0.0], {"a": [-0.0, -0.05, "-0.0"]}])
-def test_a_negative_zero_is_written_as_jsonb_will_give_it_back(value: object) -> None:
+def test_a_negative_zero_is_written_as_jsonb_returns_it(value: object) -> None:
     text = canonical_json(value).decode()
     assert json.loads(text) == value
     assert text.replace('"-0.0"', "").count("-0.0") == text.count("-0.05")

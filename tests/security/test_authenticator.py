@@ -5,17 +5,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
+from structlog.testing import capture_logs
 
-from factory_logs.db.engine import Database
+from factory_logs.db.engine import Database, Pool
+from factory_logs.db.errors import UNREACHABLE
 from factory_logs.db.tokens import TokenRepository
 from factory_logs.db.users import UserRecord, UserRepository
 from factory_logs.errors import DatabaseUnavailableError, UnauthenticatedError
+from factory_logs.schemas.auth import Level
 from factory_logs.security import authenticator as module
-from factory_logs.security.authenticator import Authenticator, CurrentUser
-from factory_logs.security.issuing import issue_sliding_token, issue_token
-from factory_logs.security.levels import Level
-from factory_logs.security.tokens import hash_token, new_token
+from factory_logs.security.authenticator import Authenticator
+from factory_logs.security.permissions import CurrentUser
+from factory_logs.security.tokens import hash_token, issue_sliding_token, issue_token, new_token
 from factory_logs.settings import Settings
 
 IDLE = 3 * 3600
@@ -57,20 +59,20 @@ def header(token: str) -> str:
 
 @contextmanager
 def statements(database: Database) -> Iterator[list[str]]:
-    """The SQL that runs meanwhile."""
+    """Collect the SQL that runs inside the block."""
     seen: list[str] = []
 
     def record(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
         seen.append(statement)
 
-    event.listen(database.engine.sync_engine, "before_cursor_execute", record)
+    event.listen(database.engines[Pool.AUTHENTICATION].sync_engine, "before_cursor_execute", record)
     try:
         yield seen
     finally:
-        event.remove(database.engine.sync_engine, "before_cursor_execute", record)
+        event.remove(database.engines[Pool.AUTHENTICATION].sync_engine, "before_cursor_execute", record)
 
 
-async def test_a_good_token_tells_user_and_level(
+async def test_a_valid_token_returns_user_and_level(
     authenticator: Authenticator, header: str, token: str, user: UserRecord
 ) -> None:
     expected = CurrentUser(user.user_id, "ann", Level.TECHNICAL)
@@ -105,7 +107,7 @@ async def test_another_spelling_of_a_known_token_needs_no_look_up(
     assert seen == []
 
 
-async def test_a_revocation_is_seen_when_the_cache_entry_ends(
+async def test_a_revocation_takes_effect_when_the_cache_entry_ends(
     authenticator: Authenticator, database: Database, header: str, token: str, clock: Clock
 ) -> None:
     await authenticator.authenticate(header)
@@ -118,7 +120,7 @@ async def test_a_revocation_is_seen_when_the_cache_entry_ends(
         await authenticator.authenticate(header)
 
 
-async def test_using_a_token_does_not_prolong_the_trust_in_it(
+async def test_using_a_token_does_not_prolong_its_cache_entry(
     authenticator: Authenticator, header: str, clock: Clock
 ) -> None:
     await authenticator.authenticate(header)
@@ -128,7 +130,7 @@ async def test_using_a_token_does_not_prolong_the_trust_in_it(
     assert authenticator.cached(header) is None
 
 
-async def test_the_trust_begins_when_the_database_was_asked(
+async def test_the_cache_time_begins_before_the_query(
     authenticator: Authenticator, header: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look_up = TokenRepository.look_up
@@ -144,7 +146,7 @@ async def test_the_trust_begins_when_the_database_was_asked(
     assert authenticator.cached(header) is None
 
 
-async def test_an_absolute_end_is_kept_to_within_the_cache_life(
+async def test_an_absolute_end_takes_effect_within_the_cache_time(
     authenticator: Authenticator, database: Database, user: UserRecord, clock: Clock
 ) -> None:
     end = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=2)
@@ -154,7 +156,7 @@ async def test_an_absolute_end_is_kept_to_within_the_cache_life(
     assert authenticator.cached(header) is None
 
 
-async def test_an_unknown_token_is_looked_up_once_per_cache_life(
+async def test_an_unknown_token_is_looked_up_once_per_cache_time(
     authenticator: Authenticator, database: Database, clock: Clock
 ) -> None:
     header = f"Token {new_token()}"
@@ -179,7 +181,7 @@ async def test_misses_of_one_token_at_once_do_one_look_up(
     assert len(set(users)) == 1
 
 
-async def test_a_caller_that_goes_away_takes_nobody_with_it(authenticator: Authenticator, header: str) -> None:
+async def test_a_cancelled_caller_does_not_affect_others(authenticator: Authenticator, header: str) -> None:
     first = asyncio.create_task(authenticator.authenticate(header))
     second = asyncio.create_task(authenticator.authenticate(header))
     await asyncio.sleep(0)
@@ -189,7 +191,7 @@ async def test_a_caller_that_goes_away_takes_nobody_with_it(authenticator: Authe
         await first
 
 
-async def test_a_database_that_is_away_is_no_refusal_and_is_not_remembered(
+async def test_an_unreachable_database_is_no_refusal_and_is_not_cached(
     authenticator: Authenticator, header: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> None:
@@ -202,10 +204,11 @@ async def test_a_database_that_is_away_is_no_refusal_and_is_not_remembered(
     assert await authenticator.authenticate(header)
 
 
-async def test_the_caches_are_bounded_and_bad_tokens_push_no_good_one_out(
-    authenticator: Authenticator, header: str, monkeypatch: pytest.MonkeyPatch
+async def test_the_caches_are_limited_and_bad_tokens_evict_no_good_one(
+    database: Database, settings: Settings, header: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_ENTRIES", 5)
+    authenticator = Authenticator(database, settings)
     await authenticator.authenticate(header)
     for _ in range(10):
         with suppress(UnauthenticatedError):
@@ -214,23 +217,26 @@ async def test_the_caches_are_bounded_and_bad_tokens_push_no_good_one_out(
     assert len(authenticator._refused_until) == 5
 
 
-async def test_the_oldest_good_token_goes_first(
-    authenticator: Authenticator, database: Database, user: UserRecord, monkeypatch: pytest.MonkeyPatch
+async def test_the_oldest_good_token_is_evicted_first(
+    database: Database, settings: Settings, user: UserRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_ENTRIES", 2)
+    authenticator = Authenticator(database, settings)
     headers = [f"Token {await issue_token(database, user.user_id, expires_at=None)}" for _ in range(3)]
     for header in headers:
         await authenticator.authenticate(header)
     assert [authenticator.cached(header) is not None for header in headers] == [False, True, True]
 
 
-async def test_an_overlong_header_is_read_but_not_kept(authenticator: Authenticator, token: str) -> None:
+async def test_an_overlong_header_is_read_but_not_cached(authenticator: Authenticator, token: str) -> None:
     header = "Token " + " " * 1000 + token
     assert await authenticator.authenticate(header)
     assert authenticator.cached(header) is None
 
 
-async def test_a_token_issued_here_is_known_at_once(authenticator: Authenticator, database: Database) -> None:
+async def test_a_token_issued_by_this_worker_is_cached_at_once(
+    authenticator: Authenticator, database: Database
+) -> None:
     ann = CurrentUser(1, "ann", Level.SYSTEM)
     token = new_token()
     authenticator.remember(token, ann, idle_seconds=IDLE)
@@ -260,8 +266,8 @@ async def test_all_uses_are_written_in_one_statement(
     for each in issued:
         await authenticator.authenticate_token(each.token)
     with statements(database) as seen:
-        assert await authenticator.flush_touches() == 5
-        assert await authenticator.flush_touches() == 0
+        assert await authenticator.write_uses() == 5
+        assert await authenticator.write_uses() == 0
     assert len(seen) == 1
     for each in issued:
         assert await seconds_since_use(database, each.token) is not None
@@ -273,40 +279,40 @@ async def test_a_busy_token_is_written_once_per_interval(
     written = []
     for _ in range(121):
         await authenticator.authenticate(header)
-        written.append(await authenticator.flush_touches())
+        written.append(await authenticator.write_uses())
         clock.now += 1
     assert [second for second, count in enumerate(written) if count] == [0, 60, 120]
 
 
-async def test_the_last_use_is_written_when_due_although_nobody_calls_any_more(
+async def test_the_last_use_is_written_when_due_without_further_requests(
     authenticator: Authenticator, header: str, clock: Clock
 ) -> None:
     await authenticator.authenticate(header)
-    await authenticator.flush_touches()
+    await authenticator.write_uses()
     clock.now += 2
     authenticator.cached(header)
     clock.now += 57
-    assert await authenticator.flush_touches() == 0
+    assert await authenticator.write_uses() == 0
     clock.now += 1
-    assert await authenticator.flush_touches() == 1
+    assert await authenticator.write_uses() == 1
 
 
-async def test_a_use_is_written_with_its_own_time_not_with_that_of_the_write(
+async def test_a_use_is_written_with_its_own_time(
     authenticator: Authenticator, database: Database, header: str, token: str, clock: Clock
 ) -> None:
     await authenticator.authenticate(header)
     clock.now += 58
-    await authenticator.flush_touches()
+    await authenticator.write_uses()
     assert await seconds_since_use(database, token) == pytest.approx(58, abs=5)
 
 
-async def test_a_use_that_another_worker_wrote_lately_waits(
+async def test_a_use_waits_if_another_worker_has_written_one_recently(
     authenticator: Authenticator, database: Database, header: str, token: str
 ) -> None:
     await TokenRepository(database).touch({hash_token(token): 10.0})
     await authenticator.authenticate(header)
-    assert await authenticator.flush_touches() == 0
-    assert await authenticator.flush_touches(everything=True) == 1
+    assert await authenticator.write_uses() == 0
+    assert await authenticator.write_uses(everything=True) == 1
 
 
 async def test_a_token_with_a_short_life_is_written_more_often(
@@ -316,7 +322,7 @@ async def test_a_token_with_a_short_life_is_written_more_often(
     written = []
     for _ in range(11):
         await authenticator.authenticate_token(issued.token)
-        written.append(await authenticator.flush_touches())
+        written.append(await authenticator.write_uses())
         clock.now += 1
     assert [second for second, count in enumerate(written) if count] == [0, 5, 10]
 
@@ -331,16 +337,16 @@ async def test_a_failed_write_loses_no_use(
     with monkeypatch.context() as patch:
         patch.setattr(TokenRepository, "touch", away)
         with pytest.raises(DatabaseUnavailableError):
-            await authenticator.flush_touches()
-    assert await authenticator.flush_touches() == 1
+            await authenticator.write_uses()
+    assert await authenticator.write_uses() == 1
 
 
-async def test_resting_tokens_are_forgotten(authenticator: Authenticator, header: str, clock: Clock) -> None:
+async def test_unused_tokens_are_removed_from_memory(authenticator: Authenticator, header: str, clock: Clock) -> None:
     await authenticator.authenticate(header)
-    await authenticator.flush_touches()
+    await authenticator.write_uses()
     assert len(authenticator._uses) == 1
     clock.now += 60
-    await authenticator.flush_touches()
+    await authenticator.write_uses()
     assert authenticator._uses == {}
 
 
@@ -373,3 +379,37 @@ async def test_the_background_task_survives_errors_and_writes_the_rest_at_the_en
     with pytest.raises(asyncio.CancelledError):
         await running
     assert tries[-1] == tries[0]
+
+
+async def line_of_flush(authenticator: Authenticator) -> Mapping[str, Any]:
+    """Return the first log line of the background task."""
+    with capture_logs() as lines:
+        running = asyncio.create_task(authenticator.run())
+        await eventually(lambda: bool(lines))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    return lines[0]
+
+
+async def test_a_timeout_while_writing_uses_is_not_logged_as_an_unreachable_database(
+    authenticator: Authenticator, header: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FLUSH_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(module, "FLUSH_TIMEOUT_SECONDS", 0.05)
+    await authenticator.authenticate(header)
+    async with database.begin() as connection:
+        await connection.execute(text("lock table tokens in access exclusive mode"))
+        line = await line_of_flush(authenticator)
+    assert line["event"] == "token uses are not written back yet"
+    assert "longer than" in line["reason"]
+    assert await authenticator.write_uses() == 1
+
+
+async def test_an_error_while_writing_uses_is_logged_with_its_reason(
+    authenticator: Authenticator, header: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FLUSH_EVERY_SECONDS", 0.01)
+    await authenticator.authenticate(header)
+    monkeypatch.setattr(database.heartbeat, "is_responding", False)
+    line = await line_of_flush(authenticator)
+    assert line["reason"] == UNREACHABLE

@@ -1,24 +1,28 @@
-"""What the service writes about a request: who, what, how long; never a secret and never what was sent (SPEC 3)."""
+"""The log line of a request: who, what and how long, but never a secret or the content
+(docs/reference/http-api.md#authentication)."""
 
 import json
 from pathlib import Path
 
 import httpx
+import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.security.issuing import issue_token
-from factory_logs.security.levels import Level
+from factory_logs.schemas.auth import Level
 from factory_logs.security.passwords import Passwords
+from factory_logs.security.tokens import issue_token
 from tests.serving import free_port, serving
 
 PASSWORD = "a-password-not-to-be-told"
 BODY = "a-body-not-to-be-told"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 QUERY = "a-query-not-to-be-told"
 WRONG = "W" * 64
 LOG = {"app_name": BODY, "timestamp": "2024-01-31", "tags": {"a": BODY}}
 
 
+@pytest.mark.slow
 async def test_no_line_holds_a_password_a_token_a_query_or_a_body(
     database: Database, migrated_url: str, tmp_path: Path
 ) -> None:
@@ -34,7 +38,11 @@ async def test_no_line_holds_a_password_a_token_a_query_or_a_body(
         client.post(
             "/v1/auth/login", content=f'{{"password": "{PASSWORD}"', headers={"Content-Type": "application/json"}
         )
-        stored = client.post("/v1/factory_logs", json=LOG, headers=headers | {"X-Request-ID": "mine-1"})
+        stored = client.post(
+            "/v1/factory_logs",
+            json=LOG,
+            headers=headers | {"X-Request-ID": "mine-1", "traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"},
+        )
         client.post("/v1/factory_logs", json=LOG | {BODY: 1}, headers=headers)
         client.post("/v1/factory_logs", json=[LOG, {}], headers=headers | {"Idempotency-Key": QUERY})
         client.post("/v1/factory_logs", content=BODY, headers=headers)
@@ -52,5 +60,7 @@ async def test_no_line_holds_a_password_a_token_a_query_or_a_body(
         "event": "request", "user": "ann", "method": "POST", "route": "/v1/factory_logs", "status": 201
     }  # fmt: skip
     assert line["ms"] > 0
+    assert line["trace_id"] == TRACE
+    assert sum("trace_id" in line for line in lines) == 1
     assert {"level", "timestamp"} <= line.keys()
     assert sum(line["event"] == "request" for line in lines) >= 11

@@ -33,7 +33,7 @@ async def test_any_text_can_be_a_password() -> None:
 
 
 class CountingHasher(PasswordHasher):
-    """Records what it verifies and how many run at once."""
+    """Records the passwords that it verifies and how many verifications run concurrently."""
 
     def __init__(self) -> None:
         super().__init__(time_cost=1, memory_cost=8, parallelism=1)
@@ -66,7 +66,7 @@ async def test_an_unknown_user_costs_a_hash_of_the_same_parameters() -> None:
     assert [len(part) for part in dummy.split("$")] == [len(part) for part in stored.split("$")]
 
 
-async def test_only_so_many_hashes_run_at_once_even_when_callers_give_up() -> None:
+async def test_the_number_of_concurrent_hashes_is_limited_even_if_callers_are_cancelled() -> None:
     hasher = CountingHasher()
     passwords = Passwords(max_concurrent=2, hasher=hasher)
     tries = [asyncio.create_task(passwords.verify("x", None)) for _ in range(10)]
@@ -77,7 +77,7 @@ async def test_only_so_many_hashes_run_at_once_even_when_callers_give_up() -> No
     assert hasher.most_running == 2
 
 
-async def test_over_the_bound_of_waiting_a_login_is_turned_away_at_once() -> None:
+async def test_over_the_limit_of_waiting_logins_a_login_is_refused_at_once() -> None:
     passwords = Passwords(max_concurrent=1, max_waiting=1, hasher=CountingHasher())
     results = await asyncio.gather(*(passwords.verify("x", None) for _ in range(3)), return_exceptions=True)
     assert [type(result) for result in results] == [bool, bool, OverloadedError]

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import text
 
 from factory_logs.db.engine import Database
-from factory_logs.db.login_tries import FORGOTTEN_AT_ONCE, LoginTryRepository
+from factory_logs.db.login_attempts import FORGOTTEN_AT_ONCE, LoginAttemptRepository
 from factory_logs.errors import DatabaseUnavailableError, TooManyTriesError
-from factory_logs.security.throttle import REMEMBERED_SECONDS, LoginThrottle, Try, network_of
+from factory_logs.security.throttle import REFUSAL_CACHE_SECONDS, LoginAttempt, LoginThrottle, caller_network
 from factory_logs.settings import Settings
 
 WINDOW = 3600
@@ -20,7 +20,7 @@ _EARLIER = text("""
 
 
 class Clock:
-    """Time, which passes only when it is told to: what was counted was that much earlier then."""
+    """A clock that advances only when a test says so; earlier attempts then become older by that amount."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -36,7 +36,7 @@ class Clock:
 
 
 class Throttles:
-    """Makes the throttle of one worker after another, all on one database and by one clock."""
+    """Create the throttles of several workers, all with one database and one clock."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -44,7 +44,9 @@ class Throttles:
 
     def __call__(self, max_failures: int, **more: Any) -> LoginThrottle:
         database = more.pop("database", self.database)
-        return LoginThrottle(database, max_failures, WINDOW, clock=self.clock, **more)
+        return LoginThrottle(
+            database, max_failures, WINDOW, clock=self.clock, **{"max_failures_per_address": 100, **more}
+        )
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def throttles(database: Database) -> Throttles:
 
 @pytest.fixture
 async def another(database: Database, settings: Settings) -> AsyncIterator[Database]:
-    """The connections of a second worker."""
+    """Create the connections of a second worker."""
     another = Database(database.dsn, settings)
     yield another
     await another.dispose()
@@ -77,7 +79,7 @@ async def rows(database: Database) -> int:
         return int(await connection.scalar(text("select count(*) from login_tries")) or 0)
 
 
-async def test_the_try_after_the_last_allowed_failure_is_refused(throttles: Throttles) -> None:
+async def test_the_attempt_after_the_last_allowed_failure_is_refused(throttles: Throttles) -> None:
     throttle = throttles(3)
     await fail(throttle, 3)
     assert WINDOW - 60 < await refused(throttle) <= WINDOW
@@ -97,7 +99,7 @@ async def test_guesses_sent_to_two_workers_at_once_are_no_more_than_the_limit(
     workers = [throttles(5), throttles(5, database=another)]
     tries = [workers[number % 2].admit("ann", "10.0.0.1") for number in range(40)]
     outcomes = await asyncio.gather(*tries, return_exceptions=True)
-    assert sum(isinstance(outcome, Try) for outcome in outcomes) == 5
+    assert sum(isinstance(outcome, LoginAttempt) for outcome in outcomes) == 5
     assert sum(isinstance(outcome, TooManyTriesError) for outcome in outcomes) == 35
 
 
@@ -108,10 +110,10 @@ async def test_guesses_at_many_users_at_once_are_no_more_than_the_limit_of_the_a
     workers = [throttles(**limits), throttles(**limits, database=another)]
     tries = [workers[number % 2].admit(f"user{number // 2}", "10.0.0.1") for number in range(40)]
     outcomes = await asyncio.gather(*tries, return_exceptions=True)
-    assert sum(isinstance(outcome, Try) for outcome in outcomes) == 7
+    assert sum(isinstance(outcome, LoginAttempt) for outcome in outcomes) == 7
 
 
-async def test_the_window_slides_so_the_oldest_failure_frees_one_try(throttles: Throttles) -> None:
+async def test_the_window_slides_so_the_oldest_failure_frees_one_attempt(throttles: Throttles) -> None:
     throttle = throttles(2)
     await fail(throttle, 1)
     await throttles.clock.wait(WINDOW / 2)
@@ -122,7 +124,7 @@ async def test_the_window_slides_so_the_oldest_failure_frees_one_try(throttles: 
     await refused(throttle)
 
 
-async def test_refused_tries_do_not_prolong_the_wait(throttles: Throttles) -> None:
+async def test_refused_attempts_do_not_prolong_the_wait(throttles: Throttles) -> None:
     throttle = throttles(1)
     await fail(throttle, 1)
     for _ in range(9):
@@ -132,23 +134,23 @@ async def test_refused_tries_do_not_prolong_the_wait(throttles: Throttles) -> No
     await fail(throttle, 1)
 
 
-async def test_a_limit_that_was_lowered_holds_for_what_was_counted_before(throttles: Throttles) -> None:
+async def test_a_lowered_limit_applies_to_earlier_failures(throttles: Throttles) -> None:
     await fail(throttles(3), 2)
     await throttles.clock.wait(WINDOW / 2)
     await fail(throttles(3), 1)
     assert WINDOW / 2 < await refused(throttles(1)) <= WINDOW
 
 
-async def test_who_is_refused_is_remembered_for_a_moment_without_asking_the_database(
+async def test_a_refusal_is_cached_briefly_without_a_query(
     throttles: Throttles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     throttle = throttles(1)
     await fail(throttle, 1)
     await refused(throttle)
     with monkeypatch.context() as patch:
-        patch.delattr(LoginTryRepository, "add")
+        patch.delattr(LoginAttemptRepository, "add")
         await refused(throttle)
-    await throttles.clock.wait(REMEMBERED_SECONDS)
+    await throttles.clock.wait(REFUSAL_CACHE_SECONDS)
     await refused(throttle)
 
 
@@ -168,14 +170,14 @@ async def test_an_address_that_tries_many_users_is_refused_for_all(throttles: Th
     await throttle.admit("somebody else", "10.0.0.2")
 
 
-async def test_who_was_refused_for_the_address_is_not_counted_for_the_user(throttles: Throttles) -> None:
+async def test_an_attempt_refused_for_the_address_is_not_counted_for_the_user(throttles: Throttles) -> None:
     throttle = throttles(1, max_failures_per_address=1)
     await fail(throttle, 1, "mallory")
     await refused(throttle, "ann")
     await fail(throttles(1, max_failures_per_address=2), 1, "ann")
 
 
-async def test_a_success_forgets_the_users_failures_but_not_the_addresss(throttles: Throttles) -> None:
+async def test_a_success_removes_the_users_failures_but_not_the_addresss(throttles: Throttles) -> None:
     throttle = throttles(3, max_failures_per_address=5)
     await fail(throttle, 3, "mallory", "10.0.0.1")
     await throttle.succeeded(await throttle.admit("ann", "10.0.0.1"))
@@ -183,13 +185,13 @@ async def test_a_success_forgets_the_users_failures_but_not_the_addresss(throttl
     await refused(throttle)
 
 
-async def test_a_try_that_was_never_judged_does_not_count(throttles: Throttles) -> None:
+async def test_a_withdrawn_attempt_is_not_counted(throttles: Throttles) -> None:
     throttle = throttles(1)
     for _ in range(5):
         await throttle.withdraw(await throttle.admit("ann", "10.0.0.1"))
 
 
-async def test_a_try_that_could_not_be_taken_back_is_before_the_next_one(
+async def test_a_withdrawal_that_failed_is_repeated_before_the_next_attempt(
     throttles: Throttles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> None:
@@ -198,21 +200,21 @@ async def test_a_try_that_could_not_be_taken_back_is_before_the_next_one(
     throttle = throttles(1)
     admitted = await throttle.admit("ann", "10.0.0.1")
     with monkeypatch.context() as patch:
-        patch.setattr(LoginTryRepository, "take_back", away)
+        patch.setattr(LoginAttemptRepository, "take_back", away)
         await throttle.withdraw(admitted)
         with pytest.raises(DatabaseUnavailableError):
             await throttle.admit("ann", "10.0.0.1")
     await throttle.admit("ann", "10.0.0.1")
 
 
-async def test_a_clock_that_is_put_back_by_hours_locks_nobody_out(throttles: Throttles) -> None:
+async def test_a_clock_set_back_by_hours_locks_no_user_out(throttles: Throttles) -> None:
     throttle = throttles(1)
     await fail(throttle, 1)
     await throttles.clock.wait(-6 * WINDOW)
     await throttles(1).admit("ann", "10.0.0.1")
 
 
-async def test_what_is_over_is_forgotten_by_later_tries(throttles: Throttles, database: Database) -> None:
+async def test_expired_failures_are_deleted_by_later_attempts(throttles: Throttles, database: Database) -> None:
     throttle = throttles(1, max_failures_per_address=1)
     for number in range(FORGOTTEN_AT_ONCE):
         await throttle.admit("ann", f"10.0.1.{number}")
@@ -223,7 +225,7 @@ async def test_what_is_over_is_forgotten_by_later_tries(throttles: Throttles, da
     assert await rows(database) == 4
 
 
-async def test_the_memory_of_who_was_refused_is_bounded(throttles: Throttles, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_cache_of_refusals_is_limited(throttles: Throttles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("factory_logs.security.throttle.MAX_ENTRIES", 2)
     throttle = throttles(1)
     for name in ("a", "b", "c"):
@@ -232,20 +234,20 @@ async def test_the_memory_of_who_was_refused_is_bounded(throttles: Throttles, mo
     assert len(throttle._refused) == 2
 
 
-async def test_long_usernames_share_one_bounded_key(throttles: Throttles) -> None:
+async def test_long_usernames_share_one_key(throttles: Throttles) -> None:
     throttle = throttles(1)
     await throttle.admit("x" * 1_000_000, "10.0.0.1")
     await refused(throttle, "x" * 999_999)
 
 
-async def test_nobodys_name_or_address_is_kept(throttles: Throttles, database: Database) -> None:
+async def test_no_name_or_address_is_stored(throttles: Throttles, database: Database) -> None:
     await fail(throttles(1), 1, "ann\ud800")
     async with database.connect() as connection:
         keys = (await connection.execute(text("select key from login_tries"))).scalars().all()
     assert [len(key) for key in keys] == [32, 32]
 
 
-async def test_counting_costs_no_flush_of_the_disk(database: Database) -> None:
+async def test_counting_needs_no_flush_to_disk(database: Database) -> None:
     async with database.connect() as connection:
         kind = await connection.scalar(text("select relpersistence::text from pg_class where relname = 'login_tries'"))
     assert kind == "u"
@@ -262,5 +264,5 @@ async def test_counting_costs_no_flush_of_the_disk(database: Database) -> None:
         ("", ""),
     ],
 )
-def test_an_ipv6_caller_is_its_64_bit_network(address: str, network: str) -> None:
-    assert network_of(address) == network
+def test_an_ipv6_client_is_its_64_bit_network(address: str, network: str) -> None:
+    assert caller_network(address) == network

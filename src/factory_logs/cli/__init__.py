@@ -1,30 +1,71 @@
-"""The `factory-logs` command (SPEC 9).
+"""The `factory-logs` command (docs/reference/command-line.md).
 
-The base install has no server: this package imports only typer and rich, and a command imports the rest when it runs.
+The base installation has no server: this package imports only typer, rich and orjson, and a command imports the rest
+when it runs.
 """
+
+from typing import Annotated
 
 import typer
 
-from factory_logs.cli import devices, loadtest, repairs, retention, serve, settings, spool, tokens, transfer, users
+from factory_logs import __version__
+from factory_logs.cli import loadtest
+from factory_logs.cli.device import query, send, ship, spool, tail, yields
+from factory_logs.cli.server import (
+    backup,
+    distribute,
+    doctor,
+    migrate,
+    repairs,
+    restore,
+    retention,
+    serve,
+    settings,
+    tokens,
+    users,
+)
+from factory_logs.cli.transfer import export_logs, import_files
 
 app = typer.Typer(
     name="factory-logs",
-    help="Stores and serves the product logs of factories and repair centres.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"factory-logs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=show_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Stores and serves the product logs of factories and repair centres."""
+
+
 app.command("serve")(serve.serve)
-app.command("migrate")(serve.migrate)
+app.command("migrate")(migrate.migrate)
 app.command("settings")(settings.show_settings)
 app.add_typer(users.app, name="users")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(repairs.app, name="repairs")
-app.command("import")(transfer.import_files)
-app.command("export")(transfer.export_logs)
+app.command("import")(import_files.import_files)
+app.command("export")(export_logs.export_logs)
+app.command("distribute")(distribute.distribute)
 app.command("retention")(retention.retention)
-app.command("send")(devices.send)
-app.command("ship")(devices.ship)
-app.command("tail")(devices.tail)
+app.command("backup")(backup.backup)
+app.command("restore")(restore.restore)
+app.command("doctor")(doctor.doctor)
+app.command("send")(send.send)
+app.command("ship")(ship.ship)
+app.command("tail")(tail.tail)
+app.command("query")(query.query)
+app.command("yield")(yields.show_yield)
 app.command("loadtest")(loadtest.loadtest)
 app.add_typer(spool.app, name="spool")
 

@@ -1,6 +1,6 @@
-"""The device's client for asyncio: the same spool and the same sender; what waits for the disk waits in a thread.
+"""The client for asyncio. It uses the spool and the sender thread of `Client`, and does disk work in another thread.
 
-Sending is a thread here too, and on purpose the same one: what must never lose a log is written and tested once.
+So the code that must never lose a log exists only once.
 """
 
 import asyncio
@@ -23,9 +23,9 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """Like Client, with coroutines. Nothing of it blocks the event loop but its making, which opens the spool.
+    """Sends logs like Client, with coroutines. Only creating it blocks the event loop, because that opens the spool.
 
-    A `send` that is cancelled may still have stored its log.
+    A cancelled `send` may have stored its log.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class AsyncClient:
             settings=settings,
             transport=transport,
         )
-        # One thread keeps the order in which logs were sent; waiting for delivery must not hold it up.
+        # A single thread preserves the order of logs. `flush` waits in another thread, so that it does not block
+        # `send`.
         self._disk = ThreadPoolExecutor(1, "factory-logs-spool")
         self._closed = False
 
@@ -64,7 +65,7 @@ class AsyncClient:
         tags: object = None,
         fields: object = None,
     ) -> None:
-        """Take one log; see Client.send."""
+        """Store one log for delivery; see Client.send."""
         await self._on_disk(
             self._client.send,
             app_name,
@@ -76,14 +77,15 @@ class AsyncClient:
         )
 
     async def send_many(self, records: Iterable[Mapping[str, object]]) -> int:
-        """Take many logs, all or none; see Client.send_many."""
+        """Store many logs, all or none; see Client.send_many."""
         return await self._on_disk(self._client.send_many, list(records))
 
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - the same names as Client's
-        """Wait until the server has every log of the spool; see Client.flush."""
+        """Wait until the server has stored every log in the spool; see Client.flush."""
         return await asyncio.to_thread(self._client.flush, timeout)
 
     async def status(self) -> Status:
+        """Return the spool's counts and the reason why no log is delivered; see Client.status."""
         return await self._on_disk(self._client.status)
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The device's client for scripts without an event loop: `send` stores on the disk, a thread does the rest."""
+"""The client for scripts without an event loop: `send` stores a log on disk, and a thread delivers it."""
 
 import atexit
 import os
@@ -14,40 +14,44 @@ from typing import Self
 
 import httpx
 
+from factory_logs import device_environment
 from factory_logs.client import forks
-from factory_logs.client.background import Background, Flusher
-from factory_logs.client.credentials import Credentials, FixedToken, Login, TokenFile
-from factory_logs.client.delivery import Link
+from factory_logs.client.delivery import ServerLink
 from factory_logs.client.errors import ClosedError, SpoolFullError
-from factory_logs.client.lines import line_of
+from factory_logs.client.log_line import log_line
 from factory_logs.client.outbox import Outbox
 from factory_logs.client.sender import Sender
-from factory_logs.client.settings import ClientSettings
-from factory_logs.client.spool import Position, Reject, Spool, Totals
+from factory_logs.client.sender_thread import FlushThread, SenderThread
+from factory_logs.client.settings import ClientSettings, checked_url, tls_verification
+from factory_logs.client.spool import FilePosition, RejectedLine, Spool, SpoolTotals
 from factory_logs.client.spool_file import SpoolFile
-from factory_logs.client.spool_lock import SpoolLock
-from factory_logs.schemas.storable import Limits
+from factory_logs.client.spool_folder import SenderStatus, SpoolLock
+from factory_logs.client.token_source import environment_source, token_source
+from factory_logs.schemas.record_limits import RecordLimits
 
 ROOM_POLL_SECONDS = 0.1
 STOP_SECONDS = 2.0
 DEFAULTS = ClientSettings()
+CLOCK_TICK = timedelta(milliseconds=20)
+"""The largest step of a system's clock (Windows: 15.6 ms). Within one step, each log gets its own microsecond."""
 
 _MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the spool holds and has done, and why nothing gets through at the moment (None where it does)."""
+    """The spool's counts, and the reason why no log is delivered (None if logs are delivered)."""
 
-    totals: Totals
+    totals: SpoolTotals
     trouble: str | None
 
 
 class Client:
-    """Sends logs to a Factory Logs server by way of a spool on the disk. Safe to share between threads.
+    """Sends logs to a Factory Logs server through a spool on disk. Several threads may share a client.
 
-    Give a `token`, a `token_file`, or `username` and `password`. Several processes may share a spool; one of them
-    sends. Raises SpoolError where the spool folder cannot be used, ValueError for a wrong URL or no way to a token.
+    Pass exactly one of `token`, `token_file`, and `username` with `password`. Several processes may share a spool; one
+    of them sends. Raises SpoolError if the spool folder cannot be used. Raises ValueError for an invalid URL or CA
+    file, or if the credentials are not exactly one of the three kinds.
     """
 
     def __init__(
@@ -63,20 +67,53 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.settings = settings
-        self._url = _checked(url)
-        self._credentials = credentials_of(token, token_file, username, password)
+        self._url = checked_url(url)
+        tls_verification(settings.ca_file)  # report an invalid file now, not later in the sender's thread
+        self._tokens = token_source(token, token_file, username, password)
         self._transport = transport
         self.folder = Path(spool)
-        self.limits = Limits(settings.max_record_bytes, settings.max_nesting)
+        self.limits = RecordLimits(settings.max_record_bytes, settings.max_nesting)
         self.spool = Spool(
-            self.folder, fsync=settings.fsync, max_bytes=settings.max_spool_bytes, when_full=settings.when_full
+            self.folder,
+            fsync=settings.fsync,
+            max_bytes=settings.max_spool_bytes,
+            when_full=settings.when_full,
+            reserve_bytes=settings.reserve_bytes,
         )
         self._lock = threading.Lock()
-        self._last_time = datetime.min
+        self._last_time = datetime.min.replace(tzinfo=UTC)
         self._closed = False
-        self.spool.totals()  # a spool that cannot be used is an error here, not in the middle of a test
+        self.spool.totals()  # report an unusable spool now, not later during a test
         self._start()
         self._at_exit = _close_at_exit(self)
+
+    @classmethod
+    def from_environment(cls, settings: ClientSettings | None = None) -> Self:
+        """Return a client for the server, credentials and spool in the environment variables of the device commands.
+
+        If `settings` is not given, FACTORY_LOGS_CA_FILE is used. Raises ValueError if a variable is missing or wrong,
+        SpoolError.
+        """
+        url = os.environ.get(device_environment.URL)
+        if not url:
+            raise ValueError(f"{device_environment.URL} is not set; it names the server")
+        ca_file = os.environ.get(device_environment.CA_FILE)
+        folder = Path(os.environ.get(device_environment.SPOOL) or device_environment.DEFAULT_SPOOL).expanduser()
+        names = (
+            device_environment.TOKEN, device_environment.TOKEN_FILE,
+            device_environment.USERNAME, device_environment.PASSWORD,
+        )  # fmt: skip
+        token, token_file, username, password = (os.environ.get(name) or None for name in names)
+        environment_source()  # the error names the variables
+        return cls(
+            url,
+            token,
+            spool=folder,
+            token_file=token_file,
+            username=username,
+            password=password,
+            settings=settings or ClientSettings(ca_file=Path(ca_file) if ca_file else None),
+        )
 
     def send(
         self,
@@ -88,10 +125,10 @@ class Client:
         tags: object = None,
         fields: object = None,
     ) -> None:
-        """Take one log. It is on the device's disk when this returns (see `fsync`); the network plays no part.
+        """Store one log on the device's disk (see `fsync`) for delivery, without waiting for the network.
 
-        `timestamp` is now where it is not given; a datetime without zone is UTC. Raises InvalidLogError where the
-        server would reject the log, SpoolFullError, SpoolError, ClosedError.
+        `timestamp` is the current time by default. A datetime without zone is local time, text without zone is UTC.
+        Raises InvalidLogError if the server would reject the log, SpoolFullError, SpoolError, ClosedError.
         """
         record = {
             "app_name": app_name,
@@ -101,19 +138,22 @@ class Client:
             "tags": tags,
             "fields": fields,
         }
-        self.put([line_of(record, self.limits)])
+        self.put([log_line(record, self.limits)])
 
     def send_many(self, records: Iterable[Mapping[str, object]]) -> int:
-        """Take many logs in one go, all or none, each with the names that `send` has; how many those were.
+        """Store many logs at once, all or none, and return their number. Each log is a mapping with the parameters of
+        `send` as keys.
 
-        Raises what `send` raises; an InvalidLogError says which of them is wrong.
+        Raises the errors of `send`.
         """
-        lines = [line_of({"timestamp": self.now(), **record}, self.limits) for record in records]
+        lines = [log_line({"timestamp": self.now(), **record}, self.limits) for record in records]
         self.put(lines)
         return len(lines)
 
-    def put(self, lines: list[bytes], rejects: list[Reject] | None = None, position: Position | None = None) -> None:
-        """Spool lines that are checked already; waits for room as `when_full` says."""
+    def put(
+        self, lines: list[bytes], rejects: list[RejectedLine] | None = None, position: FilePosition | None = None
+    ) -> None:
+        """Store valid lines. If the spool is full, follow the setting `when_full`."""
         self._ensure_running()
         deadline: float | None = None
         while True:
@@ -125,48 +165,57 @@ class Client:
                     raise
                 if deadline is None:
                     deadline = time.monotonic() + self.settings.block_seconds
-                    self._background.hurry()  # once: a server that is down must not be asked at every turn
+                    self._sender.hurry()  # only once: an unreachable server must not get a request in every round
                 if time.monotonic() >= deadline:
                     raise
-            self._background.wait_for_change(min(ROOM_POLL_SECONDS, deadline - time.monotonic()))
-        self._background.wake()
+            self._sender.wait_for_change(min(ROOM_POLL_SECONDS, deadline - time.monotonic()))
+        self._sender.wake()
         if self._flusher is not None:
             self._flusher.wake()
 
     def now(self) -> datetime:
-        """The time in UTC, never the same twice, so that each log of this client can be told from the others."""
+        """Return the current time in UTC. Within a step of the clock, each log of this client gets its own microsecond.
+
+        If the clock is set back, the times go back at once: logs are ordered by their numbers, not by their times.
+        """
         with self._lock:
-            self._last_time = max(datetime.now(UTC).replace(tzinfo=None), self._last_time + _MICROSECOND)
-            return self._last_time
+            now = datetime.now(UTC)
+            if now <= self._last_time < now + CLOCK_TICK:
+                now = self._last_time + _MICROSECOND
+            self._last_time = now
+            return now
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the server has every log of the spool, at most `timeout` seconds; whether it has."""
+        """Wait until the server has stored every log in the spool, for at most `timeout` seconds. Return whether it
+        has."""
         self._ensure_running()
         deadline = None if timeout is None else time.monotonic() + timeout
-        self._background.hurry()
+        self._sender.hurry()
         while self.spool.totals().pending:
             left = ROOM_POLL_SECONDS if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 return False
-            self._background.wait_for_change(min(ROOM_POLL_SECONDS, left))
+            self._sender.wait_for_change(min(ROOM_POLL_SECONDS, left))
         return True
 
     def status(self) -> Status:
-        return Status(self.spool.totals(), self._background.trouble)
+        """Return the spool's counts and the reason why no log is delivered."""
+        return Status(self.spool.totals(), self._sender.trouble)
 
     def close(self) -> None:
-        """Stop sending, having given a working link `exit_seconds` to take what is left. The rest stays spooled."""
+        """Stop sending. If the connection works, the client sends the remaining logs for at most `exit_seconds`; logs
+        that are not sent by then stay in the spool."""
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
         atexit.unregister(self._at_exit)
         deadline = time.monotonic() + self.settings.exit_seconds
-        self._background.hurry()
-        while self._background.trouble is None and time.monotonic() < deadline and self.spool.totals().pending:
-            self._background.wait_for_change(min(ROOM_POLL_SECONDS, deadline - time.monotonic()))
+        self._sender.hurry()
+        while self._sender.trouble is None and time.monotonic() < deadline and self.spool.totals().pending:
+            self._sender.wait_for_change(min(ROOM_POLL_SECONDS, deadline - time.monotonic()))
         if self._flusher is not None:
             self._flusher.stop()
-        self._background.stop(STOP_SECONDS)
+        self._sender.stop(STOP_SECONDS)
         self.spool.file.close()
 
     def __enter__(self) -> Self:
@@ -178,25 +227,27 @@ class Client:
         self.close()
 
     def _start(self) -> None:
-        """Begin sending, in this process."""
-        file = SpoolFile(self.folder, "full")  # what the sender writes is always flushed: keys must outlive a power cut
+        """Start the threads of this process."""
+        # The sender always flushes: idempotency keys must survive a power cut.
+        file = SpoolFile(self.folder, "full", self.settings.reserve_bytes)
         outbox = Outbox(file)
-        link = Link(self._url, self._credentials, self.settings, self._transport)
+        link = ServerLink(self._url, self._tokens, self.settings, self._transport)
 
         def at_end() -> None:
             link.close()
             file.close()
 
-        sender = Sender(outbox, link, self.settings)
-        self._background = Background(sender, SpoolLock(self.folder), self.settings, file.check, at_end)
-        self._background.start()
-        self._flusher = Flusher(outbox.flush, self.settings) if self.settings.fsync == "normal" else None
+        steps = Sender(outbox, link, self.settings)
+        report = SenderStatus(self.folder).write
+        self._sender = SenderThread(steps, SpoolLock(self.folder), self.settings, file.check, at_end, report)
+        self._sender.start()
+        self._flusher = FlushThread(outbox.flush, self.settings) if self.settings.fsync == "normal" else None
         if self._flusher is not None:
             self._flusher.start()
         self._pid = os.getpid()
 
     def _ensure_running(self) -> None:
-        """Raises ClosedError. A forked child begins with threads of its own."""
+        """Start the threads if this is a forked child. Raises ClosedError."""
         if self._closed:
             raise ClosedError("the client is closed")
         if self._pid != os.getpid():
@@ -206,36 +257,9 @@ class Client:
                     self._start()
 
 
-def credentials_of(
-    token: str | None, token_file: str | os.PathLike[str] | None, username: str | None, password: str | None
-) -> Credentials:
-    """The one way to a token that was given. Raises ValueError for none or several."""
-    ways = [token is not None, token_file is not None, username is not None or password is not None]
-    if ways.count(True) != 1:
-        raise ValueError("give one of: token, token_file, or username and password")
-    if token is not None:
-        if not token or not token.isascii() or not token.isprintable():
-            raise ValueError("the token must be printable ASCII")
-        return FixedToken(token)
-    if token_file is not None:
-        return TokenFile(Path(token_file))
-    if username is None or password is None:
-        raise ValueError("a login needs both username and password")
-    return Login(username, password)
-
-
-def _checked(url: str) -> str:
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise ValueError(f"the URL is not valid: {error}") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError("the URL must be like https://logs.example.com")
-    return url
-
-
 def _close_at_exit(client: Client) -> Callable[[], None]:
-    """Let the end of a script be like close(), without keeping a client alive that nobody uses any more."""
+    """Return a function that closes the client when the script ends. The function does not prevent garbage collection
+    of the client."""
     reference = weakref.ref(client)
 
     def close() -> None:

@@ -1,12 +1,13 @@
-"""One attempt to deliver a batch, and what its answer means for the logs in it.
+"""Try to deliver a batch, and determine from the response what happened to its logs.
 
-Only an answer that this API alone gives counts as one: a captive portal's 200 or a proxy's 400 must lose no log.
+Only a response that certainly comes from this API counts (api_response.py), as a 200 from a captive portal or a 409
+from a proxy must not lose a log. Every other response means "try later".
 """
 
 import gzip
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -14,34 +15,42 @@ import orjson
 import zstandard
 
 from factory_logs import __version__
-from factory_logs.client.credentials import Credentials, NoTokenError
-from factory_logs.client.outbox import Batch
-from factory_logs.client.server_clock import ServerClock, retry_after
-from factory_logs.client.settings import ClientSettings
+from factory_logs.client.api_response import TRACEPARENT, ApiResponse, described, read_bounded, traceparent, with_ids
+from factory_logs.client.outbox import OutboxBatch
+from factory_logs.client.retry import ServerClock, retry_after
+from factory_logs.client.settings import ClientSettings, tls_verification
+from factory_logs.client.token_source import NoTokenError, TokenSource
+from factory_logs.schemas.timestamps import format_timestamp
 
 _LATE = "did not arrive in time"
-"""What servers say that have no 408 yet, in a 400, of a request that stopped on its way."""
-MAX_ANSWER_BYTES = 4 * 1024 * 1024
+"""The message of a 400 from servers that send it instead of a 408: the request did not arrive completely."""
+SAMPLES = 3
+MAX_PAGES = 20
+CLOCKS_APART_SECONDS = 3600.0
+"""The largest expected difference between the clocks of the web server and the database."""
+_COMPARED = ("app_name", "product_imei", "repair_id", "timestamp", "tags", "fields")
+MAX_RESPONSE_BYTES = 4 * 1024 * 1024
 _NEXT_ENCODING = {"zstd": "gzip", "gzip": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """All of the batch is committed on the server."""
+class BatchStored:
+    """The whole batch is committed on the server."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """Nothing was stored; the server names the bad logs by their place in the batch, perhaps not all of them."""
+class LogsRejected:
+    """No log was stored. The server names bad logs by their index in the batch, but perhaps not all of them."""
 
-    faults: Mapping[int, str]
+    reasons: Mapping[int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """This try stored nothing: something in the batch is bad or too large, and the server does not say which log.
+class BatchRefused:
+    """This request stored nothing, because a log in the batch is bad, or because the batch is too large. The server
+    does not say which log is bad.
 
-    An earlier try under the same key may be stored all the same: the server need not have looked at the key.
+    An earlier request with the same key may be stored, as the server may refuse a request before it checks the key.
     """
 
     message: str
@@ -49,172 +58,167 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
-    """The server knows the batch's key with another content."""
+class KeyConflict:
+    """The server has stored another body under the batch's key."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unauthorised:
-    """The token is refused or there is none: nothing can be sent until a person has seen to it."""
+    """The token is missing, or the server refuses it. A person must replace it."""
 
     message: str
     retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """No answer, or one that says to come again; the batch may or may not be stored. `retry_after` is in seconds."""
+class TryLater:
+    """There was no response, or the response asks for a retry. The batch may be stored. `retry_after` is in seconds."""
 
     message: str
     retry_after: float | None = None
 
 
-Outcome = Stored | Rejected | Refused | Conflict | Unauthorised | Failed
+DeliveryOutcome = BatchStored | LogsRejected | BatchRefused | KeyConflict | Unauthorised | TryLater
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An HTTP answer, its body read up to a limit."""
-
-    status: int
-    headers: httpx.Headers
-    body: bytes
-
-    def json(self) -> Any:
-        """The body's JSON; None where it is none."""
-        try:
-            return orjson.loads(self.body)
-        except orjson.JSONDecodeError:
-            return None
-
-
-class Link:
-    """The way to the server. Used by the sender's thread alone."""
+class ServerLink:
+    """Sends requests to the server. Only the sender's thread uses it."""
 
     def __init__(
         self,
         url: str,
-        credentials: Credentials,
+        tokens: TokenSource,
         settings: ClientSettings,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.clock = ServerClock()
-        self._credentials = credentials
+        self._tokens = tokens
         self._encoding: str = settings.encoding
-        self._whole_answer_seconds = settings.whole_answer_seconds
+        self._whole_response_seconds = settings.whole_response_seconds
         self._max_retry_after = settings.max_retry_after_seconds
         self._http = httpx.Client(
             base_url=url,
             transport=transport,
+            verify=tls_verification(settings.ca_file),
             headers={"User-Agent": f"factory-logs-client/{__version__}"},
-            timeout=httpx.Timeout(settings.answer_timeout_seconds, connect=settings.connect_timeout_seconds),
+            timeout=httpx.Timeout(settings.response_timeout_seconds, connect=settings.connect_timeout_seconds),
+            event_hooks={"request": [with_ids]},
         )
 
     def close(self) -> None:
         self._http.close()
 
-    def set_clock(self) -> Failed | None:
-        """Learn the server's time where it is not known yet; why that failed, or None."""
+    def set_clock(self) -> TryLater | None:
+        """Get the server's time if it is not known yet. Return the error if that failed, else None."""
         if self.clock.known:
             return None
         try:
-            answer = self._send("GET", "healthz")
+            response = self._send("GET", "healthz")
         except httpx.HTTPError as error:
-            return Failed(_words(error))
-        return None if self.clock.known else self._failed(answer)
+            return TryLater(described(error))
+        return None if self.clock.known else self._failed(response)
 
     def account(self) -> str | Unauthorised:
-        """Whose keys are used now; why there is no token."""
+        """Return the user to whom Idempotency-Keys now belong, or the reason why there is no token."""
         try:
-            return self._credentials.account()
+            return self._tokens.account()
         except NoTokenError as error:
             return Unauthorised(str(error))
 
-    def deliver(self, batch: Batch) -> Outcome:
-        """Try once. A login's token that is refused is renewed once within it."""
+    def deliver(self, batch: OutboxBatch) -> DeliveryOutcome:
+        """Send the batch once, or twice if a login must be renewed, and return the outcome."""
         account = self.account()
         if isinstance(account, Unauthorised):
             return account
         if account != batch.account:
-            return Failed("the token was replaced", 0.0)
-        answer = self._authorised(
+            return TryLater("the token was replaced", 0.0)
+        response = self._authorised(
             "POST",
             "v1/factory_logs",
             content=_compressed(batch.body, self._encoding),
-            headers={"Content-Type": "application/x-ndjson", "Idempotency-Key": batch.key}
+            headers={
+                "Content-Type": "application/x-ndjson",
+                "Idempotency-Key": batch.key,
+                TRACEPARENT: traceparent(batch.trace_id),
+            }
             | ({} if self._encoding == "identity" else {"Content-Encoding": self._encoding}),
         )
-        if not isinstance(answer, Answer):
-            return answer
-        if answer.status == 415 and self._encoding in _NEXT_ENCODING:
+        if not isinstance(response, ApiResponse):
+            return response
+        if response.status == 415 and self._encoding in _NEXT_ENCODING:
             self._encoding = _NEXT_ENCODING[self._encoding]
-            return Failed("the server does not read this compression; another is tried", 0.0)
-        return self._meaning(answer, batch)
+            if response.is_error_of_api:
+                return TryLater("the server does not read this compression; another is tried", 0.0)
+        return self._meaning(response, batch)
 
-    def query(self, q: object, page: int) -> list[dict[str, Any]] | Unauthorised | Failed:
-        """One page of 100 logs that `q` selects."""
+    def query(self, q: object, page: int) -> list[dict[str, Any]] | Unauthorised | TryLater | None:
+        """Return one page of up to 100 logs that `q` selects, or None if the token has no permission to read."""
         params = {"q": orjson.dumps(q).decode(), "results_per_page": "100", "page": str(page)}
-        answer = self._authorised("GET", "v1/factory_logs", params=params)
-        if not isinstance(answer, Answer):
-            return answer
-        found = answer.json()
-        if answer.status != 200 or not isinstance(found, dict) or not isinstance(found.get("objects"), list):
-            return self._failed(answer)
+        response = self._authorised("GET", "v1/factory_logs", params=params)
+        if not isinstance(response, ApiResponse):
+            return response
+        if response.status == 403 and response.is_error_of_api:
+            return None
+        found = response.content
+        if response.status != 200 or not isinstance(found, dict) or not isinstance(found.get("objects"), list):
+            return self._failed(response)
         return [record for record in found["objects"] if isinstance(record, dict)]
 
     def _authorised(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, **request: Any
-    ) -> Answer | Unauthorised | Failed:
+    ) -> ApiResponse | Unauthorised | TryLater:
         try:
             for _ in range(2):
-                token = self._credentials.token(self._http)
+                token = self._tokens.token(self._http)
                 authorised = {**(headers or {}), "Authorization": f"Token token={token}"}
-                answer = self._send(method, path, headers=authorised, **request)
-                if answer.status != 401 or not self._credentials.refused(token):
+                response = self._send(method, path, headers=authorised, **request)
+                if response.status != 401 or not response.is_error_of_api or not self._tokens.refused(token):
                     break
         except NoTokenError as error:
             return Unauthorised(str(error), self._believed(error.retry_after))
         except httpx.HTTPError as error:
-            return Failed(_words(error))
-        if answer.status in (401, 403):
-            return Unauthorised(f"the server refuses the token: {_message(answer)}")
-        return answer
+            return TryLater(described(error))
+        if response.status == 401 and response.is_error_of_api:
+            return _unauthorised(response)
+        return response
 
-    def _send(self, method: str, path: str, **request: Any) -> Answer:
-        with self._http.stream(method, path, **request) as response:
-            if response.headers.get("content-type", "").startswith("application/json"):
-                self.clock.observe(response.headers.get("date"))  # a captive portal's clock is not the server's
-            body, end = bytearray(), time.monotonic() + self._whole_answer_seconds
-            for part in response.iter_bytes():
-                body += part
-                if time.monotonic() > end:
-                    raise httpx.ReadTimeout("the answer comes too slowly")
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise httpx.RemoteProtocolError("the answer is too long for this API")
-            return Answer(response.status_code, response.headers, bytes(body))
+    def _send(self, method: str, path: str, **request: Any) -> ApiResponse:
+        with self._http.stream(method, path, **request) as stream:
+            response = read_bounded(stream, MAX_RESPONSE_BYTES, self._whole_response_seconds)
+        is_json = response.headers.get("content-type", "").startswith("application/json")
+        if is_json and (stream.is_success or response.is_error_of_api):  # the clock of a captive portal may differ
+            self.clock.observe(response.headers.get("date"))
+        return response
 
-    def _meaning(self, answer: Answer, batch: Batch) -> Outcome:
-        content = answer.json()
-        content = content if isinstance(content, dict) else {}
-        if answer.status == 201 and content.get("num_created") == len(batch.lines):
-            return Stored()
-        if answer.status == 413:
-            return Refused(_message(answer), too_large=True)
-        if answer.status == 409:
-            return Conflict(_message(answer))
-        if answer.status == 400 and "request_id" in content and _LATE not in _message(answer):
-            faults = _faults(content.get("errors"), len(batch.lines))
-            return Rejected(faults) if faults else Refused(_message(answer))
-        return self._failed(answer)
+    def _meaning(self, response: ApiResponse, batch: OutboxBatch) -> DeliveryOutcome:
+        content = response.content
+        if response.status == 201 and isinstance(content, dict) and content.get("num_created") == len(batch.lines):
+            return BatchStored()
+        if not response.is_error_of_api:
+            return self._failed(response)
+        if response.status == 403:
+            return _unauthorised(response)
+        if response.status == 413:
+            return BatchRefused(response.message, too_large=True)
+        if response.status == 409:
+            return KeyConflict(response.message)
+        if response.status == 400 and _LATE not in response.message:
+            reasons = _reasons(content.get("errors"), len(batch.lines))
+            return LogsRejected(reasons) if reasons else BatchRefused(response.message)
+        return self._failed(response)
 
-    def _failed(self, answer: Answer) -> Failed:
-        wait = retry_after(answer.headers.get("retry-after"), self.clock.now())
-        return Failed(f"the server answered {answer.status}: {_message(answer)}", self._believed(wait))
+    def _failed(self, response: ApiResponse) -> TryLater:
+        wait = retry_after(response.headers.get("retry-after"), self.clock.now())
+        return TryLater(response.trouble, self._believed(wait))
 
     def _believed(self, seconds: float | None) -> float | None:
         return None if seconds is None else min(seconds, self._max_retry_after)
+
+
+def _unauthorised(response: ApiResponse) -> Unauthorised:
+    return Unauthorised(f"the server refuses the token: {response.message}")
 
 
 def _compressed(body: bytes, encoding: str) -> bytes:
@@ -223,23 +227,67 @@ def _compressed(body: bytes, encoding: str) -> bytes:
     return gzip.compress(body, 6) if encoding == "gzip" else body
 
 
-def _faults(errors: object, count: int) -> dict[int, str]:
-    """What is wrong with each log that is named by its place."""
-    faults: dict[int, str] = {}
+def _reasons(errors: object, count: int) -> dict[int, str]:
+    """Return the error of each log that the server names, by the log's index."""
+    reasons: dict[int, str] = {}
     for error in errors if isinstance(errors, list) else []:
-        place = error.get("index") if isinstance(error, dict) else None
-        if isinstance(place, int) and 0 <= place < count:
+        index = error.get("index") if isinstance(error, dict) else None
+        if isinstance(index, int) and 0 <= index < count:
             field, message = error.get("field"), error.get("message")
             words = f"{field}: {message}" if field else f"{message}"
-            faults[place] = f"{faults[place]}; {words}" if place in faults else words
-    return faults
+            reasons[index] = f"{reasons[index]}; {words}" if index in reasons else words
+    return reasons
 
 
-def _message(answer: Answer) -> str:
-    content = answer.json()
-    message = content.get("message") if isinstance(content, dict) else None
-    return str(message)[:500] if message else f"{answer.headers.get('content-type', 'nothing')[:50]}, not of this API"
+def is_stored(batch: OutboxBatch, link: ServerLink) -> bool | Unauthorised | TryLater | None:
+    """Return whether the server has stored the batch. Return None if this token has no permission to read, or the
+    reason if the server cannot be asked now.
+
+    A batch is stored completely or not at all, so if one log is missing, no log is stored. There is one exception: on a
+    cluster, a stored batch may be invisible until a crashed node has recovered. A log that is found may belong to
+    another batch with an equal log, if a script sets `timestamp` itself. So this looks for several logs, and only among
+    logs stored since this batch was first sent. All earlier batches of this device were complete by then.
+    """
+    stored: bool | None = True
+    for line in _samples(batch):
+        found = _is_there(orjson.loads(line), _since(batch, link), link)
+        if found is False or isinstance(found, Unauthorised | TryLater):
+            return found
+        stored = stored and found
+    return stored
 
 
-def _words(error: httpx.HTTPError) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+def _samples(batch: OutboxBatch) -> list[bytes]:
+    last = len(batch.lines) - 1
+    return [batch.lines[index] for index in sorted({last * n // (SAMPLES - 1) for n in range(SAMPLES)})]
+
+
+def _since(batch: OutboxBatch, link: ServerLink) -> str | None:
+    """Return the earliest time at which the batch can have been stored, or None if the server's clock was set back
+    since."""
+    if link.clock.now() < batch.started_at:
+        return None
+    moment = datetime.fromtimestamp(max(0.0, batch.started_at - CLOCKS_APART_SECONDS), UTC)
+    return format_timestamp(moment.replace(tzinfo=None))
+
+
+def _is_there(log: dict[str, Any], since: str | None, link: ServerLink) -> bool | Unauthorised | TryLater | None:
+    filters: list[dict[str, Any]] = [{"name": name, "op": "==", "val": log[name]} for name in ("app_name", "timestamp")]
+    if "product_imei" in log:
+        filters.append({"name": "product_imei", "op": "==", "val": log["product_imei"]})
+    if since is not None:
+        filters.append({"name": "created_at", "op": ">=", "val": since})
+    wanted = _identity(log)
+    for page in range(1, MAX_PAGES + 1):
+        records = link.query({"filters": filters}, page)
+        if not isinstance(records, list):
+            return records
+        if any(_identity(record) == wanted for record in records):
+            return True
+        if not records:
+            return False
+    return None
+
+
+def _identity(log: dict[str, Any]) -> list[Any]:
+    return [log.get(name) for name in _COMPARED]

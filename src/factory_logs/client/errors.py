@@ -1,6 +1,7 @@
-"""What can go wrong on the device, for the script that calls the client.
+"""The errors that the client and the reader raise in a script.
 
-The network is not among it: a link that is down is the sender's everyday business and never reaches the caller.
+They do not include network errors, which the sender handles itself. For a refused request, a reader raises the error in
+factory_logs.errors that the server maps to the same status.
 """
 
 from collections.abc import Sequence
@@ -9,28 +10,40 @@ from factory_logs.errors import FactoryLogsError, FieldError
 
 
 class ClientError(FactoryLogsError):
-    """The base of the client's errors."""
+    """The base class of the client's errors."""
 
 
 class InvalidLogError(ClientError, ValueError):
-    """The log breaks the contract (SPEC 1) and was not taken; `errors` names every place at fault."""
+    """The log is invalid (docs/reference/http-api.md#errors) and was not stored; `errors` lists every invalid field."""
 
     def __init__(self, message: str, errors: Sequence[FieldError] = ()) -> None:
-        places = "; ".join(f"{error.field}: {error.message}" if error.field else error.message for error in errors)
-        super().__init__(f"{message}: {places}" if places else message, errors)
+        fields = "; ".join(f"{error.field}: {error.message}" if error.field else error.message for error in errors)
+        super().__init__(f"{message}: {fields}" if fields else message, errors)
 
 
 class SpoolError(ClientError):
-    """The spool on the device's disk cannot be used; nothing of the call was stored."""
+    """The spool on the device's disk cannot be used; the call has stored nothing."""
 
 
 class SpoolFullError(SpoolError):
-    """The spool has reached its limit, or the disk is full; nothing of the call was stored."""
+    """The spool has reached its limit, or the disk is full; the call has stored nothing."""
+
+
+class DiskFullError(SpoolFullError):
+    """The disk of the spool is full; the call has stored nothing."""
 
 
 class SpoolDamagedError(SpoolError):
-    """The spool's file is not what SQLite wrote, as after a failing disk."""
+    """The spool's file is damaged, for example by a failing disk."""
 
 
 class ClosedError(ClientError):
-    """The client was closed."""
+    """The client was closed before the call."""
+
+
+class ServerUnavailableError(ClientError):
+    """A Reader got no response from the server in time, or the query takes longer than the server allows."""
+
+
+class PandasMissingError(ClientError, ImportError):
+    """A DataFrame was requested, but pandas is not installed."""

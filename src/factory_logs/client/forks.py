@@ -1,7 +1,7 @@
-"""Forking with an open SQLite file: a child must not use its parent's connections, nor its belief in their locks.
+"""Handle forks with open SQLite files: a child must not use its parent's connections or rely on its parent's locks.
 
-Test scripts fork, as multiprocessing does by default on Linux. Each connection is quiet while the fork happens and is
-closed in the child, which opens its own when it needs one.
+Test scripts fork, as multiprocessing does by default on Linux. Connections are idle during the fork and are closed in
+the child, which opens its own if it needs them.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Forkable(Protocol):
-    """Something that holds a connection, guarded by `lock`."""
+    """An object that contains an SQLite connection, guarded by `lock`."""
 
     lock: threading.RLock
 
@@ -19,14 +19,14 @@ class Forkable(Protocol):
 
 
 lock = threading.RLock()
-"""Held during a fork: what a child must not find half done is done under it."""
+"""Held during a fork, and during work that a fork must not interrupt."""
 
 _registered: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
 _held: list[Forkable] = []
 
 
 def register(connection: Forkable) -> None:
-    """Look after this one at every fork of the process."""
+    """Close the connection in every child that the process forks."""
     with lock:
         _registered.add(connection)
 

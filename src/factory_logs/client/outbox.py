@@ -1,24 +1,26 @@
-"""The spool as the sender sees it: one open batch at its head, whose content and key are on the disk before it is sent.
+"""The sender's interface to the spool. One batch at the head is open; its logs and key are on disk before it is sent.
 
-A batch is a range of logs. While it is open nothing in the range changes, so every attempt sends the same records
-under the same Idempotency-Key. An answer that says "nothing stored" closes it, and its logs wait again.
+A batch is a range of logs. While it is open its logs do not change, so every attempt sends the same body under the same
+Idempotency-Key. If the server reports that nothing is stored, the batch is closed and its logs wait again.
 """
 
+import hashlib
 import sqlite3
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from factory_logs.client.spool import ROW_BYTES, Reject, set_aside
+from factory_logs.client.spool import ROW_BYTES, RejectedLine, set_aside
 from factory_logs.client.spool_file import SpoolFile
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Logs that are sent together. `started_at` is when they first may have left, by the server's clock (s).
+class OutboxBatch:
+    """Logs that are sent in one request.
 
-    `account` is whose key it is: the server keeps keys by user, so under another's token this one says nothing.
-    `is_new`: opened just now, so no earlier try of it can be on the server.
+    `started_at` is the time of the first attempt, in seconds by the server's clock. `account` identifies the user that
+    owns the key: the server stores keys per user, so another user's token cannot use this key. `is_new` means that
+    there was no earlier attempt.
     """
 
     key: str
@@ -34,17 +36,24 @@ class Batch:
     def body(self) -> bytes:
         return b"\n".join(self.lines) + b"\n"
 
+    @property
+    def trace_id(self) -> str:
+        """The id of the W3C trace for all attempts to send this batch, also by other processes."""
+        return hashlib.sha256(self.key.encode()).hexdigest()[:32]
+
 
 class Outbox:
-    """The head of the queue. Only the holder of the sender's lock uses it; flushed to the disk whatever the policy."""
+    """Opens and closes the batch at the head of a spool. Only the holder of the sender's lock uses it. Every change is
+    flushed to disk."""
 
     def __init__(self, file: SpoolFile) -> None:
         self._file = file
 
-    def open(self, max_records: int, max_bytes: int, account: str, now: float) -> Batch | None:
-        """The open batch, or a new one of the oldest logs that wait; None where none do."""
+    def open(self, max_records: int, max_bytes: int, account: str, now: float) -> OutboxBatch | None:
+        """Return the open batch. If none is open, open a batch with the oldest logs, or return None if no log is
+        waiting."""
 
-        def work(connection: sqlite3.Connection) -> Batch | None:
+        def work(connection: sqlite3.Connection) -> OutboxBatch | None:
             row = connection.execute("SELECT key, account, first_seq, last_seq, started_at FROM open_batch").fetchone()
             if row is not None:
                 key, owner, first, last, started_at = row
@@ -61,8 +70,8 @@ class Outbox:
 
         return self._file.run(work)
 
-    def settle(self, batch: Batch) -> None:
-        """The server has all of the batch: forget it."""
+    def mark_delivered(self, batch: OutboxBatch) -> None:
+        """Delete the batch's logs, because the server has stored all of them."""
 
         def work(connection: sqlite3.Connection) -> None:
             if _close(connection, batch):
@@ -75,25 +84,30 @@ class Outbox:
 
         self._file.run(work)
 
-    def withdraw(self, batch: Batch) -> None:
-        """The server has nothing of the batch: its logs wait again, to be sent under another key."""
+    def release(self, batch: OutboxBatch) -> None:
+        """Close the batch, because the server has stored none of its logs. They wait for a batch with another key."""
         self._file.run(lambda connection: _close(connection, batch))
 
-    def reject(self, batch: Batch, faults: Mapping[int, str]) -> None:
-        """The server has nothing of the batch and will not take those at these places of it: set them aside."""
+    def reject(self, batch: OutboxBatch, reasons: Mapping[int, str]) -> None:
+        """Close the batch, of which the server has stored nothing, and set aside the rejected logs, which are at these
+        indexes."""
 
         def work(connection: sqlite3.Connection) -> None:
             if _close(connection, batch):
-                count, size = _remove(connection, batch, faults.keys())
+                count, size = _remove(connection, batch, reasons.keys())
                 connection.execute(
                     "UPDATE totals SET pending = pending - ?, pending_bytes = pending_bytes - ?", (count, size)
                 )
-                set_aside(connection, [Reject(batch.lines[place], faults[place]) for place in sorted(faults)])
+                set_aside(connection, [RejectedLine(batch.lines[index], reasons[index]) for index in sorted(reasons)])
 
         self._file.run(work)
 
+    def keep_reserve(self, *, is_idle: bool) -> None:
+        """Restore the reserve if it was used. With `is_idle`, shrink the spool's file to make space for it."""
+        self._file.regain_reserve(shrink=is_idle)
+
     def flush(self) -> None:
-        """See that all that was put into the spool so far is on the disk."""
+        """Flush all logs that are in the spool to disk."""
         self._file.run(lambda connection: connection.execute("UPDATE totals SET id = 1"))
 
 
@@ -106,12 +120,14 @@ def _batch(
     rows: Sequence[tuple[int, bytes]],
     *,
     is_new: bool,
-) -> Batch:
-    return Batch(key, account, first, last, started_at, [seq for seq, _ in rows], [line for _, line in rows], is_new)
+) -> OutboxBatch:
+    return OutboxBatch(
+        key, account, first, last, started_at, [seq for seq, _ in rows], [line for _, line in rows], is_new
+    )
 
 
 def _oldest(connection: sqlite3.Connection, max_records: int, max_bytes: int) -> list[tuple[int, bytes]]:
-    """The logs at the head of the queue; the first one whatever its size."""
+    """Return the oldest logs within these limits, but at least one log."""
     rows: list[tuple[int, bytes]] = []
     size = 0
     for seq, line in connection.execute("SELECT seq, line FROM records ORDER BY seq LIMIT ?", (max_records,)):
@@ -122,14 +138,14 @@ def _oldest(connection: sqlite3.Connection, max_records: int, max_bytes: int) ->
     return rows
 
 
-def _close(connection: sqlite3.Connection, batch: Batch) -> bool:
-    """Whether the batch was the open one, which it is no longer."""
+def _close(connection: sqlite3.Connection, batch: OutboxBatch) -> bool:
+    """Close the batch; return whether it was open."""
     return connection.execute("DELETE FROM open_batch WHERE key = ?", (batch.key,)).rowcount == 1
 
 
-def _remove(connection: sqlite3.Connection, batch: Batch, places: Collection[int]) -> tuple[int, int]:
-    if len(places) == len(batch.lines):
+def _remove(connection: sqlite3.Connection, batch: OutboxBatch, indexes: Collection[int]) -> tuple[int, int]:
+    if len(indexes) == len(batch.lines):
         connection.execute("DELETE FROM records WHERE seq BETWEEN ? AND ?", (batch.first_seq, batch.last_seq))
     else:
-        connection.executemany("DELETE FROM records WHERE seq = ?", [(batch.seqs[place],) for place in places])
-    return len(places), sum(len(batch.lines[place]) + ROW_BYTES for place in places)
+        connection.executemany("DELETE FROM records WHERE seq = ?", [(batch.seqs[index],) for index in indexes])
+    return len(indexes), sum(len(batch.lines[index]) + ROW_BYTES for index in indexes)

@@ -1,6 +1,6 @@
-"""The sender: takes batches from the spool to the server, one after the other, so a device's logs keep their order.
+"""Send batches from the spool to the server, one after the other, so that a device's logs stay in order.
 
-`step` does one thing and says how long to wait; it knows no thread. The thread around it is background.py.
+`step` sends one batch and returns the time to wait. sender_thread.py contains the thread that calls it.
 """
 
 import logging
@@ -8,26 +8,36 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from factory_logs.client import doubt
-from factory_logs.client.backoff import Backoff
-from factory_logs.client.delivery import Conflict, Failed, Link, Outcome, Refused, Rejected, Stored, Unauthorised
-from factory_logs.client.outbox import Batch, Outbox
+from factory_logs.client.delivery import (
+    BatchRefused,
+    BatchStored,
+    DeliveryOutcome,
+    KeyConflict,
+    LogsRejected,
+    ServerLink,
+    TryLater,
+    Unauthorised,
+    is_stored,
+)
+from factory_logs.client.outbox import Outbox, OutboxBatch
+from factory_logs.client.retry import Backoff
 from factory_logs.client.settings import ClientSettings
 
 CLOCK_TOLERANCE_SECONDS = 600.0
 QUIET_SECONDS = 120.0
-"""How long after its last try the server may still be busy with a batch: only then is it asked for it."""
+"""For this time after the last attempt, the server may still be storing the batch, so it is not looked up earlier."""
 UNAUTHORISED_SECONDS = 15.0
-"""At least so long between two tries with a refused token or password: the server counts failed logins."""
+"""The shortest wait between two attempts with a refused token or password, because the server counts failed logins."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """What the sender does next: wait so many seconds.
+    """The wait of the sender before its next step.
 
-    `idle`: there is nothing to send. `firm`: the server has asked for the wait, so nobody may cut it short.
+    `idle` means that there is nothing to send. `firm` means that the server asked for the wait, so `flush()` must not
+    shorten it.
     """
 
     seconds: float
@@ -39,12 +49,12 @@ GO_ON = Pause(0.0)
 
 
 class Sender:
-    """The steps of sending. `trouble` says why nothing gets through, None while it does."""
+    """Sends the spool's batches. `trouble` is the reason why no log is delivered, or None."""
 
     def __init__(
         self,
         outbox: Outbox,
-        link: Link,
+        link: ServerLink,
         settings: ClientSettings,
         backoff: Backoff | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -56,13 +66,17 @@ class Sender:
         self._max_records = settings.max_batch_records
         self._max_bytes = settings.max_batch_bytes
         self._clock = clock
-        self._tried_at = clock()  # perhaps by another process, just before this one began
+        self._tried_at = clock()  # another process may have sent just before this process began
         self._refused_again: tuple[str, str] | None = None
-        """The key of a batch that was refused after an earlier try, and why it is in doubt."""
+        """The key of a batch that was refused after an earlier attempt, and the reason why the batch is in doubt."""
+        self._missing: tuple[str, float] | None = None
+        """The key of a batch in doubt that the server did not contain, and the time when the server was first asked for
+        it."""
         self.trouble: str | None = None
 
     def step(self) -> Pause:
-        """Send one batch, or find out why not. Raises SpoolError."""
+        """Send one batch if there is one, and return the time to wait. Raises SpoolError."""
+        self._outbox.keep_reserve(is_idle=False)
         problem = self._link.set_clock()
         if problem is not None:
             return self._failed(problem)
@@ -72,6 +86,7 @@ class Sender:
         now = self._link.clock.now()
         batch = self._outbox.open(self._max_records, self._max_bytes, account, now)
         if batch is None:
+            self._outbox.keep_reserve(is_idle=True)
             return Pause(self._settings.poll_seconds, idle=True)
         why = self._reason_for_doubt(batch, account, now)
         if why is not None:
@@ -80,80 +95,101 @@ class Sender:
         self._tried_at = self._clock()
         return self._after(batch, outcome)
 
-    def _reason_for_doubt(self, batch: Batch, account: str, now: float) -> str | None:
-        """Why one more try under its key would not tell what became of the batch; None where it would."""
+    def _reason_for_doubt(self, batch: OutboxBatch, account: str, now: float) -> str | None:
+        """Return the reason why a retry with the same key cannot show whether the batch is stored; None if it can show
+        this."""
         if batch.account != account:
-            return "the token is another one than when it was first sent"
+            return "it was first sent with another token"
         if not -CLOCK_TOLERANCE_SECONDS <= now - batch.started_at < self._settings.key_life_seconds:
             return "its Idempotency-Key is too old"
         if self._refused_again is not None and self._refused_again[0] == batch.key:
             return self._refused_again[1]
         return None
 
-    def _after(self, batch: Batch, outcome: Outcome) -> Pause:
+    def _after(self, batch: OutboxBatch, outcome: DeliveryOutcome) -> Pause:
         match outcome:
-            case Stored():
-                self._outbox.settle(batch)
+            case BatchStored():
+                self._outbox.mark_delivered(batch)
                 self._max_records = min(self._settings.max_batch_records, self._max_records * 2)
                 return self._went_through()
-            case Rejected(faults):
+            case LogsRejected(reasons):
                 _log.warning(
-                    "The server rejects %d of %d logs; see factory-logs spool show", len(faults), len(batch.lines)
-                )
-                self._outbox.reject(batch, faults)
+                    "The server rejects %d of %d logs; see factory-logs spool show (trace %s)",
+                    len(reasons), len(batch.lines), batch.trace_id,
+                )  # fmt: skip
+                self._outbox.reject(batch, reasons)
                 return self._went_through()
-            case Refused(message) if not batch.is_new:
+            case BatchRefused(message) if not batch.is_new:
                 why = f"it is refused, though an earlier try may be stored: {message}"
                 self._refused_again = batch.key, why
                 return self._doubted(batch, why)
-            case Refused(message, too_large):
+            case BatchRefused(message, too_large):
                 self._refused(batch, message, too_large)
                 return self._went_through()
-            case Conflict(message):
+            case KeyConflict(message):
                 return self._resolve(batch, message)
-            case Unauthorised() | Failed():
-                return self._failed(outcome)
+            case Unauthorised() | TryLater():
+                return self._failed(outcome, batch)
 
-    def _refused(self, batch: Batch, message: str, too_large: bool) -> None:
-        """Narrow the batch down to the log that the server does not name, and set that one aside."""
+    def _refused(self, batch: OutboxBatch, message: str, too_large: bool) -> None:
+        """Halve the batch, as the server does not say which log is bad. If the batch contains only one log, set this
+        log aside."""
         if len(batch.lines) == 1:
-            _log.warning("The server rejects a log: %s; see factory-logs spool show", message)
+            _log.warning(
+                "The server rejects a log: %s; see factory-logs spool show (trace %s)", message, batch.trace_id
+            )
             self._outbox.reject(batch, {0: message})
             return
-        self._outbox.withdraw(batch)
+        self._outbox.release(batch)
         self._max_records = len(batch.lines) // 2
         if too_large:
             self._max_bytes = max(1, len(batch.body) // 2)
 
-    def _doubted(self, batch: Batch, why: str) -> Pause:
-        """The batch's key tells nothing of its earlier tries: see what became of them, once none can be under way."""
+    def _doubted(self, batch: OutboxBatch, why: str) -> Pause:
+        """Resolve a batch in doubt, but only after the server has certainly finished every earlier request."""
         rest = self._tried_at + QUIET_SECONDS - self._clock()
         if rest <= 0:
             return self._resolve(batch, why)
         self.trouble = f"a batch is in doubt: {why}"
         return Pause(rest, firm=True)
 
-    def _resolve(self, batch: Batch, why: str) -> Pause:
-        """What to do with a batch of which nobody remembers whether it was stored."""
+    def _resolve(self, batch: OutboxBatch, why: str) -> Pause:
+        """Mark a batch in doubt as delivered, send it again or set it aside, according to the setting `in_doubt`."""
         policy = self._settings.in_doubt
         stored: bool | None = None
         if policy == "ask":
-            answer = doubt.is_stored(batch, self._link)
-            if isinstance(answer, Unauthorised | Failed):
-                return self._failed(answer)
-            stored = answer
+            found = is_stored(batch, self._link)
+            if isinstance(found, Unauthorised | TryLater):
+                return self._failed(found)
+            stored = found
+            if stored is False and (rest := self._missing_for(batch)) < QUIET_SECONDS:
+                self.trouble = f"a batch is in doubt: {why}"
+                return Pause(QUIET_SECONDS - rest, firm=True)
         _log.warning(
-            "A batch of %d logs is in doubt (%s); policy %s, found on the server: %s",
-            len(batch.lines), why, policy, stored,
+            "A batch of %d logs is in doubt (%s); policy %s, found on the server: %s (trace %s)",
+            len(batch.lines), why, policy, stored, batch.trace_id,
         )  # fmt: skip
+        self.trouble = None
         if stored:
-            self._outbox.settle(batch)
+            self._outbox.mark_delivered(batch)
         elif stored is False or policy == "resend":
-            self._outbox.withdraw(batch)
+            self._outbox.release(batch)
+            self.trouble = f"a batch is sent again under a new key: {why}"
+            return Pause(self._backoff.failed())  # the server may report a conflict for each new key
         else:
             reason = f"in doubt: it may be stored on the server already ({why})"
             self._outbox.reject(batch, dict.fromkeys(range(len(batch.lines)), reason))
-        return self._went_through()
+        return GO_ON
+
+    def _missing_for(self, batch: OutboxBatch) -> float:
+        """Return for how many seconds the server has reported that it does not contain the batch.
+
+        On a cluster, a stored batch is invisible from the crash of a node until its recovery. So the server is asked
+        twice.
+        """
+        if self._missing is None or self._missing[0] != batch.key:
+            self._missing = batch.key, self._clock()
+        return self._clock() - self._missing[1]
 
     def _went_through(self) -> Pause:
         if self.trouble is not None:
@@ -162,9 +198,10 @@ class Sender:
         self._backoff.succeeded()
         return GO_ON
 
-    def _failed(self, outcome: Unauthorised | Failed) -> Pause:
+    def _failed(self, outcome: Unauthorised | TryLater, batch: OutboxBatch | None = None) -> Pause:
         if self.trouble is None or (isinstance(outcome, Unauthorised) and self.trouble != outcome.message):
-            _log.warning("Logs stay in the spool: %s", outcome.message)
+            trace = "" if batch is None else f" (trace {batch.trace_id})"
+            _log.warning("Logs stay in the spool: %s%s", outcome.message, trace)
         self.trouble = outcome.message
         at_least = outcome.retry_after
         if isinstance(outcome, Unauthorised):

@@ -1,15 +1,23 @@
-"""Every knob of the device client, with its unit and its default; docs/devices.md explains the choices."""
+"""The settings of the client, with units and defaults, and the checks of the server's URL and of the CA file.
 
-from typing import Annotated, Literal
+docs/how-to/devices.md explains the choices.
+"""
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+import os
+import ssl
+from pathlib import Path
+from typing import Literal
+
+import httpx
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from factory_logs.client.spool_folder import RESERVE_BYTES
 
 MIB = 1024 * 1024
-NonNegative = Annotated[float, Field(ge=0)]
 
 
 class ClientSettings(BaseModel):
-    """The client's settings. The defaults suit a jig that may lose power at any instant."""
+    """The client's settings. The defaults suit a jig that may lose power at any time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -19,45 +27,84 @@ class ClientSettings(BaseModel):
         "normal: send() returns when the operating system has it; a killed process loses nothing, a power cut the "
         "logs of about the last `sync_seconds`",
     )
-    sync_seconds: PositiveFloat = Field(1.0, description="With fsync normal: how often the sender flushes the spool")
-    max_spool_bytes: PositiveInt = Field(256 * MIB, description="How much the spool holds, rejected logs included")
+    sync_seconds: PositiveFloat = Field(
+        1.0, description="With fsync normal: how often the spool is flushed to the disk"
+    )
+    max_spool_bytes: PositiveInt = Field(
+        256 * MIB, description="The most bytes of logs in the spool, rejected logs included"
+    )
+    reserve_bytes: NonNegativeInt = Field(
+        RESERVE_BYTES,
+        description="Room on the disk that is reserved, so that a spool which has filled its disk can still be sent; "
+        "0 reserves none",
+    )
     when_full: Literal["block", "drop_oldest"] = Field(
         "block",
         description="block: send() waits for room up to `block_seconds`, then raises SpoolFullError. "
-        "drop_oldest: the oldest logs make room and are counted",
+        "drop_oldest: the oldest logs are dropped for new ones, and counted",
     )
-    block_seconds: NonNegative = Field(30.0, description="How long send() waits for room; 0 raises at once")
+    block_seconds: NonNegativeFloat = Field(30.0, description="How long send() waits for room; 0 raises at once")
 
     max_record_bytes: PositiveInt = Field(256 * 1024, description="The largest log as compact JSON, as on the server")
     max_nesting: PositiveInt = Field(32, description="How deep `tags` and `fields` may nest, as on the server")
 
     max_batch_records: PositiveInt = Field(1000, description="The most logs in one request")
     max_batch_bytes: PositiveInt = Field(512 * 1024, description="The most bytes in one request, before compression")
-    linger_seconds: NonNegative = Field(0.2, description="How long a log waits for others to share its request")
+    linger_seconds: NonNegativeFloat = Field(
+        0.2, description="How long a log waits for others to be sent in the same request"
+    )
     poll_seconds: PositiveFloat = Field(
-        1.0, description="How often the sender looks for logs of other processes, and waits for another sender's end"
+        1.0, description="How often a client looks for logs of other processes, and whether their sender has ended"
     )
     encoding: Literal["zstd", "gzip", "identity"] = Field("zstd", description="How requests are compressed")
 
-    connect_timeout_seconds: PositiveFloat = Field(10.0, description="How long reaching the server may take")
-    answer_timeout_seconds: PositiveFloat = Field(60.0, description="How long the server may be silent in a request")
-    whole_answer_seconds: PositiveFloat = Field(
-        300.0, description="How long an answer's body may take to arrive, however little of it comes at a time"
+    connect_timeout_seconds: PositiveFloat = Field(10.0, description="How long connecting to the server may take")
+    response_timeout_seconds: PositiveFloat = Field(60.0, description="How long the server may be silent in a request")
+    whole_response_seconds: PositiveFloat = Field(
+        300.0, description="How long a response's body may take to arrive as a whole"
     )
     backoff_base_seconds: PositiveFloat = Field(0.5, description="The longest wait after a first failure; it doubles")
     backoff_cap_seconds: PositiveFloat = Field(60.0, description="The longest wait after many failures")
-    max_retry_after_seconds: PositiveFloat = Field(3600.0, description="The longest Retry-After that is believed")
+    max_retry_after_seconds: PositiveFloat = Field(3600.0, description="The longest Retry-After that is waited for")
     key_life_seconds: PositiveFloat = Field(
         23 * 3600.0,
-        description="How long a batch may be sent again under its Idempotency-Key; below the 24 hours that the "
-        "server keeps it",
+        description="How long a batch is sent again under its Idempotency-Key; less than the 24 hours for which "
+        "the server keeps it",
     )
     in_doubt: Literal["ask", "resend", "set_aside"] = Field(
         "ask",
-        description="What becomes of a batch in doubt: its first answer was lost and its key tells nothing any more. "
-        "ask: look for its logs on the server. resend: they may be stored twice. set_aside: with the rejected ones, "
-        "for a person to decide",
+        description="What to do with a batch in doubt: its first response was lost, and its key no longer tells "
+        "whether it is stored. ask: look for its logs on the server. resend: send them again; they may be stored "
+        "twice. set_aside: put them with the rejected logs, for a person to decide",
     )
-    exit_seconds: NonNegative = Field(
-        5.0, description="How long close(), or the end of the script, waits for a working link to take what is left"
+    ca_file: Path | None = Field(
+        None,
+        description="A PEM file with the certificates of the CAs to trust for https, such as a private CA; no other CA "
+        "is trusted then. None: those of certifi, or of SSL_CERT_FILE in the environment",
     )
+    exit_seconds: NonNegativeFloat = Field(
+        5.0, description="How long close(), or the end of the script, waits for a working link to deliver the rest"
+    )
+
+
+def checked_url(url: str) -> str:
+    """Return the URL. Raises ValueError if it is not an HTTP or HTTPS URL."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"the URL is not valid: {error}") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise ValueError("the URL must be like https://logs.example.com")
+    return url
+
+
+def tls_verification(ca_file: str | os.PathLike[str] | None) -> ssl.SSLContext | Literal[True]:
+    """Return httpx's `verify` for `ca_file`; True for None. Raises ValueError if the file cannot be read or contains no
+    certificate."""
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=Path(ca_file).expanduser())
+    except OSError as error:  # including SSLError
+        why = error.strerror if not isinstance(error, ssl.SSLError) else "it has no certificate in PEM"
+        raise ValueError(f"the CA file {ca_file} cannot be used: {why}") from None

@@ -1,6 +1,6 @@
-"""The spool as a script sees it: logs go in, counts and rejected logs come out.
+"""The scripts' interface to the spool: put logs into it, and read counts and rejected logs.
 
-What each log takes is counted in the same transaction, so the bound holds however many processes write.
+The transaction that stores a log also counts its size, so the limit holds for any number of processes.
 """
 
 import sqlite3
@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from factory_logs.client.errors import SpoolFullError
-from factory_logs.client.spool_file import SpoolFile
+from factory_logs.client.errors import DiskFullError, SpoolFullError
+from factory_logs.client.spool_file import SpoolFile, free_bytes
+from factory_logs.client.spool_folder import RESERVE_BYTES
 
 ROW_BYTES = 32
-"""What a log takes in the file beside its own bytes, about."""
+"""The approximate size of a log in the file in addition to its own bytes."""
+LARGE_PUT_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """How many logs wait, were set aside as rejected, were delivered and were dropped, since the spool began."""
+class SpoolTotals:
+    """The numbers of logs that are waiting, rejected, delivered and dropped since the spool was created."""
 
     pending: int
     pending_bytes: int
@@ -29,8 +31,8 @@ class Totals:
     dropped: int
 
 
-class Reject(NamedTuple):
-    """A line that will not be sent, and why."""
+class RejectedLine(NamedTuple):
+    """A line that is not sent, and the reason."""
 
     line: bytes
     reason: str
@@ -45,8 +47,8 @@ class RejectedLog(NamedTuple):
     rejected_at: float
 
 
-class Position(NamedTuple):
-    """How far a followed file was read: `position` in bytes, `head` its first bytes, by which it is known again."""
+class FilePosition(NamedTuple):
+    """The position up to which a followed file was read, in bytes. `head` contains bytes that identify the file."""
 
     path: str
     inode: int
@@ -55,7 +57,7 @@ class Position(NamedTuple):
 
 
 class Spool:
-    """A folder's spool. Safe to use from several threads and processes."""
+    """Stores logs in the spool in a folder, and reads its counts. Several threads and processes may use it."""
 
     def __init__(
         self,
@@ -64,26 +66,41 @@ class Spool:
         fsync: Literal["full", "normal"] = "full",
         max_bytes: int = 2**63 - 1,
         when_full: Literal["block", "drop_oldest"] = "block",
+        reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
-        self.file = SpoolFile(folder, fsync)
+        self.file = SpoolFile(folder, fsync, reserve_bytes)
         self._max_bytes = max_bytes
         self._drop_oldest = when_full == "drop_oldest"
 
-    def put(self, lines: Sequence[bytes], rejects: Sequence[Reject] = (), position: Position | None = None) -> None:
-        """Store lines in order, all or none, and with them how far a followed file was read.
+    def put(
+        self, lines: Sequence[bytes], rejects: Sequence[RejectedLine] = (), position: FilePosition | None = None
+    ) -> None:
+        """Store lines in order, all or none, together with the position in a followed file.
 
-        Raises SpoolFullError where there is no room for them now, SpoolError.
+        Raises SpoolFullError if there is currently no space for the lines, SpoolError.
         """
 
         def work(connection: sqlite3.Connection) -> None:
-            self._make_room(connection, _size(lines) + _size([reject.line for reject in rejects]))
+            size = _size(lines) + _size([reject.line for reject in rejects])
+            self._check_disk(size)
+            self._make_room(connection, size)
             _append(connection, lines)
             if rejects:
                 set_aside(connection, rejects)
             if position is not None:
                 connection.execute("INSERT OR REPLACE INTO positions VALUES (?, ?, ?, ?)", position)
 
-        self.file.run(work)
+        self.file.run(work, spends_reserve=False)
+
+    def _check_disk(self, size: int) -> None:
+        """Raise DiskFullError while the reserve is used, or if a large put could take the space that sending needs.
+
+        A large put needs its size twice: in the write-ahead log and, at its checkpoint, in the file.
+        """
+        if not self.file.reserve.ensure():
+            raise DiskFullError(f"the disk of the spool {self.file.path} is full, or too small for its reserve")
+        if size > LARGE_PUT_BYTES and free_bytes(self.file.path.parent) < 2 * size:
+            raise DiskFullError(f"the disk of the spool {self.file.path} has no room for {size} bytes")
 
     def _make_room(self, connection: sqlite3.Connection, size: int) -> None:
         pending, rejected = connection.execute("SELECT pending_bytes, rejected_bytes FROM totals").fetchone()
@@ -92,8 +109,8 @@ class Spool:
             return
         if self._drop_oldest:
             excess -= _drop(connection, "rejected", "number", 0, excess)
-            (kept,) = connection.execute("SELECT max(last_seq) FROM open_batch").fetchone()
-            excess -= _drop(connection, "pending", "seq", kept or 0, excess)
+            (open_seq,) = connection.execute("SELECT max(last_seq) FROM open_batch").fetchone()
+            excess -= _drop(connection, "pending", "seq", open_seq or 0, excess)
         if excess > 0:
             aside = f", {rejected} of them in rejected logs" if rejected else ""
             raise SpoolFullError(
@@ -101,39 +118,36 @@ class Spool:
                 f"it holds {pending + rejected} of at most {self._max_bytes} bytes{aside}"
             )
 
-    def totals(self) -> Totals:
-        columns = "pending, pending_bytes, rejected, rejected_bytes, delivered, dropped"
-        (row,) = self.file.read(f"SELECT {columns} FROM totals")  # noqa: S608 - our own column names
-        return Totals(*row)  # type: ignore[arg-type]
+    def totals(self) -> SpoolTotals:
+        """Return the numbers of logs that are waiting, rejected, delivered and dropped."""
+        return self.file.read(read_totals)
 
-    def position(self, path: str) -> Position | None:
-        """How far a followed file was read; None where it never was."""
+    def position(self, path: str) -> FilePosition | None:
+        """Return the position up to which a followed file was read, or None if it was never read."""
 
-        def work(connection: sqlite3.Connection) -> Position | None:
+        def work(connection: sqlite3.Connection) -> FilePosition | None:
             row = connection.execute("SELECT * FROM positions WHERE path = ?", (path,)).fetchone()
-            return None if row is None else Position(*row)
+            return None if row is None else FilePosition(*row)
 
         return self.file.run(work)
 
     def rejected(self, limit: int = -1) -> list[RejectedLog]:
-        """The rejected logs, the oldest first."""
-        rows = self.file.read(
-            f"SELECT number, line, reason, rejected_at FROM rejected ORDER BY number LIMIT {int(limit)}"  # noqa: S608
-        )
-        return [RejectedLog(*row) for row in rows]  # type: ignore[arg-type]
+        """Return the rejected logs, the oldest first."""
+        return self.file.read(lambda connection: rejected_logs(connection, limit))
 
     def retry(self, numbers: Iterable[int] | None) -> int:
-        """Send rejected logs again, after all that wait; None for all of them. How many those were."""
+        """Send rejected logs again, after all waiting logs, and return their number. If `numbers` is None, send all."""
 
         def work(connection: sqlite3.Connection) -> int:
             lines = _take_rejected(connection, numbers)
+            self._check_disk(_size(lines))
             _append(connection, lines)
             return len(lines)
 
-        return self.file.run(work)
+        return self.file.run(work, spends_reserve=False)
 
     def drop(self, numbers: Iterable[int] | None) -> int:
-        """Forget rejected logs; None for all of them. How many those were; they count as dropped."""
+        """Delete rejected logs and return their number. If `numbers` is None, delete all. They count as dropped."""
 
         def work(connection: sqlite3.Connection) -> int:
             lines = _take_rejected(connection, numbers)
@@ -143,8 +157,20 @@ class Spool:
         return self.file.run(work)
 
 
-def set_aside(connection: sqlite3.Connection, rejects: Sequence[Reject]) -> None:
-    """Keep lines as rejected, inside the caller's transaction."""
+def read_totals(connection: sqlite3.Connection) -> SpoolTotals:
+    """Return the counts of a spool."""
+    columns = "pending, pending_bytes, rejected, rejected_bytes, delivered, dropped"
+    return SpoolTotals(*connection.execute(f"SELECT {columns} FROM totals").fetchone())  # noqa: S608 - our own names
+
+
+def rejected_logs(connection: sqlite3.Connection, limit: int) -> list[RejectedLog]:
+    """Return rejected logs, the oldest first; -1 means no limit."""
+    query = "SELECT number, line, reason, rejected_at FROM rejected ORDER BY number LIMIT ?"
+    return [RejectedLog(*row) for row in connection.execute(query, (limit,))]
+
+
+def set_aside(connection: sqlite3.Connection, rejects: Sequence[RejectedLine]) -> None:
+    """Store lines as rejected, inside the caller's transaction."""
     now = time.time()
     connection.executemany(
         "INSERT INTO rejected (line, reason, rejected_at) VALUES (?, ?, ?)", [(*reject, now) for reject in rejects]
@@ -176,7 +202,8 @@ def _take_rejected(connection: sqlite3.Connection, numbers: Iterable[int] | None
 def _drop(
     connection: sqlite3.Connection, kind: Literal["pending", "rejected"], key: str, after: int, excess: int
 ) -> int:
-    """Drop the oldest of a kind beyond the key `after` until `excess` bytes are free; how many bytes that gave."""
+    """Drop the oldest logs of a kind whose keys are above `after`, until `excess` bytes are free. Return the number of
+    freed bytes."""
     if excess <= 0:
         return 0
     table = "records" if kind == "pending" else kind

@@ -1,12 +1,13 @@
-"""The SQLite file on the device's disk: opening it, transactions, and what is done when it is damaged.
+"""The spool's SQLite file: open it, run transactions, and set it aside if it is damaged.
 
-WAL mode, so that a process may be killed or the power cut at any instant. Several processes may have the file open.
-A damaged file is set aside, never deleted, and a new one begun: a jig must not stop for a bad sector.
+In WAL mode, the process may be killed and the power may be cut at any time. Several processes may open the file. A
+damaged file is never deleted. It is set aside, and a new file is begun, because a jig must not stop for a bad sector.
 """
 
 import logging
 import os
 import re
+import shutil
 import sqlite3
 import threading
 import time
@@ -15,13 +16,16 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from factory_logs.client import forks
-from factory_logs.client.errors import SpoolDamagedError, SpoolError, SpoolFullError
+from factory_logs.client.errors import DiskFullError, SpoolDamagedError, SpoolError
+from factory_logs.client.spool_folder import RESERVE_BYTES, Reserve, make_folder
 
 T = TypeVar("T")
 
 BUSY_SECONDS = 60.0
 VERSION = 1
 WAL_BYTES_KEPT = 8 * 1024 * 1024
+LEAST_ROOM = 1024 * 1024
+"""The disk counts as full if less than this is free, as some errors of SQLite do not name the cause."""
 _NAME = re.compile(r"spool-([0-9]{1,9})\.sqlite3", re.ASCII)
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SCHEMA = """
@@ -54,10 +58,11 @@ _log = logging.getLogger(__name__)
 
 
 class SpoolFile:
-    """One connection to the spool of a folder, shared by the threads of a process."""
+    """Manages the connection to the spool in a folder, which the threads of a process share."""
 
-    def __init__(self, folder: Path, fsync: Literal["full", "normal"]) -> None:
-        self._use(_current(folder))
+    def __init__(self, folder: Path, fsync: Literal["full", "normal"], reserve_bytes: int = RESERVE_BYTES) -> None:
+        self.reserve = Reserve(folder, reserve_bytes)
+        self._use(current_file(folder))
         self._fsync = fsync
         self._connection: sqlite3.Connection | None = None
         self.lock = threading.RLock()
@@ -65,34 +70,24 @@ class SpoolFile:
 
     def _use(self, path: Path) -> None:
         self.path = path
-        self._marker = str(_marker(path))  # looked for at every call, so it is worth having ready
+        self._marker = str(_marker(path))  # computed once, as every call checks it
 
-    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """`work` in a transaction of its own, all of it or nothing.
+    def run(self, work: Callable[[sqlite3.Connection], T], *, spends_reserve: bool = True) -> T:
+        """Run `work` in its own transaction, all or nothing, and return its result.
 
-        Raises SpoolFullError where the disk is full, SpoolError where the file cannot be used. A damaged file is set
-        aside and the work done on a new one.
+        Raises DiskFullError, or SpoolError if the file cannot be used. If the file is damaged, it is set aside, and the
+        work is repeated on a new file. On a full disk the reserve is used, unless the work would add to the spool.
         """
         with self.lock:
-            try:
-                return self._transaction(work)
-            except SpoolDamagedError:
-                return self._transaction(work)
+            return self._recovered(lambda: self._transaction(work), spends_reserve)
 
-    def read(self, query: str) -> list[tuple[object, ...]]:
-        """The rows of a query that changes nothing; it waits for no writer."""
-
-        def work(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
-            return connection.execute(query).fetchall()
-
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work`, which must change nothing, without waiting for a writer."""
         with self.lock:
-            try:
-                return self._guarded(work)
-            except SpoolDamagedError:
-                return self._guarded(work)
+            return self._recovered(lambda: self._guarded(work))
 
     def check(self) -> None:
-        """Read the file through; where it is damaged, set it aside. Raises SpoolError where it cannot be used."""
+        """Read the whole file, and set it aside if it is damaged. Raises SpoolError if it cannot be used."""
 
         def work(connection: sqlite3.Connection) -> None:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -100,16 +95,42 @@ class SpoolFile:
                 raise SpoolDamagedError(str(verdict))
 
         with self.lock:
-            try:
-                self._guarded(work)
-            except SpoolDamagedError:
-                self._guarded(work)
+            self._recovered(lambda: self._guarded(work))
+
+    def regain_reserve(self, *, shrink: bool) -> bool:
+        """Restore the reserve if it was used. Return whether the reserve exists.
+
+        With `shrink`, return free pages to the disk if most pages of the file are free.
+        """
+        if self.reserve.ensure():
+            return True
+        with self.lock:
+            for step in (_empty_wal, _vacuum) if shrink else (_empty_wal,):
+                try:
+                    self._guarded(step)
+                except SpoolError as error:
+                    _log.debug("The spool cannot give room back to the disk yet: %s", error)
+                if free_bytes(self.path.parent) > self.reserve.size + LEAST_ROOM and self.reserve.restore():
+                    return True
+        return False
 
     def close(self) -> None:
         with self.lock:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+    def _recovered(self, attempt: Callable[[], T], spends_reserve: bool = True) -> T:
+        """Run `attempt`, and once more if a damaged file was set aside or the reserve was used."""
+        try:
+            return attempt()
+        except SpoolDamagedError:
+            return attempt()
+        except DiskFullError:
+            if not (spends_reserve and self.reserve.release()):
+                raise
+            _log.warning("The disk of the spool %s is full; its reserve is used until logs are delivered", self.path)
+            return attempt()
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def whole(connection: sqlite3.Connection) -> T:
@@ -138,16 +159,16 @@ class SpoolFile:
             raise translated from error
 
     def _connected(self) -> sqlite3.Connection:
-        """The connection; a new one where this or another process has set the file aside."""
+        """Return the connection, or a new connection if any process has set the file aside."""
         if os.path.exists(self._marker):
             self.close()
-            self._use(_current(self.path.parent))
+            self._use(current_file(self.path.parent))
         if self._connection is None:
             self._connection = self._opened()
         return self._connection
 
     def _opened(self) -> sqlite3.Connection:
-        _make_folder(self.path.parent)
+        make_folder(self.path.parent)
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _switch_to_wal(connection)
@@ -160,7 +181,7 @@ class SpoolFile:
         return connection
 
     def _set_aside(self, what: str) -> None:
-        """Mark the file. It keeps its name: renamed under another process's hands it could take the new one along."""
+        """Mark the file as damaged. It keeps its name, because other processes may have it open."""
         self.close()
         marker = _marker(self.path)
         try:
@@ -171,8 +192,8 @@ class SpoolFile:
         except OSError as error:
             raise SpoolError(f"the damaged spool {self.path} cannot be set aside: {error.strerror}") from None
         _log.error(
-            "The spool %s is damaged (%s). It is kept, marked by %s; logs in it that were not sent yet stay there "
-            "and `sqlite3 %s .recover` may read them. A new spool is begun beside it.",
+            "The spool %s is damaged (%s). The file stays, marked by %s, with the logs that were not sent yet; "
+            "`sqlite3 %s .recover` may read them. A new spool is begun beside it.",
             self.path, what, marker.name, self.path.name,
         )  # fmt: skip
 
@@ -181,8 +202,9 @@ def _marker(path: Path) -> Path:
     return path.with_name(path.name + ".damaged")
 
 
-def _current(folder: Path) -> Path:
-    """The spool file of a folder: the one with the highest number, or the next where that one is damaged."""
+def current_file(folder: Path) -> Path:
+    """Return the spool file of a folder: the file with the highest number. If that file is damaged, return a file with
+    the next number."""
     numbers = [int(match[1]) for path in folder.glob("spool-*.sqlite3") if (match := _NAME.fullmatch(path.name))]
     number = max(numbers, default=1)
     path = folder / f"spool-{number}.sqlite3"
@@ -190,33 +212,44 @@ def _current(folder: Path) -> Path:
 
 
 def _translated(error: sqlite3.Error, path: Path) -> SpoolError:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_FULL:
-        return SpoolFullError(f"the disk of the spool {path} is full")
-    if code in _DAMAGED:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE or _has_no_room(code, path.parent):
+        return DiskFullError(f"the disk of the spool {path} is full")
+    if code & 0xFF in _DAMAGED:
         return SpoolDamagedError(f"the spool {path} is damaged: {error}")
     return SpoolError(f"the spool {path} cannot be used: {error}")
 
 
-def _make_folder(folder: Path) -> None:
-    """Make the folder for this user alone, and see that a power cut does not take it away again."""
-    if folder.is_dir():
-        return
+def _has_no_room(code: int, folder: Path) -> bool:
+    """Return whether the disk is full, for error codes that SQLite uses for other errors too."""
+    if code & 0xFF not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR):
+        return False
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpoolError(f"the spool folder {folder} cannot be made: {error.strerror}") from None
-    if os.name != "posix":
-        return
-    place = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(place)
-    finally:
-        os.close(place)
+        return free_bytes(folder) < LEAST_ROOM
+    except OSError:
+        return False
+
+
+def free_bytes(folder: Path) -> int:
+    """Return the number of bytes that this user can still write to the folder's disk."""
+    return shutil.disk_usage(folder).free
+
+
+def _empty_wal(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def _vacuum(connection: sqlite3.Connection) -> None:
+    """Shrink a file in which most pages are free. For other files this would need more space than it frees."""
+    (free,), (pages,) = (connection.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_count"))
+    if free * 2 > pages:
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("VACUUM")
+        _empty_wal(connection)
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
-    """SQLite does not wait for the lock that this takes, so two processes that start at once must."""
+    """Switch to WAL mode. SQLite does not wait for the lock that this needs, so this function waits."""
     deadline = time.monotonic() + BUSY_SECONDS
     while True:
         try:

@@ -1,1 +1,1 @@
-"""The database: engine and pools, ORM models, repositories. The only SQL of the service."""
+"""The database: connections, ORM models and the SQL of tables. `query` and `influxql` compile their own SQL."""

@@ -1,7 +1,7 @@
-"""Whether PostgreSQL answers at all, asked once a second on a connection of its own.
+"""Check once a second, on a separate connection, whether PostgreSQL responds.
 
-A server that is stopped, cut off or starting keeps its connections open and says nothing; without this, each request
-would find that out for itself, one time-out after the other, and hold a connection meanwhile.
+A server that is stopped, unreachable or starting leaves its connections open and sends nothing. Without the heartbeat,
+each request would wait for its own timeout, and hold a connection until then.
 """
 
 import asyncio
@@ -12,43 +12,47 @@ from typing import Any
 import asyncpg
 import structlog
 
+from factory_logs.errors import DatabaseConnectError
+
 BEAT_SECONDS = 1.0
 RETRY_SECONDS = 0.2
-"""How soon a server that did not answer is asked again: so soon the service is back after it."""
+"""How soon a server that did not respond is checked again. The service is available at most this long after the
+server."""
 TURNS = 20
 _AWAY = ("08", "57P")
-"""SQLSTATE classes of a server that breaks off, starts or stops."""
+"""SQLSTATE classes of a server that starts, stops or ends its connections."""
 
 _log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
-    """`answers` and `losses` are what was last seen; `run` must run beside the requests, or both stay as they are.
+    """Checks PostgreSQL: `is_responding` is the result of the last check. `run` must run in the background.
 
-    `on_silence` is called when the server stops answering.
+    `on_silence` is called when the server stops responding.
     """
 
     def __init__(
         self, connect: Callable[[], Awaitable[asyncpg.Connection]], seconds: float, on_silence: Callable[[], None]
     ) -> None:
-        self.answers = True
+        self.is_responding = True
         self.losses = 0
-        """How often the heartbeat has lost its connection: connections opened before the last loss are suspect."""
+        """How often the heartbeat lost its connection. Connections opened before the last loss may be lost too."""
         self._connect = connect
         self._seconds = seconds
         self.on_silence = on_silence
         self._connection: asyncpg.Connection | None = None
+        self._reason: str | None = None
 
     async def run(self) -> None:
-        """Ask for ever, until cancelled: without it a server that was away once would count as away for ever."""
+        """Check PostgreSQL until cancelled."""
         try:
             while True:
                 try:
                     self._note(await self._beat())
-                except Exception:  # noqa: BLE001 - whatever it is, the next beat may go well
+                except Exception:  # noqa: BLE001 - the next beat may succeed
                     _log.exception("the heartbeat failed")
                     self._lose()
-                await asyncio.sleep(BEAT_SECONDS if self.answers else RETRY_SECONDS)
+                await asyncio.sleep(BEAT_SECONDS if self.is_responding else RETRY_SECONDS)
         finally:
             self._lose()
 
@@ -60,17 +64,20 @@ class Heartbeat:
         except TimeoutError:
             self._lose()
             return False
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            was_cut = self._connection is not None
+        except DatabaseConnectError as error:
+            self._note_reason(error.reason)
+            # A server that is full, or refuses the login, does respond.
+            return error.sqlstate is not None and not error.sqlstate.startswith(_AWAY)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             self._lose()
-            if was_cut and tries > 1:  # which says nothing of the server yet
-                return await self._beat(tries - 1)
-            # One that is full, or does not let us in, answers after all.
-            return isinstance(error, asyncpg.PostgresError) and not str(error.sqlstate).startswith(_AWAY)
+            # A cut connection does not show that the server is away.
+            return tries > 1 and await self._beat(tries - 1)
+        self._note_reason(None)
         return True
 
     async def _in_time(self, question: Coroutine[Any, Any, object]) -> None:
-        """Raises TimeoutError. A time in which this process itself had no time to look counts as one turn only."""
+        """Wait for the response. Raises TimeoutError. If this process itself was paused, the pause counts as one turn
+        only."""
         asking = asyncio.create_task(question)
         try:
             for _ in range(TURNS):
@@ -82,14 +89,20 @@ class Heartbeat:
             asking.cancel()
         raise TimeoutError
 
-    def _note(self, answers: bool) -> None:
-        if answers == self.answers:
+    def _note_reason(self, reason: str | None) -> None:
+        """Log why no connection can be opened, each reason once."""
+        if reason is not None and reason != self._reason:
+            _log.warning("the database cannot be connected to", reason=reason)
+        self._reason = reason
+
+    def _note(self, is_responding: bool) -> None:
+        if is_responding == self.is_responding:
             return
-        self.answers = answers
-        if answers:
-            _log.info("the database answers again")
+        self.is_responding = is_responding
+        if is_responding:
+            _log.info("the database responds again")
         else:
-            _log.warning("the database does not answer")
+            _log.warning("the database does not respond")
             self.on_silence()
 
     def _lose(self) -> None:

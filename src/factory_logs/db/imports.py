@@ -1,18 +1,29 @@
-"""Which parts of which dumps are imported; the only SQL over `imports`."""
+"""The SQL of the table `imports`, which records the stored parts of each imported file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import asyncpg
 
-from factory_logs.db.engine import Database, translate_errors
-from factory_logs.db.log_writes import LogRow
+from factory_logs.db.citus import is_distributed
+from factory_logs.db.engine import Database
+from factory_logs.db.errors import translate_errors
+from factory_logs.db.log_inserts import LogRow, copy_logs, log_values
+from factory_logs.db.models import LOG_COLUMNS
 
 _CLAIM = """
 INSERT INTO imports (source, part, logs, rejected) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING true
 """
-# Nobody is told the ids, so PostgreSQL gives them out as it copies.
-_COPIED = ("app_name", "product_imei", "repair_id", "timestamp", "tags", "fields", "created_by")
+# The ids are not returned, so PostgreSQL assigns them during the COPY. A Citus cluster does not.
+_COPIED = (*LOG_COLUMNS, "created_by")
 _DONE = "SELECT part, logs, rejected FROM imports WHERE source = $1"
+
+
+async def claim_part(connection: asyncpg.Connection, source: bytes, part: int, stored: int, rejected: int) -> bool:
+    """Record inside the caller's transaction that a part is stored; return False if it is recorded already.
+
+    Waits for another command that stores the same part right now.
+    """
+    return bool(await connection.fetchval(_CLAIM, source, part, stored, rejected))
 
 
 async def store_part(
@@ -23,23 +34,22 @@ async def store_part(
     rejected: int,
     created_by: str | None,
 ) -> bool:
-    """Store a part's logs inside the caller's transaction, unless it is stored already; whether it was new.
+    """Store a part's logs inside the caller's transaction; return False if the part is stored already.
 
-    Waits for another that stores the same part right now.
+    Waits for another command that stores the same part right now.
     """
-    if not await connection.fetchval(_CLAIM, source, part, len(logs), rejected):
+    if not await claim_part(connection, source, part, len(logs), rejected):
         return False
-    await connection.copy_records_to_table("factory_logs", columns=_COPIED, records=_records(logs, created_by))
+    if is_distributed(connection):
+        await copy_logs(connection, logs, created_by)
+        return True
+    records = ((*log_values(log), created_by) for log in logs)
+    await connection.copy_records_to_table("factory_logs", columns=_COPIED, records=records)
     return True
 
 
-def _records(logs: Sequence[LogRow], created_by: str | None) -> Iterator[tuple[object, ...]]:
-    for log in logs:
-        yield log.app_name, log.product_imei, log.repair_id, log.timestamp, log.tags, log.fields, created_by
-
-
 async def done_parts(database: Database, source: bytes) -> dict[int, tuple[int, int]]:
-    """The parts of a dump that are stored: how many logs each, and how many of its lines were rejected."""
+    """Return the stored parts of a file, with the number of stored and of rejected records of each."""
     connection = await database.connect_raw()
     try:
         with translate_errors():

@@ -1,23 +1,33 @@
-"""The tables, as ORM models. The one place where columns are listed on the database's side.
+"""The tables, as ORM models. Migrations change the tables; this is how the program sees them.
 
-`timestamp without time zone` everywhere, always UTC. The schema stays portable to a Citus cluster: identity
-`by default`, no triggers, foreign keys only to small tables, and no cross-row constraint on `factory_logs` but its
-primary key (docs/decisions.md).
+All times are `timestamp without time zone` in UTC. The schema stays portable to a Citus cluster: identity `by default`,
+no triggers, foreign keys only to small tables, and no cross-row constraint on `factory_logs` but its primary key
+(docs/explanation/decisions.md).
 """
 
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Identity, Index, SmallInteger, String, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    ForeignKey,
+    Identity,
+    Index,
+    SmallInteger,
+    String,
+    Text,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from factory_logs.schemas.auth import Level
 from factory_logs.schemas.repair import Process
 
 UTC_NOW = text("(now() at time zone 'utc')")
 TIME = TIMESTAMP(timezone=False)
-LEVELS = ("OVERVIEW", "TECHNICAL", "ADMIN", "FACTORY", "SYSTEM")
-"""What `security.levels` gives a meaning; a test holds the two together, as this layer lies below that one."""
 
 
 class Base(DeclarativeBase):
@@ -27,7 +37,7 @@ class Base(DeclarativeBase):
 
 
 class Metadata:
-    """The four columns the system sets; a client's values for them are ignored (SPEC 1)."""
+    """The columns that the service sets; it ignores a client's values (docs/reference/http-api.md#records)."""
 
     created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
     created_by: Mapped[str | None] = mapped_column(Text)
@@ -36,7 +46,7 @@ class Metadata:
 
 
 class FactoryLog(Metadata, Base):
-    """One log of one app about, usually, one unit (SPEC 1). Never changed once stored."""
+    """One log of one app, usually about one unit (docs/reference/http-api.md#records). It never changes."""
 
     __tablename__ = "factory_logs"
     __table_args__ = (
@@ -58,11 +68,21 @@ class FactoryLog(Metadata, Base):
     fields: Mapped[Any | None]
 
 
+LOG_COLUMNS = tuple(
+    column.name
+    for column in FactoryLog.__table__.columns
+    if not column.primary_key and column.name not in Metadata.__annotations__
+)
+"""The columns of a log that its sender sets, in the order of the table."""
+
+
 class Repair(Metadata, Base):
-    """One stay of one unit in a repair centre; `factory_logs.repair_id` points here (SPEC 2)."""
+    """One stay of one unit in a repair centre; `factory_logs.repair_id` points here
+    (docs/reference/http-api.md#calls)."""
 
     __tablename__ = "repairs"
     __table_args__ = (
+        Index("ix_repairs_product_imei", "product_imei", "repair_id"),
         CheckConstraint(f"process in ({', '.join(repr(p.value) for p in Process)})", name="process_is_known"),
     )
 
@@ -77,10 +97,16 @@ class Repair(Metadata, Base):
 
 
 class User(Base):
-    """Somebody, or some device, that may call the API."""
+    """A person or a device that may call the API.
+
+    `disabled_at` is null for a user who may log in and use tokens. A log holds its user's name as text, which stays if
+    the user is deleted.
+    """
 
     __tablename__ = "users"
-    __table_args__ = (CheckConstraint(f"permission in ({', '.join(map(repr, LEVELS))})", name="permission_is_known"),)
+    __table_args__ = (
+        CheckConstraint(f"permission in ({', '.join(repr(e.value) for e in Level)})", name="permission_is_known"),
+    )
 
     user_id: Mapped[int] = mapped_column(Identity(always=False), primary_key=True)
     username: Mapped[str] = mapped_column(String(255), unique=True)
@@ -88,13 +114,14 @@ class User(Base):
     password_hash: Mapped[str | None] = mapped_column(Text)
     permission: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
+    disabled_at: Mapped[datetime | None]
 
 
 class Token(Base):
-    """A token, stored only as its SHA-256 (SPEC 3).
+    """A token, stored only as its SHA-256 (docs/reference/http-api.md#authentication).
 
-    `idle_seconds` is the sliding life after the last use, null for a token whose end does not move;
-    `expires_at` is the end as it stands now, null for never.
+    `idle_seconds` is how long the token lives after its last use, null if its end is fixed; `expires_at` is its current
+    end, null for never. A token with `only_write` stores logs and does nothing else.
     """
 
     __tablename__ = "tokens"
@@ -106,17 +133,21 @@ class Token(Base):
     idle_seconds: Mapped[int | None]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    label: Mapped[str | None] = mapped_column(String(255))
+    only_write: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
 
 
 class IdempotencyKey(Base):
-    """The first answer to a write that carried an Idempotency-Key, kept 24 hours (SPEC 7).
+    """The response to the first write with an Idempotency-Key, stored for 24 hours
+    (docs/reference/http-api.md#idempotency).
 
-    A single log's answer is rebuilt from `factory_log_id`, as records never change; any other answer is in `answer`.
+    The response to a single log is rebuilt from `factory_log_id`, as records never change; any other is in `answer`.
+    `user_id` is no foreign key: a write must not fail because of its key if its user is deleted while it runs.
     """
 
     __tablename__ = "idempotency_keys"
 
-    user_id: Mapped[int] = mapped_column(ForeignKey("users.user_id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[bytes] = mapped_column(BYTEA)
     created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW, index=True)
@@ -126,9 +157,10 @@ class IdempotencyKey(Base):
 
 
 class Import(Base):
-    """A part of a dump that has been imported; committed with its logs, kept for ever (SPEC 8).
+    """A part of a file that has been imported. It is committed with its records and never deleted.
 
-    `source` is the SHA-256 of the dump and of how it was read, so the same dump is known again by any name.
+    `source` is the SHA-256 of the file's bytes and of how they were read, so the same file is known by any name.
+    `logs` is how many records of the part are stored, logs or repairs.
     """
 
     __tablename__ = "imports"
@@ -141,9 +173,10 @@ class Import(Base):
 
 
 class RetentionRun(Base):
-    """A run of `factory-logs retention` that took logs away; committed with each batch of it, kept for ever.
+    """A run of `factory-logs retention` that removed logs, or an import of an archive that brought some back.
 
-    The sum of `removed` changes with whatever is taken away, and nothing else changes it.
+    It is committed with each of its batches and never deleted. The sum of `removed`, the logs removed or brought back,
+    changes if and only if logs below the watermark go or come; it never falls, so it names one state of the table.
     """
 
     __tablename__ = "retention_runs"
@@ -154,10 +187,25 @@ class RetentionRun(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
 
 
-class KnownCount(Base):
-    """How many logs up to a settled id match a filter, kept where counting them took long (db/counts.py).
+class RetentionPolicy(Base):
+    """A policy of the file that `serve` applies each day (retention/schedule.py).
 
-    `digest` names the filter, `file` and `removed` the state of the table that it was counted in.
+    `done_for` is the set hour up to which it has run, at first the last one before it was seen; `tried_at` is the
+    beginning of the last run.
+    """
+
+    __tablename__ = "retention_policies"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    done_for: Mapped[datetime]
+    tried_at: Mapped[datetime | None]
+
+
+class KnownCount(Base):
+    """How many logs up to a watermark match a filter, stored if counting them took long (db/count_cache.py).
+
+    `digest` identifies the filter; `file` and `removed` identify the state of the table at the time of counting.
+    `content` are the sums of those logs by bucket and group (querier/sums.py), null if only their count is stored.
     """
 
     __tablename__ = "known_counts"
@@ -168,13 +216,15 @@ class KnownCount(Base):
     up_to: Mapped[int] = mapped_column(BigInteger)
     logs: Mapped[int] = mapped_column(BigInteger)
     lowest: Mapped[int] = mapped_column(BigInteger)
+    content: Mapped[bytes | None] = mapped_column(BYTEA)
     made_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
 
 
 class LoginTries(Base):
-    """When the tries of the last minutes were to log in from one address, or as one user from it.
+    """The times of recent login attempts from one address, or of one user from one address.
 
-    `key` is a hash of those; the row may be forgotten at `ends_at`. Unlogged: a crash of PostgreSQL empties it.
+    `key` is a hash of the address, or of both; the row may be deleted after `ends_at`. The table is
+    unlogged: a crash of PostgreSQL empties it.
     """
 
     __tablename__ = "login_tries"

@@ -1,30 +1,45 @@
-"""The tokens: the only SQL over `tokens`.
+"""The SQL of the table `tokens`.
 
-Tokens come and go here as their hashes; `security.tokens` makes them. All times are taken from PostgreSQL's clock,
-so workers whose clocks differ agree on when a token ends.
+Tokens are passed as hashes, which `security.tokens` computes. All times come from PostgreSQL's clock, so workers with
+different clocks agree on the end of a token.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, any_, delete, extract, func, insert, literal_column, or_, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    any_,
+    delete,
+    extract,
+    func,
+    literal_column,
+    or_,
+    select,
+    text,
+    update,
+)
 
-from factory_logs.db.engine import Database
+from factory_logs.db.engine import Database, Pool
 from factory_logs.db.models import TIME, Token, User
 
 _NOW: ColumnElement[datetime] = func.timezone(literal_column("'utc'"), func.now(), type_=TIME)
+
+_VALID: ColumnElement[bool] = Token.revoked_at.is_(None) & or_(Token.expires_at.is_(None), Token.expires_at > _NOW)
 
 PURGED_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class ValidToken:
-    """Whose a token is and how long it lives.
+    """The user and lifetime of a token.
 
-    `idle_seconds` is the sliding life after the last use, None for an end that does not move; `expires_at` is
-    the end as it stands, None for never. `seconds_left` and `seconds_since_use` are those times as seen from
-    PostgreSQL's clock at the look-up; the latter is None for a token whose use was never written.
+    `idle_seconds` is the time from the last use to the end, or None if the end is fixed. `expires_at` is the current
+    end, or None for never. `seconds_left` and `seconds_since_use` are relative to PostgreSQL's clock at the look-up;
+    the latter is None if no use has been written yet. An `only_write` token may store logs and nothing else.
     """
 
     user_id: int
@@ -34,6 +49,23 @@ class ValidToken:
     idle_seconds: int | None
     seconds_left: float | None
     seconds_since_use: float | None
+    only_write: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """One row of the list of tokens. All times are UTC without zone; None means never."""
+
+    token_hash: bytes
+    username: str
+    label: str | None
+    only_write: bool
+    created_at: datetime
+    last_used_at: datetime | None
+    idle_seconds: int | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    has_ended: bool
 
 
 _LOOK_UP = (
@@ -45,10 +77,43 @@ _LOOK_UP = (
         Token.idle_seconds,
         extract("epoch", Token.expires_at - _NOW).label("seconds_left"),
         extract("epoch", _NOW - Token.last_used_at).label("seconds_since_use"),
+        Token.only_write,
     )
     .join(User, User.user_id == Token.user_id)
-    .where(Token.revoked_at.is_(None), or_(Token.expires_at.is_(None), Token.expires_at > _NOW))
+    .where(_VALID, User.disabled_at.is_(None))
 )
+
+_LIST = (
+    select(
+        Token.token_hash,
+        User.username,
+        Token.label,
+        Token.only_write,
+        Token.created_at,
+        Token.last_used_at,
+        Token.idle_seconds,
+        Token.expires_at,
+        Token.revoked_at,
+        (~_VALID).label("has_ended"),
+    )
+    .join(User, User.user_id == Token.user_id)
+    .order_by(User.username, Token.created_at, Token.token_hash)
+)
+
+_ISSUE = text("""
+    insert into tokens (token_hash, user_id, idle_seconds, expires_at, label, only_write)
+    select cast(:token_hash as bytea), user_id, cast(:idle_seconds as integer),
+        case
+            when cast(:idle_seconds as integer) is null then cast(:expires_at as timestamp)
+            else (now() at time zone 'utc') + cast(:idle_seconds as integer) * interval '1 second'
+        end,
+        cast(:label as varchar), cast(:only_write as boolean)
+    from users
+    where user_id = cast(:user_id as integer) and disabled_at is null
+    for key share
+    returning expires_at
+""")
+"""Locks the user's row, so that a user who is deleted at the same time gets no token and causes no error."""
 
 _TOUCH = text("""
     with uses as (
@@ -69,35 +134,78 @@ _TOUCH = text("""
     from uses join locked using (token_hash)
     where tokens.token_hash = uses.token_hash and tokens.revoked_at is null
 """)
-"""Rows are locked in one order, or two workers writing the same tokens would end in a deadlock."""
+"""Rows are locked in the same order, or two workers that write the same tokens could deadlock."""
 
 
 class TokenRepository:
-    """Stores, finds, ends tokens. Every method raises DatabaseUnavailableError while PostgreSQL is away."""
+    """Stores, finds and revokes tokens. Every method raises DatabaseUnavailableError if PostgreSQL is unreachable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def issue(self, token_hash: bytes, user_id: int, *, expires_at: datetime | None) -> None:
-        """Store a token that ends at `expires_at` (UTC without zone), or never."""
-        statement = insert(Token).values(token_hash=token_hash, user_id=user_id, expires_at=expires_at)
-        async with self._database.begin() as connection:
-            await connection.execute(statement)
+    async def issue(
+        self,
+        token_hash: bytes,
+        user_id: int,
+        *,
+        expires_at: datetime | None,
+        label: str | None = None,
+        only_write: bool = False,
+    ) -> bool:
+        """Store a token that ends at `expires_at` (UTC without zone), or never.
 
-    async def issue_sliding(self, token_hash: bytes, user_id: int, *, idle_seconds: int) -> datetime:
-        """Store a token that ends `idle_seconds` after its last use; its end (UTC without zone) as of now."""
-        end = _NOW + timedelta(seconds=idle_seconds)
-        statement = (
-            insert(Token)
-            .values(token_hash=token_hash, user_id=user_id, idle_seconds=idle_seconds, expires_at=end)
-            .returning(end)
-        )
-        async with self._database.begin() as connection:
-            return (await connection.execute(statement)).scalar_one()
+        Return False if the user no longer exists or is disabled.
+        """
+        issued = await self._issue(token_hash, user_id, None, expires_at, label, only_write)
+        return issued is not None
+
+    async def issue_sliding(
+        self,
+        token_hash: bytes,
+        user_id: int,
+        *,
+        idle_seconds: int,
+        label: str | None = None,
+        only_write: bool = False,
+    ) -> datetime | None:
+        """Store a token that ends `idle_seconds` after its last use; return its end if it is not used (UTC without
+        zone).
+
+        Return None if the user no longer exists or is disabled.
+        """
+        issued = await self._issue(token_hash, user_id, idle_seconds, None, label, only_write)
+        return None if issued is None else issued.expires_at
+
+    async def _issue(
+        self,
+        token_hash: bytes,
+        user_id: int,
+        idle_seconds: int | None,
+        expires_at: datetime | None,
+        label: str | None,
+        only_write: bool,
+    ) -> Row[Any] | None:
+        values = {
+            "token_hash": token_hash,
+            "user_id": user_id,
+            "idle_seconds": idle_seconds,
+            "expires_at": expires_at,
+            "label": label,
+            "only_write": only_write,
+        }
+        async with self._database.begin(Pool.AUTHENTICATION) as connection:
+            return (await connection.execute(_ISSUE, values)).one_or_none()
+
+    async def list(self, user_id: int | None = None) -> Sequence[TokenRecord]:
+        """Return all tokens that are not deleted, or those of one user, ordered by user and creation."""
+        statement = _LIST if user_id is None else _LIST.where(Token.user_id == user_id)
+        async with self._database.connect(Pool.AUTHENTICATION) as connection:
+            rows = (await connection.execute(statement)).all()
+        return [TokenRecord(**row._mapping) for row in rows]
 
     async def look_up(self, token_hash: bytes) -> ValidToken | None:
-        """Whose token this is; None for one that is unknown, revoked or expired."""
-        async with self._database.connect() as connection:
+        """Return the user and lifetime of a valid token, or None. A disabled user has no valid token."""
+        async with self._database.connect(Pool.AUTHENTICATION) as connection:
             row = (await connection.execute(_LOOK_UP.where(Token.token_hash == token_hash))).one_or_none()
         if row is None:
             return None
@@ -109,30 +217,31 @@ class TokenRepository:
             idle_seconds=row.idle_seconds,
             seconds_left=None if row.seconds_left is None else float(row.seconds_left),
             seconds_since_use=None if row.seconds_since_use is None else float(row.seconds_since_use),
+            only_write=row.only_write,
         )
 
     async def touch(self, ages: Mapping[bytes, float]) -> None:
-        """Write back the last use of many tokens, each `ages` seconds ago, in one statement.
+        """Store the last use of many tokens in one statement; `ages` contains the seconds since each use.
 
-        A sliding token's end moves along, and never back; a revoked token stays as it is.
+        The end of a sliding token only moves later. A revoked token is not changed.
         """
         if not ages:
             return
-        async with self._database.begin() as connection:
+        async with self._database.begin(Pool.AUTHENTICATION) as connection:
             await connection.execute(_TOUCH, {"hashes": list(ages), "ages": list(ages.values())})
 
     async def revoke(self, token_hash: bytes) -> int:
-        """End one token now; how many that were, 0 or 1."""
+        """Revoke one token; return the number of revoked tokens, 0 or 1."""
         return await self._revoke(Token.token_hash == token_hash)
 
     async def revoke_all(self, user_id: int) -> int:
-        """End all tokens of one user now; how many that were."""
+        """Revoke all tokens of one user; return their number."""
         return await self._revoke(Token.user_id == user_id)
 
     async def purge(self, keep_seconds: float, at_once: int = PURGED_AT_ONCE) -> int:
-        """Forget tokens that ended, by time or by revocation, longer ago than this; how many those were.
+        """Delete tokens that expired or were revoked longer ago than this; return their number.
 
-        In transactions of `at_once` rows: each is short, and waits for nobody who uses such a row.
+        Each transaction deletes `at_once` rows, so it is short, and skips rows that another transaction has locked.
         """
         limit = _NOW - timedelta(seconds=keep_seconds)
         ended = or_(Token.revoked_at < limit, Token.expires_at < limit)
@@ -144,7 +253,7 @@ class TokenRepository:
         )
         forgotten, last = 0, at_once
         while last == at_once:
-            async with self._database.begin() as connection:
+            async with self._database.begin(Pool.AUTHENTICATION) as connection:
                 last = (await connection.execute(statement)).rowcount
             forgotten += last
         return forgotten
@@ -158,6 +267,6 @@ class TokenRepository:
             .values(revoked_at=_NOW)
             .execution_options(synchronize_session=False)
         )
-        async with self._database.begin() as connection:
+        async with self._database.begin(Pool.AUTHENTICATION) as connection:
             revoked: int = (await connection.execute(statement)).rowcount
         return revoked

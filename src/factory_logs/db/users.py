@@ -1,15 +1,15 @@
-"""The users: the only SQL over `users`."""
+"""The SQL of the table `users`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, exists, select
+from sqlalchemy import Row, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from factory_logs.db.engine import Database
-from factory_logs.db.models import User
+from factory_logs.db.engine import Database, Pool
+from factory_logs.db.models import UTC_NOW, User
 from factory_logs.errors import BadRequestError, ConflictError, FieldError
 
 _LONGEST_NAME = 255
@@ -20,12 +20,13 @@ _COLUMNS = (
     User.password_hash,
     User.permission,
     User.created_at,
+    User.disabled_at,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class UserRecord:
-    """One user. `password_hash` is None for one who cannot log in, such as a device."""
+    """One user. `password_hash` is None for a user who cannot log in, such as a device."""
 
     user_id: int
     username: str
@@ -33,10 +34,12 @@ class UserRecord:
     password_hash: str | None
     permission: str
     created_at: datetime
+    disabled_at: datetime | None
 
 
 class UserRepository:
-    """Creates and finds users. Every method raises DatabaseUnavailableError while PostgreSQL is away."""
+    """Creates, finds, changes and deletes users. Every method raises DatabaseUnavailableError if PostgreSQL is
+    unreachable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -44,12 +47,12 @@ class UserRepository:
     async def create(self, username: str, display_name: str, password_hash: str | None, permission: str) -> UserRecord:
         """Store a new user.
 
-        Raises ConflictError where the name is taken, BadRequestError where a name cannot be stored.
+        Raises ConflictError if the name is taken, BadRequestError if a name cannot be stored.
         """
         for field, name in (("username", username), ("display_name", display_name)):
             if not _can_be_stored(name):
-                fault = f"must be 1 to {_LONGEST_NAME} characters, without NUL"
-                raise BadRequestError(f"{field} {fault}", [FieldError(field, fault)])
+                reason = f"must be 1 to {_LONGEST_NAME} characters, without NUL"
+                raise BadRequestError(f"{field} {reason}", [FieldError(field, reason)])
         statement = (
             insert(User)
             .values(
@@ -61,33 +64,59 @@ class UserRepository:
             .on_conflict_do_nothing(index_elements=[User.username])
             .returning(*_COLUMNS)
         )
-        async with self._database.begin() as connection:
+        async with self._database.begin(Pool.AUTHENTICATION) as connection:
             row = (await connection.execute(statement)).one_or_none()
         if row is None:
             raise ConflictError(f"There is a user {username!r} already.")
         return _record(row)
 
     async def get_by_name(self, username: str) -> UserRecord | None:
-        """The user of exactly this name."""
+        """Return the user with exactly this name, or None."""
         if not _can_be_stored(username):
             return None
-        async with self._database.connect() as connection:
+        async with self._database.connect(Pool.AUTHENTICATION) as connection:
             row = (await connection.execute(select(*_COLUMNS).where(User.username == username))).one_or_none()
         return None if row is None else _record(row)
 
     async def exists(self, username: str) -> bool:
-        """Whether there is a user of exactly this name."""
+        """Return whether a user with exactly this name exists."""
         if not _can_be_stored(username):
             return False
-        async with self._database.connect() as connection:
+        async with self._database.connect(Pool.AUTHENTICATION) as connection:
             found = await connection.scalar(select(exists().where(User.username == username)))
         return bool(found)
 
     async def list(self) -> Sequence[UserRecord]:
-        """All users, by name."""
-        async with self._database.connect() as connection:
+        """Return all users, by name."""
+        async with self._database.connect(Pool.AUTHENTICATION) as connection:
             rows = (await connection.execute(select(*_COLUMNS).order_by(User.username))).all()
         return [_record(row) for row in rows]
+
+    async def set_password(self, user_id: int, password_hash: str) -> None:
+        """Replace the password. Tokens stay valid."""
+        await self._change(user_id, {"password_hash": password_hash})
+
+    async def set_permission(self, user_id: int, permission: str) -> None:
+        """Replace the permission level."""
+        await self._change(user_id, {"permission": permission})
+
+    async def disable(self, user_id: int) -> None:
+        """Refuse logins and tokens of the user from now on. If the user is already disabled, `disabled_at` does not
+        change."""
+        await self._change(user_id, {"disabled_at": func.coalesce(User.disabled_at, UTC_NOW)})
+
+    async def enable(self, user_id: int) -> None:
+        """Accept logins and new tokens again."""
+        await self._change(user_id, {"disabled_at": None})
+
+    async def delete(self, user_id: int) -> None:
+        """Delete the user and all of the user's tokens. Records keep the name in `created_by`."""
+        async with self._database.begin(Pool.AUTHENTICATION) as connection:
+            await connection.execute(delete(User).where(User.user_id == user_id))
+
+    async def _change(self, user_id: int, values: Mapping[str, object]) -> None:
+        async with self._database.begin(Pool.AUTHENTICATION) as connection:
+            await connection.execute(update(User).where(User.user_id == user_id).values(**values))
 
 
 def _record(row: Row[*tuple[Any, ...]]) -> UserRecord:
@@ -95,7 +124,8 @@ def _record(row: Row[*tuple[Any, ...]]) -> UserRecord:
 
 
 def _can_be_stored(name: str) -> bool:
-    """Whether PostgreSQL can hold the name; asking it for another would be an error, not an empty answer."""
+    """Return whether PostgreSQL can store the name; a query for any other name would fail instead of finding
+    nothing."""
     try:
         name.encode()
     except UnicodeEncodeError:

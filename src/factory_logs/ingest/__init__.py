@@ -1,1 +1,1 @@
-"""The write path: validate, admit, group commit, COPY; idempotency."""
+"""The write path: validation, group commit, COPY of batches, idempotency."""

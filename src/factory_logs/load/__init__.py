@@ -1,1 +1,1 @@
-"""Simulated devices that write to a service as fast as it answers, for `factory-logs loadtest`. It needs no server."""
+"""Simulate devices that write as fast as a service responds, for `factory-logs loadtest`. Needs no server code."""

@@ -1,58 +1,84 @@
-"""The simulated devices: each writes, waits for the 201 and writes again, as a test jig does (SPEC 7).
+"""The simulated devices: each writes, waits for the 201 and writes again, as a test jig does
+(docs/reference/http-api.md#writing).
 
-A write is tried again under its Idempotency-Key until it is answered, so a write whose answer is lost is stored once;
-`Retry-After` is honoured. All logs of one run share an `app_name` of their own, by which they are counted in the end.
+A write is retried under its Idempotency-Key until it gets a response, so a write whose response is lost is stored once;
+`Retry-After` is honoured. All logs of one run share an `app_name` of their own, by which they are counted at the end.
+
+The devices must not be the limit. So each is a thread with a transport of httpx of its own: a request then takes a
+third of the processor time that an `AsyncClient` for each device takes, and a tenth of that of one `AsyncClient` for
+all (docs/how-to/loadtest.md#the-cost-of-a-request).
 """
 
-import asyncio
+import copy
 import secrets
+import threading
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import orjson
 
-from factory_logs.client.backoff import Backoff
-from factory_logs.client.server_clock import retry_after
+from factory_logs.client.retry import Backoff, retry_after
+from factory_logs.client.settings import tls_verification
 from factory_logs.load.tally import Tally
 
 PATH = "v1/factory_logs"
 FIRST_IMEI = 990_000_000_000_000
 BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.1, 5.0
-ANSWER_SECONDS = 60.0
+RESPONSE_SECONDS = 60.0
+THREAD_STACK_BYTES = 512 * 1024
+"""Thousands of threads with the usual 8 MiB each would need more address space than a container may have."""
 MISSING_PERMISSION = {401: "the service refuses the token", 403: "the token's user may not write (SYSTEM is needed)"}
 WORTH_ANOTHER_TRY = frozenset({429, 500, 502, 503, 504})
+_TIMEOUT = {"timeout": httpx.Timeout(RESPONSE_SECONDS).as_dict()}
 
 
 class LoadError(Exception):
-    """The load cannot go on; the message holds no secret."""
+    """The load test cannot continue; the message contains no secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent, and for how long."""
+    """The logs to send, and the duration. `ca_file` contains the trusted CAs, as in ClientSettings."""
 
     url: str
     token: str = field(repr=False)
     devices: int
     batch: int
-    """Logs in one request; 1 sends a single log, more a JSON array."""
+    """The number of logs in one request. With 1, a request contains a single log, otherwise a JSON array."""
     duration_seconds: float
     grace_seconds: float
-    """How long after that a write without an answer is still tried again."""
+    """The time after the duration in which writes without a response are still retried."""
+    ca_file: Path | None = None
     run: str = field(default_factory=lambda: f"loadtest_{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(4)}")
     """The `app_name` of all logs of this run."""
 
-    def client(self) -> httpx.AsyncClient:
-        limits = httpx.Limits(max_connections=self.devices, max_keepalive_connections=self.devices)
-        headers = {"Authorization": f"Token token={self.token}"}
-        return httpx.AsyncClient(
-            base_url=f"{self.url.rstrip('/')}/", headers=headers, limits=limits, timeout=ANSWER_SECONDS
+    def client(self) -> httpx.Client:
+        """Return a client for requests other than writes. Like the devices, it uses no proxy."""
+        return httpx.Client(
+            base_url=f"{self.url.rstrip('/')}/",
+            headers={"Authorization": f"Token token={self.token}"},
+            verify=tls_verification(self.ca_file),
+            timeout=RESPONSE_SECONDS,
+            trust_env=False,
         )
 
+    def transports(self) -> Callable[[], httpx.BaseTransport]:
+        """Return a function that makes the transport of one device. They share one TLS context, which is slow to make.
+
+        Raises ValueError for a CA file that cannot be used.
+        """
+        verification = tls_verification(self.ca_file)
+        context = httpx.create_ssl_context() if verification is True else verification
+        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
+        return lambda: httpx.HTTPTransport(verify=context, limits=limits)
+
     def body(self, device: int, number: int) -> bytes:
-        """The device's write number `number`, as JSON."""
+        """Return the device's write number `number` as JSON."""
         logs = [self._log(device, number * self.batch + place) for place in range(self.batch)]
         return orjson.dumps(logs[0] if self.batch == 1 else logs)
 
@@ -71,68 +97,146 @@ class Load:
         }
 
 
-async def run_load(load: Load, http: httpx.AsyncClient, tally: Tally) -> None:
-    """All devices, until the time is over and each write has been answered or given up. Raises LoadError."""
-    end = time.monotonic() + load.duration_seconds
-    try:
-        async with asyncio.TaskGroup() as devices:
-            for number in range(load.devices):
-                devices.create_task(_run_device(number, load, http, tally, end))
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+class DeviceGroup:
+    """The devices of one process, by their numbers. `start` them once, then `wait` until all have ended."""
 
+    def __init__(
+        self, load: Load, numbers: Sequence[int], transports: Callable[[], httpx.BaseTransport] | None = None
+    ) -> None:
+        self._load = load
+        self._url = httpx.URL(f"{load.url.rstrip('/')}/{PATH}")
+        self._headers = [("Authorization", f"Token token={load.token}"), ("Content-Type", "application/json")]
+        make = transports or load.transports()
+        self._tally = Tally()
+        self._counting = threading.Lock()
+        self._stop = threading.Event()
+        self._end = 0.0
+        self._give_up_at = 0.0
+        self._started_processor = 0.0
+        self._error: LoadError | None = None
+        self._threads = [threading.Thread(target=self._run, args=(number, make()), daemon=True) for number in numbers]
 
-async def _run_device(device: int, load: Load, http: httpx.AsyncClient, tally: Tally, end: float) -> None:
-    number = 0
-    while time.monotonic() < end:
-        key = f"{load.run}-{device}-{number}"
-        await _write(load, load.body(device, number), key, http, tally, end + load.grace_seconds)
-        number += 1
-
-
-async def _write(load: Load, body: bytes, key: str, http: httpx.AsyncClient, tally: Tally, give_up_at: float) -> None:
-    backoff = Backoff(BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
-    headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-    started = time.monotonic()
-    while True:
+    def start(self) -> None:
+        """Start all devices. Raises LoadError if the system allows no more threads."""
+        self._started_processor = time.process_time()
+        self._end = time.monotonic() + self._load.duration_seconds
+        self._give_up_at = self._end + self._load.grace_seconds
+        stack_before = threading.stack_size(THREAD_STACK_BYTES)
         try:
-            answer = await http.post(PATH, content=body, headers=headers)
-        except httpx.TransportError as error:
-            tally.failures[type(error).__name__] += 1
-            wait = backoff.failed()
-        else:
-            if answer.status_code == 201:
-                tally.latencies.add(time.monotonic() - started)
-                tally.stored += load.batch
-                tally.replayed += load.batch if "idempotency-replayed" in answer.headers else 0
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:
+            self.stop()
+            raise LoadError("this system allows fewer threads than devices; lower --devices") from None
+        finally:
+            threading.stack_size(stack_before)
+
+    def stop(self) -> None:
+        """Stop each device after its current request."""
+        self._stop.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most `seconds`, and return whether all devices have ended. Raises LoadError if a device has raised
+        it."""
+        until = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                return False
+        if self._error is not None:
+            raise self._error
+        return True
+
+    def tally(self) -> Tally:
+        """Return a copy of the counts so far."""
+        with self._counting:
+            self._tally.processor_seconds = time.process_time() - self._started_processor
+            return copy.deepcopy(self._tally)
+
+    def _run(self, device: int, transport: httpx.BaseTransport) -> None:
+        """Write until the duration is over, but once at least. Keep the error that ends the device."""
+        number = 0
+        try:
+            while not number or (not self._stop.is_set() and time.monotonic() < self._end):
+                self._write(transport, self._load.body(device, number), f"{self._load.run}-{device}-{number}")
+                number += 1
+        except LoadError as error:
+            self._error = error
+            self._stop.set()
+        finally:
+            with suppress(httpx.TransportError):
+                transport.close()
+
+    def _write(self, transport: httpx.BaseTransport, body: bytes, key: str) -> None:
+        """Send one write until it has a response that ends it, or the time for retries is over. Raises LoadError."""
+        headers = [*self._headers, ("Idempotency-Key", key)]
+        backoff: Backoff | None = None
+        started = time.monotonic()
+        while True:
+            sent = time.monotonic()
+            try:
+                request = httpx.Request("POST", self._url, headers=headers, content=body, extensions=_TIMEOUT)
+                response = transport.handle_request(request)
+                try:
+                    response.read()
+                finally:
+                    response.close()
+            except httpx.TransportError as error:
+                failure, wait_at_least = type(error).__name__, None
+            else:
+                now = time.monotonic()
+                if response.status_code == 201:
+                    self._acknowledged(now - started, now - sent, "idempotency-replayed" in response.headers)
+                    return
+                if response.status_code in MISSING_PERMISSION:
+                    raise LoadError(MISSING_PERMISSION[response.status_code])
+                failure = f"HTTP {response.status_code}"
+                if response.status_code not in WORTH_ANOTHER_TRY:
+                    self._failed(failure, now - sent, refused=self._load.batch)
+                    return
+                wait_at_least = retry_after(response.headers.get("retry-after"), time.time())
+            backoff = backoff or Backoff(BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
+            wait, now = backoff.failed(wait_at_least), time.monotonic()
+            if now + wait > self._give_up_at or self._stop.is_set():
+                self._failed(failure, now - sent, in_doubt=self._load.batch)
                 return
-            if answer.status_code in MISSING_PERMISSION:
-                raise LoadError(MISSING_PERMISSION[answer.status_code])
-            tally.failures[f"HTTP {answer.status_code}"] += 1
-            if answer.status_code not in WORTH_ANOTHER_TRY:
-                tally.refused += load.batch
-                return
-            wait = backoff.failed(retry_after(answer.headers.get("retry-after"), time.time()))
-        if time.monotonic() + wait > give_up_at:
-            tally.in_doubt += load.batch
-            return
-        await asyncio.sleep(wait)
+            self._failed(failure, now - sent)
+            self._stop.wait(wait)
+            with self._counting:
+                self._tally.retry_seconds += wait
+
+    def _acknowledged(self, write_seconds: float, request_seconds: float, is_replayed: bool) -> None:
+        with self._counting:
+            self._tally.requests += 1
+            self._tally.request_seconds += request_seconds
+            self._tally.latencies.add(write_seconds)
+            self._tally.stored += self._load.batch
+            self._tally.replayed += self._load.batch if is_replayed else 0
+
+    def _failed(self, failure: str, request_seconds: float, *, refused: int = 0, in_doubt: int = 0) -> None:
+        with self._counting:
+            self._tally.requests += 1
+            self._tally.request_seconds += request_seconds
+            self._tally.failures[failure] += 1
+            self._tally.refused += refused
+            self._tally.in_doubt += in_doubt
 
 
-async def count_stored(load: Load, http: httpx.AsyncClient) -> int:
-    """How many logs of this run the service has, by its own API. Raises LoadError where it does not say."""
+def count_stored(load: Load, http: httpx.Client) -> int:
+    """Return how many logs of this run the service has stored, according to its API. Raises LoadError if it does not
+    respond."""
     q = orjson.dumps({"filters": [{"name": "app_name", "op": "==", "val": load.run}]}).decode()
     backoff = Backoff(BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
     give_up_at = time.monotonic() + load.grace_seconds
     while True:
         try:
-            answer = await http.get(PATH, params={"q": q, "results_per_page": 1})
-            if answer.status_code == 200:
-                return int(answer.json()["num_results"])
-            reason = f"HTTP {answer.status_code}"
+            response = http.get(PATH, params={"q": q, "results_per_page": 1})
+            if response.status_code == 200:
+                return int(response.json()["num_results"])
+            reason = f"HTTP {response.status_code}"
         except httpx.TransportError as error:
             reason = type(error).__name__
         wait = backoff.failed()
         if time.monotonic() + wait > give_up_at:
             raise LoadError(f"the service does not say how many logs it has stored: {reason}")
-        await asyncio.sleep(wait)
+        time.sleep(wait)

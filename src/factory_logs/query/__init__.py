@@ -1,14 +1,28 @@
-"""The `q` language (SPEC 4, 5), usable without the web: text -> Query (typed AST) -> SQLAlchemy Core."""
+"""The query language `q` (docs/reference/http-api.md#the-query-language-q), independent of the web framework: it
+parses text to a Query, a typed syntax tree, and compiles that to SQLAlchemy Core."""
 
+from factory_logs.query.aggregates import (
+    MEASURES,
+    DistributionQuery,
+    FacetsQuery,
+    FailuresQuery,
+    StatsQuery,
+    YieldQuery,
+    parse_distribution,
+    parse_facets,
+    parse_failures,
+    parse_stats,
+    parse_yield,
+)
 from factory_logs.query.ast import Compare, Field, Kind, Query
-from factory_logs.query.compiler import compile_count, compile_filters, compile_rows
+from factory_logs.query.compiler import compile_count, compile_filters, compile_rows, field_number, field_value
 from factory_logs.query.fields import FACTORY_LOGS, REPAIRS, Resource
-from factory_logs.query.narrowing import what_to_narrow
+from factory_logs.query.index_advice import index_advice_for
+from factory_logs.query.keyset import compile_after, compile_keys, has_indexed_order
 from factory_logs.query.operators import Operator
-from factory_logs.query.parser import LARGEST_COUNT, Limits, parse_query
-from factory_logs.query.shapes import shape_of
-from factory_logs.query.stats import DURATION, MEASURES, Stats, compile_stats, parse_stats
-from factory_logs.query.walking import compile_after, compile_keys
+from factory_logs.query.parameters import DURATION, Bucket
+from factory_logs.query.parser import LARGEST_COUNT, QueryLimits, parse_query
+from factory_logs.query.rewriting import with_placeholders
 
 __all__ = [
     "DURATION",
@@ -16,22 +30,33 @@ __all__ = [
     "LARGEST_COUNT",
     "MEASURES",
     "REPAIRS",
+    "Bucket",
     "Compare",
+    "DistributionQuery",
+    "FacetsQuery",
+    "FailuresQuery",
     "Field",
     "Kind",
-    "Limits",
     "Operator",
     "Query",
+    "QueryLimits",
     "Resource",
-    "Stats",
+    "StatsQuery",
+    "YieldQuery",
     "compile_after",
     "compile_count",
     "compile_filters",
     "compile_keys",
     "compile_rows",
-    "compile_stats",
+    "field_number",
+    "field_value",
+    "has_indexed_order",
+    "index_advice_for",
+    "parse_distribution",
+    "parse_facets",
+    "parse_failures",
     "parse_query",
     "parse_stats",
-    "shape_of",
-    "what_to_narrow",
+    "parse_yield",
+    "with_placeholders",
 ]

@@ -1,6 +1,6 @@
-"""What a `q` says once it is understood: typed, immutable and free of SQL (SPEC 4, 5).
+"""The syntax tree of `q`: typed, immutable and without SQL (docs/reference/http-api.md#the-query-language-q).
 
-Every name in it is known to exist and every value has been checked against its field, so compiling cannot fail.
+The parser has checked that each name exists and that each value suits its field, so compiling cannot fail.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from factory_logs.query.operators import Operator
 
 
 class Kind(Enum):
-    """What a column holds, as far as `q` cares."""
+    """The types of columns that `q` distinguishes."""
 
     INT = "an integer"
     STR = "a string"
@@ -23,7 +23,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column of the resource, of its relation, or (with a `path`) a place inside a JSON column."""
+    """A column of the resource or of its relation; with a `path`, a value inside a JSON column."""
 
     column: str
     kind: Kind
@@ -33,9 +33,9 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Json:
-    """A JSON value as text, with the type `jsonb_typeof` gives for it.
+    """A JSON value as text, with its type according to `jsonb_typeof`.
 
-    Text, because that keeps 64-bit integers exact and leaves the value to PostgreSQL's own JSON comparison.
+    Text keeps 64-bit integers exact and leaves the comparison to PostgreSQL.
     """
 
     text: str
@@ -43,13 +43,13 @@ class Json:
 
 
 @dataclass(frozen=True, slots=True)
-class Huge:
-    """An integer that no column can hold, and that compares all the same."""
+class OutOfRangeInteger:
+    """An integer that no column can contain, but that can be compared."""
 
     number: Decimal
 
 
-Value = int | float | str | datetime | Json | Huge
+Value = int | float | str | datetime | Json | OutOfRangeInteger
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class CompareFields:
-    """`left operator right`; both are fields."""
+    """`left operator right`, both of which are fields."""
 
     left: Field
     operator: Operator
@@ -72,7 +72,7 @@ class CompareFields:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The field's value is one of, or with `negated` none of, `values`."""
+    """The field's value is in `values`, or with `negated` it is not."""
 
     field: Field
     values: tuple[Value, ...]
@@ -81,7 +81,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Null:
-    """The field is null, or with `negated` is not. A path is null where it is missing or holds JSON null."""
+    """The field is null, or with `negated` not null. A path is null if it is missing or contains JSON null."""
 
     field: Field
     negated: bool
@@ -89,28 +89,28 @@ class Null:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All match; with no items, always."""
+    """All items match. Without items it always matches."""
 
     items: tuple["Node", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """At least one matches; with no items, never (as an empty `in`)."""
+    """At least one item matches. Without items it never matches, like an empty `in`."""
 
     items: tuple["Node", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """Matches exactly the rows that `item` does not match: there is no third truth value in `q`."""
+    """Matches exactly the rows that `item` does not match: `q` has no third truth value."""
 
     item: "Node"
 
 
 @dataclass(frozen=True, slots=True)
 class Has:
-    """There is a related row and it matches `item`; fields in `item` are the related resource's."""
+    """A related row exists and matches `item`; the fields in `item` belong to the related resource."""
 
     relation: str
     item: "Node"
@@ -129,7 +129,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A whole `q`. `filters` is a conjunction; `limit` and `offset` come before paging."""
+    """A whole `q`. All `filters` must match. `limit` and `offset` are applied before paging."""
 
     filters: tuple[Node, ...] = ()
     order_by: tuple[Order, ...] = ()

@@ -1,49 +1,55 @@
-"""Query -> SQLAlchemy Core. Names never reach SQL as text and values only as bound parameters (SPEC 4, 5).
+"""Compile a Query to SQLAlchemy Core (docs/reference/http-api.md#the-query-language-q).
 
-A query may be a shape (query/shapes.py), with slots for its values: here nothing looks into a value, but by `derived`.
+No name becomes SQL text, and values are bound parameters. A query may have placeholders for its values
+(query/rewriting.py), so only `derived` may use the content of a value.
 
-Nothing here can fail in PostgreSQL: JSON is compared as jsonb, which never errors, never cast to another type; lists
-are one array parameter each, as a statement has room for 32,767.
+The SQL cannot fail in PostgreSQL: JSON is compared as jsonb, which raises no error, and is never cast to another type.
+A list is one array parameter, as a statement may have at most 32,767 parameters.
 """
 
-from functools import reduce
+import json
+from functools import cache, partial, reduce
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Boolean,
     ColumnElement,
     Float,
     FromClause,
+    Integer,
     Numeric,
     Select,
+    Table,
     Text,
     UnaryExpression,
     all_,
     and_,
     any_,
+    case,
     cast,
     exists,
     false,
     func,
     literal,
     not_,
+    null,
     or_,
     select,
     true,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from sqlalchemy.types import TypeEngine
 
 from factory_logs.db.models import TIME
-from factory_logs.db.slots import derived
+from factory_logs.db.prepared_statements import derived
 from factory_logs.query.ast import (
     And,
     Compare,
     CompareFields,
     Field,
     Has,
-    Huge,
     Json,
     Kind,
     Member,
@@ -52,11 +58,11 @@ from factory_logs.query.ast import (
     Null,
     Or,
     Order,
+    OutOfRangeInteger,
     Query,
     Value,
 )
 from factory_logs.query.fields import Resource
-from factory_logs.query.json_places import as_jsonb, contains, json_at
 from factory_logs.query.operators import Operator
 
 Condition = ColumnElement[bool]
@@ -78,13 +84,15 @@ _SYMBOLS = {
     Operator.ILIKE: "ILIKE",
 }
 _ORDERED_JSON = ("boolean", "number", "string")
+SCALARS = frozenset(_ORDERED_JSON)
 
 
 def compile_rows(query: Query, resource: Resource, lowest: int | None = None) -> Select[Any]:
-    """The rows as the columns of the resource's table, in order; ready for the caller's own `.offset().limit()`.
+    """Return a statement that selects the rows in order, with the columns of the resource's table and no offset or
+    limit.
 
-    `lowest` is an id below which no row matches, made use of where rows come by ascending id. With `group_by`, `limit`
-    or `offset` the columns are a subquery's: reach them by `.selected_columns`.
+    `lowest` is an id below which no row matches; it is used if the rows are ordered by ascending id. With `group_by`,
+    `limit` or `offset` the columns belong to a subquery: use `.selected_columns`.
     """
     source: FromClause = resource.table
     rows = select(source).where(*compile_filters(query, resource))
@@ -92,20 +100,21 @@ def compile_rows(query: Query, resource: Resource, lowest: int | None = None) ->
         rows = rows.where(resource.table.c[resource.primary_key] >= literal(lowest, BigInteger))
     if query.group_by:
         source = _first_of_each_group(rows, query, resource)
-        rows = select(*_columns(source, resource)).where(source.c.place_in_group == 1)
+        rows = select(*_columns(source, resource))
     if query.limit is not None or query.offset is not None:
-        rows = rows.order_by(*order_of(query, resource, source))
+        rows = rows.order_by(*order_by_columns(query, resource, source))
         source = rows.limit(_bigint(query.limit)).offset(_bigint(query.offset)).subquery()
         rows = select(*_columns(source, resource))
-    return rows.order_by(*order_of(query, resource, source))
+    return rows.order_by(*order_by_columns(query, resource, source))
 
 
 def compile_count(query: Query, resource: Resource) -> Select[int]:
-    """How many rows `compile_rows` gives, exactly, without sorting; a `limit` also bounds the work."""
+    """Return a statement that counts the rows of `compile_rows` without sorting them; a `limit` also limits the
+    work."""
     table = resource.table
     matching: Select[Any] = select(table.c[resource.primary_key]).where(*compile_filters(query, resource))
     if query.group_by:
-        keys = [value_of(field, resource, table).label(f"key_{n}") for n, field in enumerate(query.group_by)]
+        keys = [field_value(field, resource, table).label(f"key_{n}") for n, field in enumerate(query.group_by)]
         matching = select(*keys).select_from(table).where(*compile_filters(query, resource)).distinct()
     elif query.limit is None and query.offset is None:
         return select(func.count()).select_from(table).where(*compile_filters(query, resource))
@@ -115,16 +124,25 @@ def compile_count(query: Query, resource: Resource) -> Select[int]:
 
 
 def compile_filters(query: Query, resource: Resource) -> list[Condition]:
-    """The conditions of `filters` on the resource's table, to be used as a conjunction.
+    """Return the conditions of `filters` on the resource's table, all of which must hold.
 
-    The statement that uses them must name the table in FROM.
+    The statement that uses them must have the table in FROM.
     """
     return [_condition(node, resource, resource.table) for node in query.filters]
 
 
+MOST_ROWS = 2**61
+"""More than any table has. The sum of an offset and a limit of this size fits in a bigint."""
+
+
 def _bigint(number: int | None) -> ColumnElement[int] | None:
-    """Of one type whatever the number is, so that the statement is the same one."""
-    return None if number is None else literal(number, BigInteger)
+    """Return the number as a bigint, at most MOST_ROWS: a single type makes the
+    statement reusable."""
+    return None if number is None else literal(derived(number, _possible), BigInteger)
+
+
+def _possible(number: int) -> int:
+    return min(number, MOST_ROWS)
 
 
 def _by_ascending_id(query: Query, resource: Resource) -> bool:
@@ -136,34 +154,46 @@ def _columns(source: FromClause, resource: Resource) -> list[ColumnElement[Any]]
 
 
 def _first_of_each_group(rows: Select[Any], query: Query, resource: Resource) -> FromClause:
-    """Numbers the rows of each group. Not DISTINCT ON: its keys must be repeated in ORDER BY, which parameters break.
+    """Return the first row of each group: the first by `order_by`, by default the newest
+    (docs/reference/http-api.md#the-query-language-q).
 
-    The first is the first by `order_by`, by default the newest (SPEC 4).
+    DISTINCT ON needs its keys as columns, as an expression with parameters cannot be repeated in ORDER BY. A Citus
+    cluster runs it on the shards first, unlike a window function.
     """
-    table = resource.table
-    first: list[UnaryExpression[Any]] = (
-        order_of(query, resource, table)
-        if query.order_by
-        else [table.c[resource.newest].desc().nulls_last(), table.c[resource.primary_key].desc()]
-    )
-    place = func.row_number().over(
-        partition_by=[value_of(field, resource, table) for field in query.group_by], order_by=first
-    )
-    return rows.add_columns(place.label("place_in_group")).subquery()
+    keys = [
+        field_value(field, resource, resource.table).label(f"group_{place}")
+        for place, field in enumerate(query.group_by)
+    ]
+    orders = [
+        field_value(order.field, resource, resource.table).label(f"order_{place}")
+        for place, order in enumerate(query.order_by)
+    ]
+    logs = rows.add_columns(*keys, *orders).subquery()
+    first: list[UnaryExpression[Any]] = [
+        logs.c[resource.newest].desc().nulls_last(),
+        logs.c[resource.primary_key].desc(),
+    ]
+    if query.order_by:
+        directed = [_directed(logs.c[f"order_{place}"], order) for place, order in enumerate(query.order_by)]
+        first = [*directed, logs.c[resource.primary_key].asc()]
+    groups = [logs.c[key.name] for key in keys]
+    return select(*_columns(logs, resource)).ext(distinct_on(*groups)).order_by(*groups, *first).subquery()
 
 
-def order_of(query: Query, resource: Resource, source: FromClause) -> list[UnaryExpression[Any]]:
-    """`order_by`, ties broken by the primary key. Columns sort as PostgreSQL sorts nulls; JSON has them last."""
-    keys = []
-    for order in query.order_by:
-        key = value_of(order.field, resource, source)
-        directed = key.desc() if order.descending else key.asc()
-        keys.append(directed.nulls_last() if order.field.kind is Kind.JSON else directed)
+def order_by_columns(query: Query, resource: Resource, source: FromClause) -> list[UnaryExpression[Any]]:
+    """Return the columns of `order_by`, then the primary key. Nulls of columns sort as in PostgreSQL, nulls of JSON
+    come last."""
+    keys = [_directed(field_value(order.field, resource, source), order) for order in query.order_by]
     return [*keys, source.c[resource.primary_key].asc()]
 
 
-def value_of(field: Field, resource: Resource, source: FromClause) -> ColumnElement[Any]:
-    """The field as a value: of the row, or of its related row (null where there is none)."""
+def _directed(key: ColumnElement[Any], order: Order) -> UnaryExpression[Any]:
+    directed = key.desc() if order.descending else key.asc()
+    return directed.nulls_last() if order.field.kind is Kind.JSON else directed
+
+
+def field_value(field: Field, resource: Resource, source: FromClause) -> ColumnElement[Any]:
+    """Return the field's value in the row or its related row (null if there is none)."""
     if field.relation is None:
         column: ColumnElement[Any] = source.c[field.column]
         return column if field.kind is not Kind.JSON else json_at(column, field.path)
@@ -171,11 +201,27 @@ def value_of(field: Field, resource: Resource, source: FromClause) -> ColumnElem
     target = relation.target.table.alias()
     own = Field(field.column, field.kind, path=field.path)
     return (
-        select(value_of(own, relation.target, target))
+        select(field_value(own, relation.target, target))
         .where(target.c[relation.target.primary_key] == source.c[relation.foreign_key])
         .correlate(source)
         .scalar_subquery()
     )
+
+
+def field_number(
+    field: Field, resource: Resource, source: FromClause, *, with_booleans: bool = False
+) -> ColumnElement[Any]:
+    """Return the field as PostgreSQL's numeric, or null if it is not a number. `with_booleans` makes false 0 and
+    true 1."""
+    value = field_value(field, resource, source)
+    if field.kind is not Kind.JSON:
+        # Cast to text first: a direct cast of a float to numeric has only 15 digits.
+        return cast(cast(value, Text), Numeric)
+    json_type = func.jsonb_typeof(value)
+    cases = [(json_type == "number", cast(value, Numeric))]
+    if with_booleans:
+        cases.append((json_type == "boolean", cast(cast(cast(value, Boolean), Integer), Numeric)))
+    return case(*cases, else_=null())
 
 
 def _condition(node: Node, resource: Resource, source: FromClause) -> Condition:
@@ -195,17 +241,17 @@ def _condition(node: Node, resource: Resource, source: FromClause) -> Condition:
             )
             return exists(matching.correlate(source))
         case Null(field, negated):
-            value = value_of(field, resource, source)
+            value = field_value(field, resource, source)
             return value.is_not(None) if negated else value.is_(None)
         case Member(field, values, negated):
-            return _membership(field, value_of(field, resource, source), values, negated)
+            return _membership(field, field_value(field, resource, source), values, negated)
         case CompareFields(left, operator, right):
             return _fields_compared(left, operator, right, resource, source)
         case Compare(field, operator, value):
             contained = contains(resource.table, source, node)
             if contained is not None:
                 return contained
-            return _compared(field, value_of(field, resource, source), operator, value)
+            return _compared(field, field_value(field, resource, source), operator, value)
 
 
 def _apply(operator: Operator, left: ColumnElement[Any], right: ColumnElement[Any]) -> Condition:
@@ -219,19 +265,20 @@ def _compared(field: Field, key: ColumnElement[Any], operator: Operator, value: 
     if field.kind is Kind.JSON:  # a pattern, on the text of a string
         text = key.op("#>>", return_type=Text())(literal([], ARRAY(Text)))
         return and_(func.jsonb_typeof(key) == "string", _apply(operator, text, literal(value, Text)))
-    if isinstance(value, Huge):
+    if isinstance(value, OutOfRangeInteger):
         return _apply(operator, key, literal(value.number, Numeric))
     return _apply(operator, key, literal(value, SQL_TYPES[field.kind]))
 
 
 def _membership(field: Field, key: ColumnElement[Any], values: tuple[Value, ...], negated: bool) -> Condition:
-    """An empty list: `in` matches nothing, `not_in` everything (SPEC 4), null included."""
+    """Return the condition of `in` or `not_in`. An empty list for `in` matches no row, for `not_in` every row, also
+    nulls."""
     if not values:
         return true() if negated else false()
     if field.kind is Kind.JSON:
         texts = literal(derived(values, _texts), ARRAY(Text))
         candidates: ColumnElement[Any] = cast(texts, ARRAY(JSONB))
-        # One of another type than all in the list is neither in it nor out of it (SPEC 5).
+        # A value whose type differs from all types in the list matches neither `in` nor `not_in`.
         types = literal(derived(values, _types), ARRAY(Text))
         comparable = func.jsonb_typeof(key) == any_(types)
     else:
@@ -249,14 +296,15 @@ def _types(members: tuple[Json, ...]) -> list[str]:
 
 
 def _storable(members: tuple[Value, ...]) -> list[Value]:
-    return [member for member in members if not isinstance(member, Huge)]
+    return [member for member in members if not isinstance(member, OutOfRangeInteger)]
 
 
 def _fields_compared(
     left: Field, operator: Operator, right: Field, resource: Resource, source: FromClause
 ) -> Condition:
-    """Two fields; where one is JSON both are compared as JSON, and match only where their types are the same."""
-    keys = [value_of(field, resource, source) for field in (left, right)]
+    """Return the comparison of two fields. If one of them is JSON, both are compared as JSON and must have the same
+    type."""
+    keys = [field_value(field, resource, source) for field in (left, right)]
     if Kind.JSON not in (left.kind, right.kind):
         return _apply(operator, *keys)
     first, second = (
@@ -267,3 +315,57 @@ def _fields_compared(
     if operator not in (Operator.EQUAL, Operator.NOT_EQUAL):
         types.append(func.jsonb_typeof(first) == any_(literal(list(_ORDERED_JSON), ARRAY(Text))))
     return reduce(and_, types)
+
+
+def json_at(column: ColumnElement[Any], path: tuple[str, ...]) -> ColumnElement[Any]:
+    """Return the JSON at the path, or null if it is missing or JSON null. A numeric part also indexes an array."""
+    value = column.op("#>", return_type=JSONB())(literal(list(path), ARRAY(Text))) if path else column
+    return func.nullif(value, as_jsonb("null"), type_=JSONB())
+
+
+def as_jsonb(text: str) -> ColumnElement[Any]:
+    """Return jsonb from text: the serializer of a SQLAlchemy dialect would change large integers."""
+    return cast(literal(text, Text), JSONB)
+
+
+def contains(table: Table, source: FromClause, node: Compare) -> ColumnElement[bool] | None:
+    """Return the comparison as a containment, for which a GIN index can be used, or None if the two are not equivalent.
+
+    A scalar at a path of keys is equal if the document contains it: `tags @> '{"jig_id": "J-07"}'`. This does not hold
+    for an array or object, which contains smaller ones, or for a part that may index an array.
+    """
+    field, value = node.field, node.value
+    if node.operator is not Operator.EQUAL or not isinstance(value, Json) or value.type not in SCALARS:
+        return None
+    if field.relation is not None or not field.path or field.column not in _indexed(table):
+        return None
+    if any(_may_be_index(part) for part in field.path):
+        return None
+    document = derived(value.text, partial(_document, field.path))
+    return source.c[field.column].op("@>", is_comparison=True)(as_jsonb(document))
+
+
+def _document(path: tuple[str, ...], text: str) -> str:
+    for part in reversed(path):
+        text = f"{{{json.dumps(part, ensure_ascii=False)}: {text}}}"
+    return text
+
+
+@cache
+def _indexed(table: Table) -> frozenset[str]:
+    return frozenset(
+        column.name
+        for index in table.indexes
+        if index.dialect_options["postgresql"]["using"] == "gin"
+        for column in index.columns
+    )
+
+
+def _may_be_index(part: str) -> bool:
+    """Return whether PostgreSQL may read the part as an array index. Python's check accepts all that PostgreSQL
+    does, and more."""
+    try:
+        int(part)
+    except ValueError:
+        return False
+    return True

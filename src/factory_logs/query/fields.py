@@ -1,7 +1,13 @@
-"""Which fields each resource has, and what a name in `q` means (SPEC 4, 5). Columns are read off the models."""
+"""The fields of each resource, and how names in `q` are resolved (docs/reference/http-api.md#the-query-language-q).
 
-from collections.abc import Mapping
+Columns come from the models. The functions at the end suggest corrections of misspelt names, for error messages only: a
+suggestion never changes how a query is parsed.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from types import MappingProxyType
 
 from sqlalchemy import Column, Float, Integer, String, Table
@@ -11,7 +17,8 @@ from factory_logs.db.models import Base, FactoryLog, Repair
 from factory_logs.query.ast import Field, Kind
 
 MAX_PATH_PARTS = 16
-"""How many names a JSON path may have; deeper data can be stored (SPEC 1) but is not worth a longer query."""
+"""The maximum number of names in a JSON path. Deeper data can be stored (docs/reference/http-api.md#records), but
+not queried."""
 SEPARATOR = "__"
 
 _KINDS: tuple[tuple[type, Kind], ...] = (
@@ -25,7 +32,7 @@ _KINDS: tuple[tuple[type, Kind], ...] = (
 
 @dataclass(frozen=True)
 class Relation:
-    """A to-one relation: `foreign_key` of the resource points at the primary key of `target`."""
+    """A to-one relation: `foreign_key` of the resource refers to the primary key of `target`."""
 
     foreign_key: str
     target: "Resource"
@@ -33,7 +40,8 @@ class Relation:
 
 @dataclass(frozen=True)
 class Resource:
-    """What can be queried. `newest` names the column that says which record of a group is the newest (SPEC 4)."""
+    """A table that `q` can query. `newest` is the column that determines the newest record of a group
+    (docs/reference/http-api.md#the-query-language-q)."""
 
     model: type[Base]
     newest: str
@@ -66,9 +74,16 @@ FACTORY_LOGS = Resource(
 
 
 def resolve(name: object, resource: Resource) -> Field:
-    """`app_name`, `repair__process` or `tags__jig_id` -> the field. Raises ValueError that says what is wrong."""
+    """Return the field with a name such as `app_name`, `repair__process` or `tags__jig_id`. Raises ValueError."""
     if not isinstance(name, str):
         raise ValueError("a field's name must be a string")
+    field = _resolve(name, resource)
+    if field is None:
+        raise ValueError(f"no field {shown(name)}; {_suggestion(name, resource)}")
+    return field
+
+
+def _resolve(name: str, resource: Resource) -> Field | None:
     kind = resource.fields.get(name)
     if kind is not None:
         return Field(name, kind)
@@ -77,14 +92,43 @@ def resolve(name: object, resource: Resource) -> Field:
         return Field(head, Kind.JSON, path=_path(rest, name))
     relation = resource.relations.get(head)
     if separator and relation is not None:
-        related = resolve(rest, relation.target)
-        return Field(related.column, related.kind, relation=head, path=related.path)
+        related = _resolve(rest, relation.target)
+        return related and Field(related.column, related.kind, relation=head, path=related.path)
     if relation is not None:
         raise ValueError(f"{name!r} is a relation; name one of its fields, such as {name}{SEPARATOR}process")
-    raise ValueError(f"no field {shown(name)}")
+    return None
+
+
+def _suggestion(name: str, resource: Resource) -> str:
+    """Return the name that was probably meant, or the list of valid names."""
+    composites = [*(column for column, kind in resource.fields.items() if kind is Kind.JSON), *resource.relations]
+    for meant in _respelled(name, resource, composites):
+        if _exists(meant, resource):
+            return f"did you mean {meant}?"
+    paths = "".join(f", {composite}{SEPARATOR}..." for composite in composites)
+    return f"there are {', '.join(resource.fields)}{paths}"
+
+
+def _respelled(name: str, resource: Resource, composites: list[str]) -> Iterator[str]:
+    for meant in respelled(name, resource.fields, composites, SEPARATOR):
+        yield meant
+        head, _, rest = meant.partition(SEPARATOR)
+        relation = resource.relations.get(head)
+        if relation is not None:
+            column = nearest(rest, relation.target.fields)
+            yield f"{head}{SEPARATOR}{column}"
+
+
+def _exists(name: str, resource: Resource) -> bool:
+    try:
+        return _resolve(name, resource) is not None
+    except ValueError:
+        return False
 
 
 def _path(rest: str, name: str) -> tuple[str, ...]:
+    if "\x00" in rest:
+        raise ValueError(f"NUL in the JSON path {shown(name)}; no stored name holds it")
     parts = tuple(rest.split(SEPARATOR))
     if not all(parts):
         raise ValueError(f"an empty part in the JSON path {shown(name)}")
@@ -94,8 +138,60 @@ def _path(rest: str, name: str) -> tuple[str, ...]:
 
 
 def shown(value: object) -> str:
-    """A caller's value for an error message, cut to a length that fits one."""
-    if isinstance(value, list | dict):  # may be too deep for repr
+    """Return a client's value for an error message, cut to a maximum length."""
+    if isinstance(value, list | dict):  # may be nested too deep for repr
         return "a list" if isinstance(value, list) else "an object"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+LONGEST_NAME = 100
+"""Longer names get no suggestion: comparing two names takes time proportional to the product of their lengths."""
+_SEPARATORS = re.compile(r"(?:->>?|[.\[\]'\"/:])+_*|_{3,}")
+_BEGINNING_AND_REST = re.compile(r"([A-Za-z]+)_+(.+)", re.DOTALL)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word with the most similar spelling, or one that contains `word` (`imei` in `product_imei`)."""
+    if len(word) > LONGEST_NAME or not word:
+        return None
+    names = {name.lower(): name for name in reversed(list(known))}
+    wanted = word.lower()
+    near = get_close_matches(wanted, names, n=1)
+    if near:
+        return names[near[0]]
+    parts = (name for name in reversed(names) if name.endswith(f"_{wanted}") or name.startswith(f"{wanted}_"))
+    part = next(parts, None)
+    return None if part is None else names[part]
+
+
+def nearest_member(given: Iterable[str], known: Collection[str]) -> tuple[str, str] | None:
+    """Return the first unknown name that is similar to a known one, and that known name."""
+    for name in given:
+        if name not in known:
+            meant = nearest(name, known) or next((each for each in known if name.lower().startswith(each)), None)
+            if meant is not None:
+                return name, meant
+    return None
+
+
+def respelled(name: str, columns: Collection[str], composites: Collection[str], separator: str) -> Iterable[str]:
+    """Yield possible corrections of a field name, the most likely first; not all of them exist.
+
+    `composites` are the columns and relations with which a path may begin: `tags.jig_id` -> `tags__jig_id`.
+    """
+    if len(name) > LONGEST_NAME:
+        return
+    path = _SEPARATORS.sub(separator, name).strip("_")
+    yield path
+    head, found, rest = path.partition(separator)
+    if found:
+        beginning = nearest(head, composites)
+    else:
+        parts = _BEGINNING_AND_REST.fullmatch(path)
+        beginning, rest = (nearest(parts[1], composites), parts[2]) if parts else (None, "")
+    if beginning is not None and rest:
+        yield f"{beginning}{separator}{rest}"
+    column = nearest(path, columns)
+    if column is not None and not found:
+        yield column

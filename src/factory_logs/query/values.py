@@ -1,14 +1,13 @@
-"""Checks each value of `q` against the field it is compared with (SPEC 4: a wrong type is a 400, never a 500).
+"""Check the values in `q` against the fields with which they are compared.
 
-Functions here raise ValueError with what is wrong; the parser knows where, and adds it.
+The functions raise ValueError with the reason; the parser adds the path.
 """
 
 import json
 import math
 from decimal import Decimal
-from typing import Any
 
-from factory_logs.query.ast import Field, Huge, Json, Kind, Value
+from factory_logs.query.ast import Field, Json, Kind, OutOfRangeInteger, Value
 from factory_logs.query.fields import shown
 from factory_logs.query.operators import COMPARISONS, EQUALITIES, MEMBERSHIPS, PATTERNS, Operator
 from factory_logs.schemas.timestamps import parse_timestamp
@@ -16,22 +15,14 @@ from factory_logs.schemas.timestamps import parse_timestamp
 NUMBERS = frozenset({Kind.INT, Kind.FLOAT})
 BIGINT = range(-(2**63), 2**63)
 MAX_NESTING = 32
-"""How deep a value may nest; nothing deeper can be stored (SPEC 1), so nothing deeper can match."""
-
-
-def decode(text: str) -> Any:
-    """The JSON value in `text`; NaN and Infinity are not JSON. Raises ValueError or RecursionError."""
-    return json.loads(text, parse_constant=_refuse_constant)
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+"""The maximum nesting of a value. Deeper values cannot be stored (docs/reference/http-api.md#records), so no record can
+match them."""
 
 
 def check_storable(document: object) -> None:
-    """Refuses what PostgreSQL cannot hold anywhere in the document: NUL, lone surrogates, overflowing numbers.
+    """Raise ValueError if PostgreSQL cannot store a part of the document: NUL, lone surrogates, overflowing numbers.
 
-    Walks with its own stack, as the document's depth is the caller's choice.
+    It uses an explicit stack instead of recursion, because the client chooses the depth of the document.
     """
     stack = [document]
     while stack:
@@ -57,7 +48,7 @@ def _check_text(text: str) -> None:
 
 
 def check_value(value: object, field: Field, operator: Operator) -> Value:
-    """One value, as the compiler needs it."""
+    """Return the value in the form that the compiler needs. Raises ValueError."""
     if operator in PATTERNS:
         return _pattern(value, field)
     if field.kind is Kind.JSON:
@@ -67,7 +58,7 @@ def check_value(value: object, field: Field, operator: Operator) -> Value:
     if field.kind is Kind.STR and isinstance(value, str):
         return value
     if field.kind is Kind.INT and isinstance(value, int) and not isinstance(value, bool):
-        return value if value in BIGINT else Huge(Decimal(value))
+        return value if value in BIGINT else OutOfRangeInteger(Decimal(value))
     if field.kind is Kind.FLOAT and isinstance(value, int | float) and not isinstance(value, bool):
         return _double(value)
     raise ValueError(f"{field.column} takes {field.kind.value}, not {shown(value)}")
@@ -132,7 +123,7 @@ def _check_nesting(value: object) -> None:
 
 
 def check_comparable(left: Field, operator: Operator, right: Field) -> None:
-    """Two fields compare if their kinds do; JSON decides row by row, so it goes with all but datetimes."""
+    """Raise ValueError if the two fields cannot be compared. JSON can be compared with every kind but datetimes."""
     if operator not in COMPARISONS:
         raise ValueError(f"{operator.label} does not compare two fields")
     for field in (left, right):

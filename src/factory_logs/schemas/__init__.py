@@ -1,1 +1,1 @@
-"""The outside shape of each resource, as Pydantic models. Leaves: nothing of the server is imported here."""
+"""Pydantic models of requests and responses. They import nothing of the server, because devices use them too."""

@@ -1,12 +1,36 @@
-"""Login and validate_user, in the shape of the legacy API (SPEC 2)."""
+"""The models of login and validate_user, compatible with the legacy API (docs/reference/http-api.md#log-in)."""
 
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class Level(StrEnum):
+    """The permission levels, lowest first; each includes the lower ones."""
+
+    OVERVIEW = "OVERVIEW"
+    TECHNICAL = "TECHNICAL"
+    ADMIN = "ADMIN"
+    FACTORY = "FACTORY"
+    SYSTEM = "SYSTEM"
+
+    def includes(self, other: "Level") -> bool:
+        """Return whether this level allows everything that `other` allows."""
+        return _RANK[self] >= _RANK[other]
+
+
+_RANK = {level: rank for rank, level in enumerate(Level)}
+
+LOGIN_HOURS = 3
+"""The default time from the last use of a login's token to its end, in hours; the setting is `session_idle_seconds`.
+
+It is not in settings.py, because a device's installation cannot import that, and `tokens --help` shows it there too.
+"""
+
+
 class Credentials(BaseModel):
-    """A username and its password."""
+    """A username and password."""
 
     model_config = ConfigDict(strict=True)
 
@@ -15,7 +39,7 @@ class Credentials(BaseModel):
 
 
 class LoginSuccessful(BaseModel):
-    """Who logged in, and the token. The names are legacy's."""
+    """The user who logged in, and the token. The field names are from the legacy API."""
 
     username: str = Field(examples=["ann"])
     entity_id: int = Field(description="The user's id", examples=[2])
@@ -28,25 +52,34 @@ class LoginSuccessful(BaseModel):
         description="64 characters; shown this once, stored only as a hash",
         examples=["J7lPbxpnSdjkOoqOWM2bwtELJa29ABPwrxPgkfCJEKoCI6gMWKxrTyTGcWCc4mVQ"],
     )
-    token_expiry: str = Field(description="After three hours without use", examples=["Mon, 01 Aug 2016 17:05:11 GMT"])
+    token_expiry: str = Field(
+        description="When the token ends unless it is used before", examples=["Mon, 01 Aug 2016 17:05:11 GMT"]
+    )
     permissions: str = Field(examples=["SYSTEM"])
 
 
 class LoginMessage(BaseModel):
-    """The wrapping of legacy."""
+    """The wrapper object of the legacy API."""
 
     login_successful: LoginSuccessful
 
 
-class LoginAnswer(BaseModel):
-    """A good login."""
+class LoginResponse(BaseModel):
+    """A successful login."""
 
     status: Literal["success"] = "success"
     message: LoginMessage
 
 
+class LogoutResponse(BaseModel):
+    """The token of the request is revoked."""
+
+    status: Literal["success"] = "success"
+    message: str = Field(examples=["The token has ended"])
+
+
 class UserValidity(BaseModel):
-    """Whether there is such a user."""
+    """Whether the user exists."""
 
     status: Literal["success"] = "success"
     message: str = Field(examples=["The user exists"])

@@ -1,21 +1,21 @@
-"""The one body of every error (SPEC 3)."""
+"""The body of every error response (docs/reference/http-api.md#errors)."""
 
 from pydantic import BaseModel, Field
 
 
-class FieldFault(BaseModel):
-    """One field at fault."""
+class ErrorDetail(BaseModel):
+    """One invalid field."""
 
-    index: int | None = Field(None, description="The record's place in a batch, from 0")
+    index: int | None = Field(None, description="The record's index in a batch, from 0")
     field: str = Field(examples=["product_imei"])
-    message: str = Field(examples=["expected exactly 15 digits"])
+    message: str = Field(examples=["is required"])
 
 
 class ErrorBody(BaseModel):
-    """What went wrong; `errors` only where fields are at fault."""
+    """The error; `errors` is present only if fields are invalid."""
 
     message: str = Field(description="What is wrong, for a person", examples=["Validation failed"])
-    errors: list[FieldFault] | None = None
+    errors: list[ErrorDetail] | None = None
     request_id: str = Field(
         description="Names this request in the service's log; also in X-Request-ID", examples=["8876ce82a6a1c712"]
     )

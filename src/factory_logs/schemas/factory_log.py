@@ -1,21 +1,52 @@
-"""A factory log: the outside shape of the record, in and out (SPEC 1)."""
+"""A factory log in requests and responses, and the response to a batch (docs/reference/http-api.md#records)."""
 
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, WithJsonSchema
 
+from factory_logs.schemas.errors import ErrorDetail
 from factory_logs.schemas.timestamps import SentTimestamp
 
-Imei = Annotated[str, StringConstraints(pattern=r"^[0-9]{15}$"), Field(examples=["352099001761481"])]
-"""Exactly 15 ASCII digits; no Luhn check."""
+IMEI_DIGITS = 15
+IMEI_PATTERN = f"[0-9]{{{IMEI_DIGITS}}}"
+EXPECTED_IMEI = f"expected exactly {IMEI_DIGITS} digits"
+Imei = Annotated[str, StringConstraints(pattern=f"^{IMEI_PATTERN}$"), Field(examples=["352099001761481"])]
+"""The IMEI of a unit: ASCII digits, without a Luhn check."""
+LONGEST_APP_NAME = 255
+"""The maximum length of an `app_name`, in characters."""
+_DIGITS = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+DIGITS_PATTERN = "^-?[0-9]{1,18}$"
+"""The pattern for an integer as a string, in the OpenAPI document."""
 
-RepairId = Annotated[int, Field(description="A repair, as `/v1/repairs` lists them")]
+
+def as_integer(value: object) -> object:
+    """Return the integer that a string of digits or a float without a fraction represents; any other value
+    unchanged."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+RepairId = Annotated[
+    int,
+    BeforeValidator(as_integer),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer"}, {"type": "string", "pattern": DIGITS_PATTERN}],
+            "description": "A repair, as `/v1/repairs` lists them; also as a string of digits",
+        },
+        mode="validation",
+    ),
+]
 
 IGNORED: Any = Field(None, description="Set by the system; ignored when sent", exclude=True)
 
 
 class Submitted(BaseModel):
-    """What every record that a client sends has in common: strict types, no unknown field, metadata ignored."""
+    """The base of records that clients send: strict types, no unknown fields, metadata ignored."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -26,7 +57,7 @@ class Submitted(BaseModel):
 
 
 class FactoryLogIn(Submitted):
-    """A log as a device sends it."""
+    """A log as clients send it."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -43,7 +74,7 @@ class FactoryLogIn(Submitted):
     )
 
     factory_log_id: Any = IGNORED
-    app_name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    app_name: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_APP_NAME)]
     product_imei: Imei | None = None
     repair_id: RepairId | None = None
     timestamp: SentTimestamp
@@ -68,9 +99,20 @@ class FactoryLogOut(BaseModel):
 
 
 class FactoryLogPage(BaseModel):
-    """A page of logs (SPEC 4)."""
+    """A page of logs."""
 
     num_results: int = Field(description="How many records `q` selects in all", examples=[1])
     total_pages: int = Field(examples=[1])
     page: int = Field(examples=[1])
     objects: list[FactoryLogOut]
+
+
+class BatchCreated(BaseModel):
+    """The result of a batch: the stored logs, and errors if some were skipped."""
+
+    num_created: int = Field(examples=[2])
+    first_id: int | None = Field(description="null if nothing was stored", examples=[41])
+    last_id: int | None = Field(examples=[42])
+    ids: list[int] = Field(description="In the order of the input", examples=[[41, 42]])
+    num_rejected: int | None = Field(None, description="With `on_error=skip`: how many records are not stored")
+    errors: list[ErrorDetail] | None = Field(None, description="With `on_error=skip`: why, for the first 100 of them")

@@ -1,10 +1,13 @@
-"""Which JSON values can be stored exactly (SPEC 1): what PostgreSQL or a reader's JSON cannot carry is refused."""
+"""Strict decoding of JSON, and the check that PostgreSQL and clients can represent a value exactly
+(docs/reference/http-api.md#records)."""
 
+import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import repeat
 from operator import add
+from typing import Any
 
 import orjson
 
@@ -16,14 +19,23 @@ _EXPONENT, _SIGNED_EXPONENT, _NEGATIVE_ZERO = b"0e0", b"0e+0", b"-0.0"
 _LARGE_FLOAT = b"e+" if orjson.dumps(1e16) == b"1e+16" else b"e"
 _LARGE_FLOAT_BYTE = _LARGE_FLOAT[-1:]
 _EXPONENTS_FROM = 1e15
-"""Below it orjson writes floats without a positive exponent."""
+"""Below this number orjson writes floats without a positive exponent."""
 
 
-def quickly_storable(value: object, max_nesting: int) -> bytes | None:
-    """The JSON text of a value that can surely be stored, as `canonical_json` gives it; None says to look closer.
+def strict_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text. Raises ValueError, also for NaN and Infinity; RecursionError."""
+    return json.loads(text, parse_constant=_refuse_constant)
 
-    Nearly all values pass: orjson itself refuses lone surrogates and integers over 64 bits, writes NaN as null and NUL
-    as an escape, and what has no more brackets than may be nested is not nested deeper.
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def fast_storable_text(value: object, max_nesting: int) -> bytes | None:
+    """Return the same text as `canonical_json` if the value is certainly storable, or None if it needs a full check.
+
+    Nearly all values pass: orjson itself rejects lone surrogates and integers over 64 bits, and writes NaN as null and
+    NUL as an escape. A text with no more brackets than the allowed nesting cannot be nested deeper.
     """
     if value is None:
         return b"null"
@@ -33,59 +45,59 @@ def quickly_storable(value: object, max_nesting: int) -> bytes | None:
         return None
     if b"null" in text or b"\\u0000" in text or text.count(b"{") + text.count(b"[") > max_nesting:
         return None
-    return _faithful(value, text)
+    return _canonical(value, text)
 
 
-def unstorable(value: object, place: str, max_nesting: int) -> Iterator[FieldError]:
-    """The faults of one decoded JSON value, each with its dotted place; nothing where it can be stored.
+def storage_errors(value: object, path: str, max_nesting: int) -> Iterator[FieldError]:
+    """Yield the errors of one decoded JSON value, each with its dotted path; none if the value can be stored.
 
-    Nesting counts the arrays and objects around a value inside `tags` or `fields`, the outermost being 1.
+    Nesting counts the arrays and objects around a value inside `tags` or `fields`; the outermost one is level 1.
     """
     if isinstance(value, str):
-        yield from _unstorable_text(value, place)
+        yield from _text_errors(value, path)
     elif isinstance(value, float):
         if not math.isfinite(value):
-            yield FieldError(place, "NaN, Infinity and numbers beyond a double cannot be stored")
+            yield FieldError(path, "NaN, Infinity and numbers beyond a double cannot be stored")
     elif isinstance(value, int):
         if not INT_MIN <= value <= INT_MAX:
-            yield FieldError(place, "an integer must fit in 64 bits")
+            yield FieldError(path, "an integer must fit in 64 bits")
     elif isinstance(value, dict | list):
-        yield from _unstorable_inside(value, place, max_nesting)
+        yield from _errors_inside(value, path, max_nesting)
 
 
-def _unstorable_inside(value: dict[str, object] | list[object], place: str, max_nesting: int) -> Iterator[FieldError]:
+def _errors_inside(value: dict[str, object] | list[object], path: str, max_nesting: int) -> Iterator[FieldError]:
     if max_nesting == 0:
-        yield FieldError(place, "arrays and objects are nested too deep")
+        yield FieldError(path, "arrays and objects are nested too deep")
         return
     if isinstance(value, list):
         for index, item in enumerate(value):
-            yield from unstorable(item, f"{place}.{index}", max_nesting - 1)
+            yield from storage_errors(item, f"{path}.{index}", max_nesting - 1)
         return
     for key, item in value.items():
-        yield from _unstorable_text(key, place)
-        yield from unstorable(item, f"{place}.{key}", max_nesting - 1)
+        yield from _text_errors(key, path)
+        yield from storage_errors(item, f"{path}.{key}", max_nesting - 1)
 
 
-def _unstorable_text(text: str, place: str) -> Iterator[FieldError]:
+def _text_errors(text: str, path: str) -> Iterator[FieldError]:
     if "\0" in text:
-        yield FieldError(place, "the NUL character cannot be stored")
+        yield FieldError(path, "the NUL character cannot be stored")
     if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        yield FieldError(place, "a lone surrogate is not a character and cannot be stored")
+        yield FieldError(path, "a lone surrogate is not a character and cannot be stored")
 
 
 def canonical_json(value: object) -> bytes:
-    """A storable value as the JSON text that PostgreSQL's jsonb gives back as the same number types.
+    """Return a storable value as JSON text whose number types survive PostgreSQL's jsonb.
 
-    jsonb writes 1e23 as 100000000000000000000000, which a reader takes for an integer; written as
-    100000000000000000000000.0 it stays the float that was sent. And jsonb has no negative zero: it becomes 0.0 here, so
-    that the answer to a write already says what is stored.
+    jsonb returns 1e23 as 100000000000000000000000, which a client reads as an integer. Written as
+    100000000000000000000000.0 it stays a float. jsonb has no negative zero, so it becomes 0.0 here: the response to a
+    write then contains the stored value.
     """
-    return _faithful(value, orjson.dumps(value))
+    return _canonical(value, orjson.dumps(value))
 
 
-def _faithful(value: object, text: bytes) -> bytes:
-    # orjson writes large floats as 1e23; a string that looks so, or like a negative zero, costs time alone.
-    # Which of the two forms of an exponent it is, is up to orjson's version.
+def _canonical(value: object, text: bytes) -> bytes:
+    # orjson writes large floats as 1e23; the format of the exponent depends on its version. A string that looks like
+    # such a float or like a negative zero is no error here: it only costs time.
     zeros = text.translate(_DIGITS_TO_ZERO)
     if _EXPONENT not in zeros and _SIGNED_EXPONENT not in zeros and _NEGATIVE_ZERO not in text:
         return text
@@ -94,7 +106,7 @@ def _faithful(value: object, text: bytes) -> bytes:
 
 def _with_plain_floats(value: object) -> object:
     if isinstance(value, float):
-        return orjson.Fragment(_without_exponent(value)) if _is_odd(value) else value
+        return orjson.Fragment(_without_exponent(value)) if _changes_in_jsonb(value) else value
     if isinstance(value, list):
         return [_with_plain_floats(item) for item in value]
     if isinstance(value, dict):
@@ -102,8 +114,8 @@ def _with_plain_floats(value: object) -> object:
     return value
 
 
-def _is_odd(number: float) -> bool:
-    """Whether jsonb would give it back as an integer, or a negative zero as another one."""
+def _changes_in_jsonb(number: float) -> bool:
+    """Return whether jsonb would return the float as an integer, or it is a negative zero."""
     return abs(number) >= _EXPONENTS_FROM or not number
 
 
@@ -113,38 +125,38 @@ def _without_exponent(number: float) -> str:
 
 
 def surely_canonical(values: object, text: bytes, max_nesting: int) -> bool:
-    """Whether all of `values`, as orjson decoded them and wrote them into `text`, can be stored as they were written.
+    """Return whether `text` can be stored unchanged; orjson has decoded `values` and written `text` from them.
 
-    False says to look closer. orjson has already refused lone surrogates and NaN.
+    If False, the values must be checked one by one. orjson has already rejected lone surrogates and NaN.
     """
-    return text.count(b"{") + text.count(b"[") <= max_nesting and _is_kept(values, text)
+    return text.count(b"{") + text.count(b"[") <= max_nesting and _is_unchanged(values, text)
 
 
 def all_surely_canonical(values: object, texts: Sequence[bytes], max_nesting: int) -> bool:
-    """What `surely_canonical` says of many texts, looked at together."""
+    """Return the result of `surely_canonical` for many texts at once."""
     text = b"".join(texts)
     brackets: Iterable[int] = map(bytes.count, texts, repeat(b"{"))
     if b"[" in text:
         brackets = map(add, brackets, map(bytes.count, texts, repeat(b"[")))
-    return max(brackets, default=0) <= max_nesting and _is_kept(values, text)
+    return max(brackets, default=0) <= max_nesting and _is_unchanged(values, text)
 
 
-def _is_kept(values: object, text: bytes) -> bool:
-    """Whether there is no NUL, and no float that jsonb would turn into something else.
+def _is_unchanged(values: object, text: bytes) -> bool:
+    """Return whether the text has no NUL and no float that jsonb would change.
 
-    An integer beyond 64 bits is among these floats: orjson decodes it as one. Each search is led by one for a single
-    byte that most texts lack, as that costs a fifth.
+    An integer beyond 64 bits counts as such a float, as orjson decodes it to a float. Each search is preceded by a
+    search for a single byte that most texts lack, which costs only a fifth.
     """
     if b"\\" in text and b"\\u0000" in text:
         return False
     if (_LARGE_FLOAT_BYTE in text and _LARGE_FLOAT in text) or (b"-" in text and _NEGATIVE_ZERO in text):
-        return not _has_odd_float(values)  # a string may look like one
+        return not _has_changing_float(values)  # a string may look like one
     return True
 
 
-def _has_odd_float(value: object) -> bool:
+def _has_changing_float(value: object) -> bool:
     if isinstance(value, float):
-        return _is_odd(value)
+        return _changes_in_jsonb(value)
     if isinstance(value, dict):
-        return any(map(_has_odd_float, value.values()))
-    return isinstance(value, list | tuple) and any(map(_has_odd_float, value))
+        return any(map(_has_changing_float, value.values()))
+    return isinstance(value, list | tuple) and any(map(_has_changing_float, value))

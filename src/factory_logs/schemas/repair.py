@@ -1,4 +1,4 @@
-"""A repair: one stay of one unit in a repair centre (SPEC 2)."""
+"""A repair: one stay of one unit in a repair centre (docs/reference/http-api.md#repairs)."""
 
 from enum import StrEnum
 from typing import Annotated, Any
@@ -6,11 +6,11 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from factory_logs.schemas.factory_log import IGNORED, Imei, Submitted
-from factory_logs.schemas.timestamps import Timestamp
+from factory_logs.schemas.timestamps import NullableTimestamp
 
 
 class Process(StrEnum):
-    """What was done with the unit."""
+    """The work that was done on the unit."""
 
     REPAIR_AND_RETURN = "Repair and Return"
     REPLACED = "Replaced"
@@ -51,8 +51,8 @@ class RepairIn(Submitted):
 
     repair_id: Any = IGNORED
     product_imei: Imei
-    arrival_date: Timestamp | None = None
-    refurbishment_date: Timestamp | None = None
+    arrival_date: NullableTimestamp = None
+    refurbishment_date: NullableTimestamp = None
     measured_battery_capacity: Annotated[float, Field(allow_inf_nan=False, examples=[3050.0])] | None = None
     process: Annotated[Process, Field(strict=False)] | None = None
     pending_status: Text | None = None
@@ -77,7 +77,7 @@ class RepairOut(BaseModel):
 
 
 class RepairPage(BaseModel):
-    """A page of repairs (SPEC 4)."""
+    """A page of repairs."""
 
     num_results: int = Field(description="How many repairs `q` selects in all", examples=[1])
     total_pages: int = Field(examples=[1])

@@ -1,4 +1,4 @@
-"""Datetimes, in and out, as SPEC 1 has them. The one place that knows both forms."""
+"""Parse the datetimes of clients, and format those of responses (docs/reference/http-api.md#datetimes)."""
 
 import contextlib
 import re
@@ -7,31 +7,33 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, NamedTuple
 
 import orjson
-from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, PlainValidator, WithJsonSchema
 
 EXPECTED = (
     "expected an ISO 8601 datetime such as 2024-01-31T13:45:00.123456Z or 2024-01-31 13:45:00, a date, "
     "or an integer of milliseconds since 1970"
 )
+SERVER_TIME = "CURRENT_TIMESTAMP"
+"""A timestamp with this text means the server's current time, as in the legacy API."""
 _ISO_8601 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
-    r"(?:[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
+    r"(?:[Tt ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,9})?)?(?:[Zz]|[+-][0-9]{2}(?::?[0-9]{2})?)?)?"
 )
-_UTC = re.compile(r"0{4}-00-00[T ]00:00(?::00(?:\.0{1,9})?)?[Zz]")
-"""The usual forms among these, with a zero for each digit."""
+_UTC = re.compile(r"0{4}-00-00[T ]00:00(?::00(?:[.,]0{1,9})?)?[Zz]")
+"""The most common formats, with a zero in place of each digit."""
 _DIGITS_TO_ZERO = str.maketrans("123456789", "000000000")
 _DAY = "((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
-_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?([Zz]|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)?"
+_TIME = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.,][0-9]{1,9})?)?([Zz]|[+-]([01][0-9]|2[0-3])(:?[0-5][0-9])?)?"
 _PATTERN = f"^(000[2-9]|00[1-9][0-9]|0[1-9][0-9]{{2}}|[1-8][0-9]{{3}})-{_DAY}([Tt ]{_TIME})?$"
-"""For the OpenAPI document: what it matches exists. 29 February and the outermost years it leaves to date-time."""
+"""For the OpenAPI document: each match is a valid date. 29 February and the first and last years need `date-time`."""
 _EPOCH = datetime(1970, 1, 1)
 _ONE_MILLISECOND = timedelta(milliseconds=1)
 
 
 def parse_timestamp(value: object) -> datetime:
-    """A datetime as a client sends it -> naive UTC, to the microsecond (further digits are cut off).
+    """Return a client's datetime as naive UTC, truncated to the microsecond.
 
-    Raises ValueError, with what would be right, for anything else, and for times outside the years 1 to 9999.
+    Raises ValueError, with the expected format, for any other text and for years outside 1 to 9999.
     """
     if isinstance(value, str):
         return _from_text(value)
@@ -45,14 +47,24 @@ def parse_timestamp(value: object) -> datetime:
     raise ValueError(EXPECTED)
 
 
-def parse_timestamps(texts: Sequence[str]) -> list[datetime]:
-    """What `parse_timestamp` gives, or raises, for each of many texts, at a third of its cost for the usual ones.
+def sent_timestamp(value: object) -> datetime:
+    """Parse the datetime of a record, which may also be the text SERVER_TIME. Raises as `parse_timestamp` does."""
+    return server_time() if value == SERVER_TIME else parse_timestamp(value)
 
-    Whether a text is of the right form does not depend on which digits it holds, so each form is looked at once.
+
+def server_time() -> datetime:
+    """Return the current time of this machine, as naive UTC."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def parse_timestamps(texts: Sequence[str]) -> list[datetime]:
+    """Return the datetimes of many texts, like `parse_timestamp` but at a third of its cost for the common formats.
+
+    The digits do not affect whether the format is valid, so each format is checked once.
     """
     forms = set("\n".join(texts).translate(_DIGITS_TO_ZERO).split("\n"))
     if all(map(_UTC.fullmatch, forms)):
-        with contextlib.suppress(ValueError):  # the right form, and yet no date
+        with contextlib.suppress(ValueError):  # a valid format, but no valid date
             return [datetime.fromisoformat(text[:-1]) for text in texts]
     return list(map(parse_timestamp, texts))
 
@@ -61,7 +73,7 @@ def _from_text(text: str) -> datetime:
     if not _ISO_8601.fullmatch(text):
         raise ValueError(EXPECTED)
     try:
-        if text[-1] in "Zz":  # taking a zone off a datetime costs more than all the rest
+        if text[-1] in "Zz":  # removing the zone from a datetime would cost more than parsing
             text = text[:-1]
         moment = datetime.fromisoformat(text.upper())
         return moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
@@ -73,51 +85,55 @@ def _from_text(text: str) -> datetime:
 
 
 def format_timestamp(moment: datetime) -> str:
-    """Naive UTC -> `YYYY-MM-DD HH:MM:SS`, with `.ffffff` only where it is not zero."""
+    """Return naive UTC as `YYYY-MM-DD HH:MM:SS`, with `.ffffff` only if the fraction is not zero."""
     return str(moment)
 
 
-_SCHEMA_IN = WithJsonSchema(
+MOMENT_FORMS: list[dict[str, object]] = [
     {
-        "anyOf": [
-            {
-                "type": "string",
-                "pattern": _PATTERN,
-                "description": "ISO 8601, `T` or a space between date and time; UTC unless it says",
-            },
-            {"type": "string", "format": "date-time"},
-            {
-                "type": "integer",
-                "minimum": -62135596800000,
-                "maximum": 253402300799999,
-                "description": "milliseconds since 1970-01-01T00:00:00Z",
-            },
-        ],
-        "examples": ["2024-01-31T13:45:00.123456Z", "2024-01-31 13:45:00", 1706708700123],
+        "type": "string",
+        "pattern": _PATTERN,
+        "description": "ISO 8601, `T` or a space between date and time; UTC unless it says",
+    },
+    {"type": "string", "format": "date-time"},
+    {
+        "type": "integer",
+        "minimum": -62135596800000,
+        "maximum": 253402300799999,
+        "description": "milliseconds since 1970-01-01T00:00:00Z",
+    },
+]
+"""JSON Schema of the formats that `parse_timestamp` accepts."""
+_EXAMPLES = ["2024-01-31T13:45:00.123456Z", "2024-01-31 13:45:00", 1706708700123]
+_NOW: dict[str, object] = {"const": SERVER_TIME, "description": "The server's time"}
+_SCHEMA_IN = WithJsonSchema({"anyOf": [*MOMENT_FORMS, _NOW], "examples": _EXAMPLES}, mode="validation")
+_SCHEMA_IN_OR_NONE = WithJsonSchema(
+    {
+        "anyOf": [*MOMENT_FORMS, _NOW, {"const": "", "description": "The same as null"}, {"type": "null"}],
+        "examples": _EXAMPLES,
     },
     mode="validation",
 )
 
-Timestamp = Annotated[
-    datetime,
-    BeforeValidator(parse_timestamp),
-    PlainSerializer(format_timestamp, return_type=str),
-    _SCHEMA_IN,
-    WithJsonSchema({"type": "string", "examples": ["2024-01-31 13:45:00.123456"]}, mode="serialization"),
-]
-"""A datetime field of a Pydantic model: parsed and written as SPEC 1 says."""
+
+def _moment_or_none(value: object) -> datetime | None:
+    return None if value is None or value == "" else sent_timestamp(value)
 
 
-class Sent(NamedTuple):
-    """A datetime, and how many bytes of JSON its sender took to write it: they count for the size of a record."""
+NullableTimestamp = Annotated[datetime | None, BeforeValidator(_moment_or_none), _SCHEMA_IN_OR_NONE]
+"""A datetime field that may be null; an empty string also means null, as in the legacy API."""
+
+
+class SentDatetime(NamedTuple):
+    """A datetime, and its size in the client's JSON in bytes, which counts towards the size of the record."""
 
     moment: datetime
     json_bytes: int
 
 
-def _sent(value: object) -> Sent:
-    return Sent(parse_timestamp(value), len(orjson.dumps(value)))
+def _sent(value: object) -> SentDatetime:
+    return SentDatetime(sent_timestamp(value), len(orjson.dumps(value)))
 
 
-SentTimestamp = Annotated[Sent, PlainValidator(_sent), _SCHEMA_IN]
-"""The same of a record that is only ever read."""
+SentTimestamp = Annotated[SentDatetime, PlainValidator(_sent), _SCHEMA_IN]
+"""A datetime field that also has its size in bytes."""

@@ -1,1 +1,1 @@
-"""Who may do what: levels, passwords, tokens."""
+"""Authentication and authorisation: permission levels, passwords, tokens, login."""

@@ -1,7 +1,7 @@
-"""Who is calling: Authorization header to user, from memory wherever possible (SPEC 3).
+"""Find the user of a request's token, from memory if possible (docs/reference/http-api.md, Authentication).
 
-No request writes a row, and hardly one reads one, just to be authenticated. What was looked up is trusted for
-`token_cache_seconds`, which is how soon a revocation is seen; uses are gathered here and written in bulk.
+Authenticating a request writes no row and rarely reads one. A token is cached for `token_cache_seconds`, so a
+revocation takes effect within that time. The last uses of tokens are collected in memory and written in batches.
 """
 
 import asyncio
@@ -9,14 +9,15 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import structlog
+from cachetools import FIFOCache
 
 from factory_logs.db.engine import Database
 from factory_logs.db.tokens import TokenRepository, ValidToken
 from factory_logs.errors import DatabaseUnavailableError, UnauthenticatedError
-from factory_logs.security.levels import Level
+from factory_logs.schemas.auth import Level
+from factory_logs.security.permissions import CurrentUser
 from factory_logs.security.tokens import hash_token, parse_authorization
 from factory_logs.settings import Settings
 
@@ -24,25 +25,15 @@ MAX_ENTRIES = 10_000
 LONGEST_CACHED_HEADER = 256
 FLUSH_EVERY_SECONDS = 1.0
 FLUSH_TIMEOUT_SECONDS = 5.0
-
-K = TypeVar("K")
-V = TypeVar("V")
+LATE = f"it took longer than {FLUSH_TIMEOUT_SECONDS:g} s, here or in the database"
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class CurrentUser:
-    """The user behind a request."""
-
-    user_id: int
-    username: str
-    level: Level
-
-
 @dataclass(slots=True)
-class _Use:
-    """One token's last use, and how much of it the database knows. Times are of the authenticator's clock."""
+class _TokenUse:
+    """The last use of a token, and its last use that is written to the database. Times are from the authenticator's
+    clock."""
 
     at: float
     due_every: float
@@ -51,18 +42,19 @@ class _Use:
 
 
 @dataclass(slots=True)
-class _Known:
-    """A token that was good when it was looked up, trusted until `until`."""
+class _CachedToken:
+    """A token that was valid when it was read from the database. It is accepted without another look-up before
+    `until`."""
 
     user: CurrentUser
     until: float
-    use: _Use
+    use: _TokenUse
 
 
 class Authenticator:
-    """Answers who a token belongs to. One per worker; all of it runs on one event loop.
+    """Finds the user of a token. There is one per worker, used on one event loop only.
 
-    `run` must run beside the requests, or sliding tokens end although they are used.
+    `run` must run at the same time; otherwise sliding tokens expire although they are used.
     """
 
     def __init__(self, database: Database, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -70,16 +62,17 @@ class Authenticator:
         self._trust_seconds = settings.token_cache_seconds
         self._touch_seconds = settings.token_touch_seconds
         self._clock = clock
-        self._by_header: dict[str, _Known] = {}
-        self._known: dict[bytes, _Known] = {}
-        self._refused_until: dict[bytes, float] = {}
-        self._look_ups: dict[bytes, asyncio.Task[_Known]] = {}
-        self._uses: dict[bytes, _Use] = {}
+        self._by_header: FIFOCache[str, _CachedToken] = FIFOCache(MAX_ENTRIES)
+        self._known: FIFOCache[bytes, _CachedToken] = FIFOCache(MAX_ENTRIES)
+        self._refused_until: FIFOCache[bytes, float] = FIFOCache(MAX_ENTRIES)
+        self._look_ups: dict[bytes, asyncio.Task[_CachedToken]] = {}
+        self._uses: dict[bytes, _TokenUse] = {}
 
     def cached(self, authorization: str | None) -> CurrentUser | None:
-        """The user of this header if that is known without asking the database. For the hot path."""
-        known = self._by_header.get(authorization)  # type: ignore[arg-type]
-        if known is None:
+        """Return the user of this header if it is cached, else None. For the hot path."""
+        try:  # get() would cost twice as much
+            known = self._by_header[authorization]  # type: ignore[index]
+        except KeyError:
             return None
         now = self._clock()
         if now >= known.until:
@@ -88,9 +81,9 @@ class Authenticator:
         return known.user
 
     async def authenticate(self, authorization: str | None) -> CurrentUser:
-        """The user behind an Authorization header.
+        """Return the user of an Authorization header.
 
-        Raises UnauthenticatedError, or DatabaseUnavailableError where the token must be looked up and cannot.
+        Raises UnauthenticatedError, or DatabaseUnavailableError if the token is not cached and cannot be read.
         """
         user = self.cached(authorization)
         if user is not None:
@@ -99,22 +92,44 @@ class Authenticator:
             raise UnauthenticatedError("This needs the header `Authorization: Token token=<token>`.")
         token = parse_authorization(authorization)
         if token is None:
-            raise UnauthenticatedError("The Authorization header is not `Token token=<token>`.")
+            raise UnauthenticatedError(
+                "The Authorization header holds no token; send `Authorization: Token token=<token>`."
+            )
         known = await self._find(hash_token(token))
         if len(authorization) <= LONGEST_CACHED_HEADER:
-            _put(self._by_header, authorization, known)
+            self._by_header[authorization] = known
         return known.user
 
     async def authenticate_token(self, token: str) -> CurrentUser:
-        """As `authenticate`, for a token that came another way, such as InfluxDB 1's password."""
+        """Return the user of a token from outside the header, such as InfluxDB 1's password. Raises the errors of
+        `authenticate`."""
         return (await self._find(hash_token(token))).user
 
     def remember(self, token: str, user: CurrentUser, *, idle_seconds: int | None) -> None:
-        """Trust a token that this worker issued just now, as if it had been looked up."""
+        """Cache a token that this worker has just issued."""
         found = ValidToken(user.user_id, user.username, user.level, None, idle_seconds, None, 0.0)
-        self._keep(hash_token(token), found, self._clock())
+        self._cache_token(hash_token(token), found, self._clock())
 
-    async def _find(self, token_hash: bytes) -> _Known:
+    async def revoke(self, authorization: str) -> None:
+        """Revoke the token of an Authorization header. This worker refuses it from now on.
+
+        Raises UnauthenticatedError if the header contains no token, DatabaseUnavailableError.
+        """
+        token = parse_authorization(authorization)
+        if token is None:
+            raise _refusal()
+        token_hash = hash_token(token)
+        await self._tokens.revoke(token_hash)
+        # A look-up that began before the revocation may end after it: do not cache its result.
+        look_up = self._look_ups.get(token_hash)
+        if look_up is not None:
+            await asyncio.wait([look_up])
+        known = self._known.pop(token_hash, None)
+        if known is not None:
+            known.until = -math.inf  # for every header under which it is cached
+        self._refused_until[token_hash] = self._clock() + self._trust_seconds
+
+    async def _find(self, token_hash: bytes) -> _CachedToken:
         now = self._clock()
         known = self._known.get(token_hash)
         if known is not None and now < known.until:
@@ -129,50 +144,50 @@ class Authenticator:
             look_up.add_done_callback(lambda done: self._end_look_up(token_hash, done))
         return await asyncio.shield(look_up)
 
-    async def _look_up(self, token_hash: bytes) -> _Known:
+    async def _look_up(self, token_hash: bytes) -> _CachedToken:
         asked_at = self._clock()
         found = await self._tokens.look_up(token_hash)
         if found is None:
-            _put(self._refused_until, token_hash, asked_at + self._trust_seconds)
+            self._refused_until[token_hash] = asked_at + self._trust_seconds
             self._known.pop(token_hash, None)
             raise _refusal()
-        return self._keep(token_hash, found, asked_at)
+        return self._cache_token(token_hash, found, asked_at)
 
-    def _end_look_up(self, token_hash: bytes, look_up: asyncio.Task[_Known]) -> None:
+    def _end_look_up(self, token_hash: bytes, look_up: asyncio.Task[_CachedToken]) -> None:
         del self._look_ups[token_hash]
         if not look_up.cancelled():
-            look_up.exception()  # seen, or asyncio complains where every caller has gone away
+            look_up.exception()  # retrieved, or asyncio logs it if all callers were cancelled
 
-    def _keep(self, token_hash: bytes, found: ValidToken, as_of: float) -> _Known:
+    def _cache_token(self, token_hash: bytes, found: ValidToken, as_of: float) -> _CachedToken:
         lives = [self._trust_seconds]
         if found.idle_seconds is not None:
             lives.append(found.idle_seconds)
         elif found.seconds_left is not None:
             lives.append(found.seconds_left)
-        user = CurrentUser(found.user_id, found.username, Level(found.permission))
-        known = _Known(user, as_of + min(lives), self._used(token_hash, found))
-        _put(self._known, token_hash, known)
+        user = CurrentUser(found.user_id, found.username, Level(found.permission), found.only_write)
+        known = _CachedToken(user, as_of + min(lives), self._used(token_hash, found))
+        self._known[token_hash] = known
         self._refused_until.pop(token_hash, None)
         return known
 
-    def _used(self, token_hash: bytes, found: ValidToken) -> _Use:
+    def _used(self, token_hash: bytes, found: ValidToken) -> _TokenUse:
         now = self._clock()
         use = self._uses.get(token_hash)
         if use is None:
             due_every = self._touch_seconds
-            if found.idle_seconds is not None:  # a token with a short life cannot wait that long
+            if found.idle_seconds is not None:  # a short-lived token must be written earlier
                 due_every = min(due_every, found.idle_seconds / 4)
-            use = _Use(now, due_every)
-            if found.seconds_since_use is not None:  # another worker may have written it lately
+            use = _TokenUse(now, due_every)
+            if found.seconds_since_use is not None:  # another worker may have written it recently
                 use.written_at = now - found.seconds_since_use
             self._uses[token_hash] = use
         use.at = now
         return use
 
-    async def flush_touches(self, *, everything: bool = False) -> int:
-        """Write back the uses that are due, or `everything` not yet written; how many those were.
+    async def write_uses(self, *, everything: bool = False) -> int:
+        """Write the last uses that are due, or with `everything` all unwritten ones; return their number.
 
-        Raises DatabaseUnavailableError, and then loses nothing.
+        Raises DatabaseUnavailableError; the uses are then written next time.
         """
         now = self._clock()
         due = {
@@ -188,14 +203,14 @@ class Authenticator:
         return len(due)
 
     def _drop_unused(self, now: float) -> None:
-        """Forget uses that are written and that no trusted entry can renew any more."""
+        """Drop uses that are written and whose token is no longer cached."""
         for token_hash, use in list(self._uses.items()):
             resting = now - max(use.at, use.written_at)
             if use.at <= use.written and resting >= max(use.due_every, self._trust_seconds):
                 del self._uses[token_hash]
 
     async def run(self) -> None:
-        """Write uses back as they fall due, until cancelled; then write the rest."""
+        """Write uses when they are due, until cancelled; then write the rest."""
         try:
             while True:
                 await asyncio.sleep(FLUSH_EVERY_SECONDS)
@@ -206,20 +221,14 @@ class Authenticator:
     async def _flush_or_log(self, *, everything: bool = False) -> None:
         try:
             async with asyncio.timeout(FLUSH_TIMEOUT_SECONDS):
-                await self.flush_touches(everything=everything)
-        except (DatabaseUnavailableError, TimeoutError):
-            log.warning("token uses not written back, the database is away", final=everything)
+                await self.write_uses(everything=everything)
+        except DatabaseUnavailableError as error:
+            log.warning("token uses are not written back yet", reason=error.message, final=everything)
+        except TimeoutError:  # mostly because the process was too busy to check in time
+            log.warning("token uses are not written back yet", reason=LATE, final=everything)
         except Exception:
             log.exception("token uses not written back", final=everything)
 
 
 def _refusal() -> UnauthenticatedError:
     return UnauthenticatedError("The token is unknown, revoked or expired.")
-
-
-def _put(entries: dict[K, V], key: K, value: V) -> None:
-    """Set the key as the newest; over MAX_ENTRIES the oldest goes."""
-    entries.pop(key, None)
-    entries[key] = value
-    if len(entries) > MAX_ENTRIES:
-        del entries[next(iter(entries))]

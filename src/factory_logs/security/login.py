@@ -1,4 +1,4 @@
-"""Logging in: username and password to a token that slides on with its use (SPEC 2 and 3)."""
+"""Log in: exchange username and password for a token that expires if it is not used for some time."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,17 +7,18 @@ from factory_logs.audit import Audit
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRecord, UserRepository
 from factory_logs.errors import TooManyTriesError, UnauthenticatedError
-from factory_logs.security.authenticator import Authenticator, CurrentUser
-from factory_logs.security.issuing import issue_sliding_token
-from factory_logs.security.levels import Level
+from factory_logs.schemas.auth import Level
+from factory_logs.security.authenticator import Authenticator
 from factory_logs.security.passwords import Passwords
+from factory_logs.security.permissions import CurrentUser
 from factory_logs.security.throttle import LoginThrottle
+from factory_logs.security.tokens import issue_sliding_token
 from factory_logs.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class LoginResult:
-    """Who logged in, with which token, and its end as of now (UTC without zone)."""
+    """The user who logged in, the new token, and its end if it is not used (UTC without zone)."""
 
     user_id: int
     username: str
@@ -53,9 +54,9 @@ class LoginService:
         self._passwords = passwords or Passwords()
 
     async def login(self, username: str, password: str, address: str) -> LoginResult:
-        """Exchange a right pair for a token.
+        """Return a new token for a correct username and password.
 
-        Raises UnauthenticatedError for a wrong pair, the same whether the user exists or not;
+        Raises UnauthenticatedError for a wrong pair, with the same message whether the user exists or not;
         TooManyTriesError; OverloadedError; DatabaseUnavailableError.
         """
         try:
@@ -76,11 +77,16 @@ class LoginService:
         self._audit.note("login", user=username, address=address)
         return result
 
+    async def logout(self, user: CurrentUser, authorization: str, address: str) -> None:
+        """Revoke the token in this header. Raises UnauthenticatedError, DatabaseUnavailableError."""
+        await self._authenticator.revoke(authorization)
+        self._audit.note("logout", user=user.username, address=address)
+
     async def _checked(self, username: str, password: str) -> UserRecord:
         user = await self._users.get_by_name(username)
         stored = None if user is None else user.password_hash
         matches = await self._passwords.verify(password, stored)
-        if user is None or not matches:
+        if user is None or user.disabled_at is not None or not matches:
             raise UnauthenticatedError("The username or the password is wrong.")
         return user
 

@@ -1,6 +1,6 @@
-"""Passwords, stored as argon2id and checked beside the event loop.
+"""Hash and verify passwords with argon2id, in threads outside the event loop.
 
-One hash takes tens of milliseconds and 64 MiB, so only a few run at a time and only so many may wait.
+One hash takes tens of milliseconds and 64 MiB, so the number of concurrent and of waiting hashes is limited.
 """
 
 import asyncio
@@ -13,16 +13,24 @@ from typing import TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from factory_logs.errors import OverloadedError
+from factory_logs.errors import BadRequestError, OverloadedError
 
 T = TypeVar("T")
 
+FEWEST_CHARACTERS = 8
+
+
+def check_password(password: str) -> None:
+    """Raise BadRequestError if a new password is too short."""
+    if len(password) < FEWEST_CHARACTERS:
+        raise BadRequestError(f"the password has fewer than {FEWEST_CHARACTERS} characters")
+
 
 class Passwords:
-    """Hashes and verifies passwords; at most `max_concurrent` at once, `max_waiting` more in line.
+    """Hashes and verifies passwords: at most `max_concurrent` at a time, while at most `max_waiting` more wait.
 
-    The threads are the bound, rather than a semaphore before `asyncio.to_thread`: a caller that gives up
-    does not stop its thread, and would hand its place on while the hash still runs.
+    The size of the thread pool is the limit, not a semaphore before `asyncio.to_thread`: cancelling a caller does not
+    stop its thread, so a semaphore would be released while the hash still runs.
     """
 
     def __init__(
@@ -35,18 +43,18 @@ class Passwords:
         self._nobodys_hash = _unmatchable_hash(self._hasher)
 
     async def hash(self, password: str) -> str:
-        """The text to store. Raises OverloadedError where too many wait already."""
+        """Return the hash to store. Raises OverloadedError if too many are waiting."""
         secret = _encode(password)
-        return await self._beside_the_loop(lambda: self._hasher.hash(secret))
+        return await self._run_in_thread(lambda: self._hasher.hash(secret))
 
     async def verify(self, password: str, stored: str | None) -> bool:
-        """Whether `password` is the one behind `stored`.
+        """Return whether `password` matches the hash `stored`.
 
-        None, for an unknown user or one without a password, costs as much and is never right: the time tells
-        nobody which users exist. Raises OverloadedError where too many wait already.
+        If `stored` is None (an unknown user or one without a password), the result is False after the same time, so
+        that the time does not reveal which users exist. Raises OverloadedError if too many are waiting.
         """
         secret = _encode(password)
-        return await self._beside_the_loop(lambda: self._matches(secret, stored))
+        return await self._run_in_thread(lambda: self._matches(secret, stored))
 
     def _matches(self, secret: bytes, stored: str | None) -> bool:
         try:
@@ -54,7 +62,7 @@ class Passwords:
         except (VerificationError, InvalidHashError):
             return False
 
-    async def _beside_the_loop(self, work: Callable[[], T]) -> T:
+    async def _run_in_thread(self, work: Callable[[], T]) -> T:
         if self._pending >= self._max_pending:
             raise OverloadedError("Too many logins at once; try again in a moment.")
         self._pending += 1
@@ -71,7 +79,7 @@ def _encode(password: str) -> bytes:
 
 
 def _unmatchable_hash(hasher: PasswordHasher) -> str:
-    """An encoded hash of no known password, with the costs of `hasher`, without spending them now."""
+    """Return a hash that no password matches, with the cost parameters of `hasher`, without computing one."""
 
     def random_part(length: int) -> str:
         return base64.b64encode(secrets.token_bytes(length)).decode().rstrip("=")

@@ -1,8 +1,8 @@
-"""The login throttle: slows down guessing without letting a guesser lock anybody out (SPEC 3, 429).
+"""Throttle logins (429): slow down guessing, without letting an attacker lock out a user.
 
-A user's tries are counted per address, so failures from one place never keep that user from logging in at another;
-an address's tries are counted over all users with a larger bound, as many people may sit behind one. All workers count
-together, in the database.
+A user's failed attempts are counted per address, so failures from one address never lock the user out at another. The
+attempts of an address are counted over all users, with a higher limit, as many people may share an address. All workers
+share the counts, in the database.
 """
 
 import hashlib
@@ -15,109 +15,111 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from cachetools import FIFOCache
+
 from factory_logs.db.engine import Database
-from factory_logs.db.login_tries import LoginTryRepository, Refusal
+from factory_logs.db.login_attempts import LoginAttemptRepository, Refusal
 from factory_logs.errors import DatabaseUnavailableError, TooManyTriesError
 
 MAX_ENTRIES = 10_000
-REMEMBERED_SECONDS = 1.0
+REFUSAL_CACHE_SECONDS = 1.0
 _LONGEST_USERNAME = 255
 _IPV6_NETWORK_BITS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
-    """A try that was let in and counted as failed, for now."""
+class LoginAttempt:
+    """An admitted attempt to log in. It counts as failed until `succeeded` or `withdraw` is called."""
 
-    pair: bytes
-    network: bytes
+    # The username together with the address.
+    user_key: bytes
+    address_key: bytes
     moment: datetime
 
 
 class LoginThrottle:
-    """Counts failed tries in a sliding window of `window_seconds`.
+    """Counts failed attempts in a sliding window of `window_seconds`.
 
-    `admit` counts the try as failed before the password is checked, or tries sent all at once would each
-    find the count still low; `succeeded` and `withdraw` take it back. Who was refused is refused again from memory
-    for `REMEMBERED_SECONDS`: one who goes on and on costs the database nothing.
+    `admit` counts the attempt as failed before the password is checked: otherwise many simultaneous attempts would all
+    find a low count. `succeeded` and `withdraw` undo this. A refusal is cached for `REFUSAL_CACHE_SECONDS`, so an
+    attacker who continues costs the database nothing.
     """
 
     def __init__(
         self,
         database: Database,
-        max_failures: int = 10,
-        window_seconds: float = 300.0,
+        max_failures: int,
+        window_seconds: float,
         *,
-        max_failures_per_address: int = 100,
+        max_failures_per_address: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tries = LoginTryRepository(database, window_seconds)
+        self._attempts = LoginAttemptRepository(database, window_seconds)
         self._max_failures = max_failures
         self._max_failures_per_address = max_failures_per_address
         self._clock = clock
-        self._refused: dict[bytes, tuple[float, Refusal]] = {}
-        self._unjudged: deque[Try] = deque(maxlen=MAX_ENTRIES)
+        self._refused: FIFOCache[bytes, tuple[float, Refusal]] = FIFOCache(MAX_ENTRIES)
+        self._pending_withdrawals: deque[LoginAttempt] = deque(maxlen=MAX_ENTRIES)
 
-    async def admit(self, username: str, address: str) -> Try:
-        """Count one more try.
+    async def admit(self, username: str, address: str) -> LoginAttempt:
+        """Count one more attempt.
 
-        Raises TooManyTriesError, and counts nothing, where there were too many; DatabaseUnavailableError.
+        Raises TooManyTriesError, without counting, if there were too many; DatabaseUnavailableError.
         """
-        network = network_of(address)
-        place, pair = _key(network), _key(network, username[: _LONGEST_USERNAME + 1])
-        refusal = self._remembered(pair) or self._remembered(place)
+        network = caller_network(address)
+        address_key, user_key = _key(network), _key(network, username[: _LONGEST_USERNAME + 1])
+        refusal = self._cached_refusal(user_key) or self._cached_refusal(address_key)
         if refusal is None:
-            await self._take_back_unjudged()
-            added = await self._tries.add([(pair, self._max_failures), (place, self._max_failures_per_address)])
+            await self._withdraw_pending()
+            added = await self._attempts.add(
+                [(user_key, self._max_failures), (address_key, self._max_failures_per_address)]
+            )
             if not isinstance(added, Refusal):
-                return Try(pair, place, added)
-            refusal = self._remember(added)
+                return LoginAttempt(user_key, address_key, added)
+            refusal = self._cache_refusal(added)
         raise TooManyTriesError("Too many failed logins; try again later.", max(1, math.ceil(refusal.seconds)))
 
-    async def succeeded(self, admitted: Try) -> None:
-        """The try was right: forget the user's failures here, but not the address's other ones.
+    async def succeeded(self, admitted: LoginAttempt) -> None:
+        """Remove the user's failures from this address, as the password was right. Failures for other users remain.
 
         Raises DatabaseUnavailableError.
         """
-        await self._tries.clear(admitted.pair, [admitted.network], admitted.moment)
+        await self._attempts.clear(admitted.user_key, [admitted.address_key], admitted.moment)
 
-    async def withdraw(self, admitted: Try) -> None:
-        """The try was never judged, such as when the database was away: it does not count.
+    async def withdraw(self, admitted: LoginAttempt) -> None:
+        """Do not count an attempt whose password was not checked, for example because the database was unavailable.
 
-        Where the database is away still, that is made up for before the next try.
+        If the database is still unavailable, this is done before the next attempt.
         """
-        self._unjudged.append(admitted)
+        self._pending_withdrawals.append(admitted)
         with suppress(DatabaseUnavailableError):
-            await self._take_back_unjudged()
+            await self._withdraw_pending()
 
-    async def _take_back_unjudged(self) -> None:
-        while self._unjudged:
-            unjudged = self._unjudged.popleft()
+    async def _withdraw_pending(self) -> None:
+        while self._pending_withdrawals:
+            attempt = self._pending_withdrawals.popleft()
             try:
-                await self._tries.take_back([unjudged.pair, unjudged.network], unjudged.moment)
+                await self._attempts.take_back([attempt.user_key, attempt.address_key], attempt.moment)
             except DatabaseUnavailableError:
-                self._unjudged.append(unjudged)
+                self._pending_withdrawals.append(attempt)
                 raise
 
-    def _remembered(self, key: bytes) -> Refusal | None:
+    def _cached_refusal(self, key: bytes) -> Refusal | None:
         until, refusal = self._refused.get(key, (-math.inf, None))
         return refusal if self._clock() < until else None
 
-    def _remember(self, refusal: Refusal) -> Refusal:
-        self._refused.pop(refusal.key, None)
-        self._refused[refusal.key] = self._clock() + min(REMEMBERED_SECONDS, refusal.seconds), refusal
-        if len(self._refused) > MAX_ENTRIES:
-            del self._refused[next(iter(self._refused))]
+    def _cache_refusal(self, refusal: Refusal) -> Refusal:
+        self._refused[refusal.key] = self._clock() + min(REFUSAL_CACHE_SECONDS, refusal.seconds), refusal
         return refusal
 
 
 def _key(*parts: str) -> bytes:
-    """Bounded whatever was sent for a name; what is kept names nobody."""
+    """Return a key of limited size for any input; it does not reveal the username."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
 
 
-def network_of(address: str) -> str:
-    """What one caller can hold of addresses: an IPv4 address itself, the /64 of an IPv6 one."""
+def caller_network(address: str) -> str:
+    """Return the network that one client can use: the IPv4 address itself, or the /64 of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,0 +1,145 @@
+"""The first layer for each request: give it an id, find its route, log and count it.
+
+It runs before FastAPI and is not a middleware, because the work of FastAPI and Starlette around a request costs more
+than a fast route (docs/explanation/hot-path.md). Requests that FastAPI rejects get an id and a log line here too. HEAD
+requests are handled as GET requests.
+"""
+
+import itertools
+import re
+import secrets
+import time
+from collections.abc import Callable
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from factory_logs import metrics
+from factory_logs.api.asgi.fast_routes import FastRoutes
+from factory_logs.api.http.responses import route_path
+from factory_logs.api.services import Services
+from factory_logs.logging import AccessLog
+
+LOGGED_PATH_CHARACTERS = 500
+_VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# W3C Trace Context: version, trace, parent, flags. A later version than 00 may append more.
+_TRACEPARENT = re.compile(
+    rb"(?:00|((?!ff|00)[0-9a-f]{2}))-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?(1)(?:-.*)?)"
+)
+_METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
+_ADDED_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"))
+_CONTENT_SECURITY_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+"""No script may run if a browser shows JSON as a page. `/docs` sets its own policy."""
+
+
+class Dispatcher:
+    """Gives each request an id, returns the id in the response, and logs and counts the request.
+
+    The id is the client's `X-Request-ID` if that is valid. If the client sends a valid W3C `traceparent`, the log lines
+    contain its trace id.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: FastRoutes,
+        services: Callable[[], Services],
+        access_log: AccessLog | None,
+    ) -> None:
+        self._app = app
+        self._routes = routes
+        self._services = services
+        self._access_log = access_log
+        # Ids must be unique, not secret: a counter with a random start.
+        self._numbers = itertools.count(secrets.randbits(31))
+        self._prefix = secrets.token_hex(4)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request_id, trace_id = self._ids(scope)
+        state = scope.setdefault("state", {})
+        if trace_id is not None:
+            state["trace_id"] = trace_id
+        state["request_id"] = request_id
+        added = ((b"x-request-id", request_id.encode()), *_ADDED_HEADERS)
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message.get("headers", ()), *added]
+                if not any(name == _CONTENT_SECURITY_POLICY[0] for name, _ in headers):
+                    headers.append(_CONTENT_SECURITY_POLICY)
+                message["headers"] = headers
+            await send(message)
+
+        try:
+            route, segment = self._routes.find(scope["method"], route_path(scope))
+            if route is None:
+                await self._app(scope, receive, send_with_id)
+            else:
+                scope["route"] = route
+                response = await route.respond(scope, receive, self._services(), segment)
+                status = response.status_code
+                response.raw_headers.extend((*added, _CONTENT_SECURITY_POLICY))
+                await response(scope, receive, send)
+        except ClientDisconnect:
+            status = 499
+        finally:
+            self._account(scope, state, status, time.perf_counter() - started)
+
+    def _account(self, scope: Scope, state: dict[str, object], status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", None)
+        method = scope["method"]
+        metrics.count_response(method if method in _METHODS else "other", route or "unmatched", status, seconds)
+        if self._access_log is not None:
+            # Never log a body, a query string or a header: they may contain secrets.
+            self._access_log.write(
+                request_id=state["request_id"],
+                method=method,
+                route=route or scope["path"][:LOGGED_PATH_CHARACTERS],
+                status=status,
+                ms=round(seconds * 1000, 2),
+                user=state.get("user"),
+                **({"trace_id": state["trace_id"]} if "trace_id" in state else {}),
+            )
+
+    def _ids(self, scope: Scope) -> tuple[str, str | None]:
+        """Return the request's id, and the trace id of its `traceparent` if that is valid."""
+        request_id = trace_id = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and request_id is None and _VALID_ID.fullmatch(value):
+                request_id = value.decode()
+            elif name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
+                trace_id = match[2].decode()
+        return request_id or f"{self._prefix}{next(self._numbers):08x}", trace_id
+
+
+class HeadAsGet:
+    """Respond to HEAD like to GET, without the body, as every HTTP server should and the legacy API did.
+
+    The application gets a copy of the scope, because the server reads the original to know that no body follows. After
+    the head is sent, the application sees a disconnect, so that it does not produce a long body in vain.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        responded = False
+
+        async def receive_until_responded() -> Message:
+            return {"type": "http.disconnect"} if responded else await receive()
+
+        async def send_head(message: Message) -> None:
+            nonlocal responded
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+                responded = True
+
+        await self._app({**scope, "method": "GET"}, receive_until_responded, send_head)

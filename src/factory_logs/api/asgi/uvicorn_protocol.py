@@ -1,0 +1,462 @@
+"""The subclass of uvicorn's HTTP protocol class that `serve` passes to uvicorn as `http`.
+
+It differs from uvicorn's class in these ways:
+
+- The requests of one connection are parsed one at a time. While a request is being processed, the bytes after it stay
+  unparsed and reading pauses, so pipelined requests cost only their bytes. These bytes have a limit for each worker.
+- An unreadable request gets a JSON error, and only after the response to the request before it.
+- Limits: the size and time of a request's head, the number of connections, the time and size of unread responses.
+- A response is sent with one write: uvicorn writes head and body separately, and writing is the most expensive step of
+  a small response (docs/explanation/hot-path.md).
+- It follows RFC 9112 where uvicorn is lenient: one Host header, HTTP/1.1 or 1.0, absolute-form targets. Requests to
+  upgrade are served as ordinary requests.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import httptools
+import orjson
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from factory_logs.settings import Settings
+
+GATHERED_BYTES = 64 * 1024
+_END_OF_HEAD = b"\r\n\r\n"
+_VERSIONS = ("1.1", "1.0")
+_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
+_INVALID_URL = "The URL is not valid: percent-encode (RFC 3986) each character that is not ASCII, and each space"
+
+
+class _HeadError(Exception):
+    """Ends the parsing of a request with an invalid head. Its message is for the client."""
+
+
+class WorkerState:
+    """The state that all connections in a worker share."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.unparsed_bytes = 0
+        self.unsent: dict[JsonHttpProtocol, int] = {}
+        """The unsent bytes of each slow client's response. The first entry is the client that has been slow for
+        longest."""
+
+
+@cache
+def _worker_state() -> WorkerState:
+    """Return the state of the worker. The settings come from the environment, as uvicorn passes none to its protocol
+    class."""
+    return WorkerState(Settings())
+
+
+class JsonHttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with one request at a time, with limits, and with JSON errors for unreadable requests."""
+
+    flow: "Flow"
+    url: bytes
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._worker = _worker_state()
+        self._settings = self._worker.settings
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._leftover_timer: asyncio.TimerHandle | None = None
+        self._arrived = b""
+        self._position = 0
+        """The index in `_arrived` up to which it is parsed."""
+        self._counted = 0
+        """The bytes of this connection that count towards the worker's limit on unparsed bytes."""
+        self._tail = b""
+        """The last parsed bytes, if they may be the beginning of the empty line that ends a head."""
+        self._finished = False
+        """Whether this connection ignores all further input."""
+        self._in_head = False
+        """Whether the head of a request has arrived in part."""
+        self._head_bytes = 0
+        self._part_bytes = 0
+        """The size of the incomplete part of a request that the parser holds."""
+        self._content_length = 0
+        self._body_left = 0
+        """The bytes of a body of known length that have not arrived yet."""
+        self._bypasses_parser = False
+        """Whether the parser would read this body as the next request."""
+        self._hosts: list[bytes] = []
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(GatheringTransport(transport, self._on_close))  # type: ignore[arg-type]
+        self.flow = Flow(self.transport)
+        if len(self.connections) > self._settings.max_connections:
+            self._refuse("503 Service Unavailable", "There are too many connections", "retry-after: 1\r\n")
+            return
+        self._start_head_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel(self._head_timer)
+        self._cancel(self._send_timer)
+        self._cancel(self._leftover_timer)
+        self._stop_reading()
+        self._worker.unsent.pop(self, None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._finished or self.transport.is_closing():  # data that still arrives after a refusal
+            return
+        self._arrived += data
+        self._parse_arrived()
+
+    def _parse_arrived(self) -> None:
+        """Parse the received bytes up to the end of a request that has no response yet, and pause reading there."""
+        while self._position < len(self._arrived) and not self._finished:
+            if self._owes_response():
+                self._hold()
+                return
+            self._parse(self._next_part())
+        self._arrived, self._position = b"", 0
+        if self._counted:
+            self._release()
+
+    def _owes_response(self) -> bool:
+        cycle = self.cycle
+        return cycle is not None and not cycle.more_body and not cycle.response_complete
+
+    def _hold(self) -> None:
+        """Keep the unparsed bytes until the response is sent. If the worker has too many, drop them and end the
+        connection after the response."""
+        if self._counted:
+            return
+        size = len(self._arrived)
+        if self._worker.unparsed_bytes + size > self._settings.max_pipelined_bytes:
+            self.cycle.keep_alive = False
+            self._stop_reading()
+            return
+        self._counted = size
+        self._worker.unparsed_bytes += size
+        self.flow.hold()
+
+    def _release(self) -> None:
+        self._worker.unparsed_bytes -= self._counted
+        self._counted = 0
+        self.flow.release()
+
+    def _stop_reading(self) -> None:
+        self._finished = True
+        self._worker.unparsed_bytes -= self._counted
+        self._counted = 0
+        self._arrived, self._position = b"", 0
+        if not self.transport.is_closing():
+            self.flow.hold()
+
+    def _next_part(self) -> bytes:
+        """Return the next bytes for the parser. They end with the request, if its end has arrived.
+
+        One part is: a request of known length that has arrived alone, a body of known length, the bytes up to the next
+        empty line, or else all bytes.
+        """
+        start, size = self._position, len(self._arrived)
+        if self._body_left:
+            self._position = min(start + self._body_left, size)
+            self._body_left -= self._position - start
+            return self._arrived[start : self._position]
+        end = self._end_of_head(start)
+        self._position = size if end is None or self._ends_in_body(start, end, size) else end
+        part = self._arrived[start : self._position]
+        self._tail = (self._tail + part[-3:])[-3:] if end is None else b""
+        return part
+
+    def _ends_in_body(self, start: int, end: int, size: int) -> bool:
+        """Return whether the received bytes are exactly one request, judged by the usual spellings of Content-Length.
+
+        A wrong False is harmless: head and body are then two parts, which costs a second call of the parser.
+        """
+        if end == size or start or self._is_in_body():
+            return False
+        length = size - end
+        head = self._arrived
+        return (
+            head.find(b"\r\nContent-Length: %d\r\n" % length, 0, end) != -1
+            or head.find(b"\r\ncontent-length: %d\r\n" % length, 0, end) != -1
+        )
+
+    def _is_in_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body
+
+    def _end_of_head(self, start: int) -> int | None:
+        """Return the index after the next empty line in the received bytes; the line may begin in `_tail`."""
+        across = (self._tail + self._arrived[start : start + 3]).find(_END_OF_HEAD) if self._tail else -1
+        if across != -1:
+            return start - len(self._tail) + across + len(_END_OF_HEAD)
+        within = self._arrived.find(_END_OF_HEAD, start)
+        return None if within == -1 else within + len(_END_OF_HEAD)
+
+    def _parse(self, part: bytes) -> None:
+        if self._leftover_timer is not None:
+            self._unset_keepalive_if_required()
+        if self._bypasses_parser:
+            self.on_body(part)
+            if not self._body_left:
+                self.on_message_complete()
+            return
+        # The parser keeps the beginning of each part that is not complete, however long it is.
+        self._part_bytes += len(part)
+        try:
+            self.parser.feed_data(part)
+        except httptools.HttpParserUpgrade as upgrade:
+            # RFC 9110, 7.8: a server may ignore it. The parser stops at the end of the head.
+            self._position -= len(part) - upgrade.args[0]
+        except httptools.HttpParserError as error:
+            self._refuse_request(_reason(error))
+            return
+        if self._part_bytes > self._settings.max_head_bytes:
+            self._refuse_request(f"A part of the request is over the limit of {self._settings.max_head_bytes} bytes")
+        elif self._in_head and self._head_timer is None:
+            self._start_head_timer()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        # Not earlier: line ends between two requests do not begin a request.
+        self._unset_keepalive_if_required()
+        self._head_bytes = self._part_bytes = self._content_length = 0
+        self._bypasses_parser = False
+        self._hosts = []
+        self._in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_head(len(name) + len(value))
+        if len(self.headers) >= self._settings.max_headers:
+            raise _HeadError(f"The request has more than {self._settings.max_headers} headers")
+        super().on_header(name, value)
+        name = self.headers[-1][0]
+        if name == b"host":
+            self._hosts.append(value)
+        elif name == b"content-length":
+            self._content_length = int(value)
+
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in _VERSIONS:
+            raise _HeadError(f"The request line names HTTP/{version}; this service takes HTTP/1.1 and HTTP/1.0")
+        self._check_host(version)
+        if not self.url.startswith(b"/"):
+            self._read_absolute_form()
+        if self.parser.should_upgrade() and not self._has_bypassed_body():
+            raise _HeadError("A request with the header Upgrade must send its body with a Content-Length")
+        super().on_headers_complete()
+        self._body_left = self._content_length
+        self._in_head = False
+        self._cancel(self._head_timer)
+        self._head_timer = None
+        self._part_bytes = 0
+
+    def _check_host(self, version: str) -> None:
+        """Require a valid Host header (RFC 9112, 3.2)."""
+        if len(self._hosts) > 1:
+            raise _HeadError("The request has more than one Host header")
+        if not self._hosts:
+            if version == "1.1":
+                raise _HeadError("The request has no Host header; HTTP/1.1 needs one")
+        elif not _HOST.fullmatch(self._hosts[0]):
+            raise _HeadError("The Host header is not a host with an optional port")
+
+    def _read_absolute_form(self) -> None:
+        """Take host and path from `GET http://host/path`; this host replaces the Host header (RFC 9112, 3.2.2)."""
+        if self.url == b"*":
+            return
+        url = httptools.parse_url(self.url)
+        if url.schema.lower() not in (b"http", b"https") or url.userinfo:
+            raise _HeadError("The target of the request must be a path, or an http or https URL without user")
+        host = b"[%s]" % url.host if b":" in url.host else url.host
+        authority = b"%s:%d" % (host, url.port) if url.port else host
+        self.headers[:] = [header for header in self.headers if header[0] != b"host"]
+        self.headers.append((b"host", authority))
+        self.url = (url.path or b"/") + (b"?" + url.query if url.query else b"")
+
+    def _has_bypassed_body(self) -> bool:
+        """Return whether the body can be read without the parser, which takes no body after a head with Upgrade.
+
+        A chunked body cannot.
+        """
+        self._bypasses_parser = self._content_length > 0
+        return all(name != b"transfer-encoding" for name, _ in self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        self._part_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._bypasses_parser and self._body_left:
+            return
+        self._part_bytes = self._body_left = 0
+        self._bypasses_parser = False
+        super().on_message_complete()
+        if self._leftover_timer is not None:
+            self._leftover_timer.cancel()
+            self._leftover_timer = None
+            # uvicorn cancels its own timer as soon as more of the body arrives.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self.cycle.more_body:
+            # The response, such as a 401, was sent before the whole body arrived: limit the time for the rest.
+            self._leftover_timer = self.loop.call_later(self._settings.leftover_body_seconds, self.transport.close)
+        elif self._arrived:
+            self.loop.call_soon(self._parse_arrived)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._start_send_timer()
+
+    def resume_writing(self) -> None:
+        if not self.transport.is_closing():
+            self._cancel(self._send_timer)
+            self._worker.unsent.pop(self, None)
+        super().resume_writing()
+
+    def _on_close(self) -> None:
+        """Limit the time that a closing transport waits for the client to read the rest of the response."""
+        is_lost = self not in self.connections  # uvicorn closes a lost connection once more
+        if not is_lost and self.transport.get_write_buffer_size():
+            self._start_send_timer()
+
+    def _refuse_request(self, message: str) -> None:
+        """Respond with a 400 to the request that is being parsed, unless its response has begun; end the connection."""
+        self.logger.warning("unreadable request: %s", message)
+        if self._in_head or not self.cycle.response_started:
+            self._refuse("400 Bad Request", message)
+        elif self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.cycle.keep_alive = False
+            self._stop_reading()
+
+    def _refuse(self, status: str, message: str, header: str = "") -> None:
+        """Send an error and close the connection: it is unknown where the next request begins."""
+        body = orjson.dumps({"message": message, "request_id": secrets.token_hex(8)})
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{header}"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
+        self._stop_reading()
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The application may still be reading the body, so it must not send a second response.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def _count_head(self, size: int) -> None:
+        self._part_bytes = 0
+        self._head_bytes += size
+        if self._head_bytes > self._settings.max_head_bytes:
+            raise _HeadError(f"The request's head is over the limit of {self._settings.max_head_bytes} bytes")
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(self._settings.head_seconds, self._on_head_timeout)
+
+    def _on_head_timeout(self) -> None:
+        if self._in_head and not self.transport.is_closing():
+            self._refuse("408 Request Timeout", "The request's head did not arrive in time")
+        else:
+            self.transport.close()
+
+    def _start_send_timer(self, left: int | None = None) -> None:
+        """Abort the connection if the client reads nothing of its response in `send_seconds`: the response is held
+        in memory."""
+        waiting = self.transport.get_write_buffer_size()
+        if waiting == left:
+            self.transport.abort()
+            return
+        self._cancel(self._send_timer)
+        self._send_timer = self.loop.call_later(self._settings.send_seconds, self._start_send_timer, waiting)
+        self._count_unsent(waiting)
+
+    def _count_unsent(self, size: int) -> None:
+        """Count the unsent bytes. Over the worker's limit, abort the connection that has been slow for longest."""
+        unsent = self._worker.unsent
+        unsent[self] = size
+        while len(unsent) > 1 and sum(unsent.values()) > self._settings.max_unsent_bytes:
+            slowest = next(iter(unsent))
+            del unsent[slowest]
+            slowest.transport.abort()
+
+    @staticmethod
+    def _cancel(timer: asyncio.TimerHandle | None) -> None:
+        if timer is not None:
+            timer.cancel()
+
+
+def _reason(error: httptools.HttpParserError) -> str:
+    if isinstance(error, httptools.HttpParserInvalidURLError) or isinstance(
+        error.__context__, httptools.HttpParserInvalidURLError
+    ):
+        return _INVALID_URL
+    if isinstance(error.__context__, _HeadError):
+        return str(error.__context__)
+    return f"The request is not valid HTTP/1.1: {error}"
+
+
+class Flow(FlowControl):
+    """uvicorn's flow control, but a request that waits for its body does not resume reading during a hold."""
+
+    held = False
+
+    def hold(self) -> None:
+        self.held = True
+        self.pause_reading()
+
+    def release(self) -> None:
+        self.held = False
+        self.resume_reading()
+
+    def resume_reading(self) -> None:
+        if not self.held:
+            super().resume_reading()
+
+
+class GatheringTransport:
+    """A transport that collects the writes of one turn of the event loop, up to a limit, and sends them together.
+
+    Writing each response as soon as it is complete was slower: reads of logs by id lost a fifth of their throughput, as
+    each write wakes a client, which takes the CPU core from the responses not yet built.
+    `python -m benchmarks.hot_path` shows what this class saves.
+    """
+
+    def __init__(self, transport: asyncio.Transport, on_close: Callable[[], None]) -> None:
+        self._transport = transport
+        self._on_close = on_close
+        self._loop = asyncio.get_running_loop()
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size >= GATHERED_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+        self._on_close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            data, self._parts, self._size = b"".join(self._parts), [], 0
+            self._transport.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)

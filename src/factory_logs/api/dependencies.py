@@ -1,0 +1,49 @@
+"""The dependencies of routes, as Annotated aliases, which a route declares in its signature."""
+
+from typing import Annotated, cast
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader
+
+from factory_logs.api.services import Services
+from factory_logs.schemas.auth import Level
+from factory_logs.security.permissions import CurrentUser, check_permission
+
+TOKEN = APIKeyHeader(
+    name="Authorization",
+    scheme_name="Token",
+    description="Paste the token; `Token token=<token>`, `Token <token>` and `Bearer <token>` are accepted too. "
+    "A token comes from `POST /v1/auth/login` or `factory-logs tokens issue`.",
+    auto_error=False,
+)
+
+
+def get_services(request: Request) -> Services:
+    return cast(Services, request.app.state.services)
+
+
+ServicesDep = Annotated[Services, Depends(get_services)]
+
+
+class Require:
+    """A dependency that requires a permission level or a higher one (docs/reference/http-api.md#authentication)."""
+
+    def __init__(self, level: Level, *, stores_logs: bool = False) -> None:
+        self.level = level
+        self._stores_logs = stores_logs
+
+    async def __call__(
+        self, request: Request, services: ServicesDep, authorization: Annotated[str | None, Security(TOKEN)]
+    ) -> CurrentUser:
+        """Return the user. Raises UnauthenticatedError without a valid token, ForbiddenError without the permission."""
+        user = services.authenticator.cached(authorization) if authorization else None
+        if user is None:
+            user = await services.authenticator.authenticate(authorization)
+        request.scope["state"]["user"] = user.username
+        check_permission(user, self.level, stores_logs=self._stores_logs)
+        return user
+
+
+Reader = Annotated[CurrentUser, Depends(Require(Level.OVERVIEW))]
+Writer = Annotated[CurrentUser, Depends(Require(Level.SYSTEM))]
+LogWriter = Annotated[CurrentUser, Depends(Require(Level.SYSTEM, stores_logs=True))]

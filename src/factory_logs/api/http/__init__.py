@@ -1,0 +1,1 @@
+"""HTTP code that all routes share: bodies, responses, content coding, cursors, errors."""

@@ -1,0 +1,114 @@
+"""JSON responses that cost as little as possible, as they are on every hot path.
+
+A record never changes, so the client may cache it and need not request it again. Only the client itself may do so
+(`private`), and only for the same token (`Vary`): a shared cache would also send it to callers without the permission
+and to revoked tokens.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import orjson
+from fastapi import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+DIGEST_BYTES = 12
+
+
+class JsonResponse(Response):
+    """A response whose body is already JSON text.
+
+    Building Starlette's headers would cost more than the rest of a small response: see `python -m benchmarks.hot_path`.
+    """
+
+    content_type = (b"content-type", b"application/json")
+
+    def __init__(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        self.status_code = status
+        self.body = body
+        self.background = None
+        self.raw_headers = [self.content_type, (b"content-length", b"%d" % len(body))]
+        if headers:
+            self.raw_headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+class CsvResponse(JsonResponse):
+    """A response whose body is CSV."""
+
+    content_type = (b"content-type", b"text/csv; charset=utf-8")
+
+
+class NoContentResponse(JsonResponse):
+    """A 204, which has no body."""
+
+    def __init__(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.status_code = 204
+        self.body = b""
+        self.background = None
+        self.raw_headers = list(headers)
+
+
+def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response with this content as JSON. An orjson.Fragment in it is already JSON text."""
+    return JsonResponse(orjson.dumps(content), status, headers)
+
+
+def created(body: bytes, scope: Scope, record_id: int, *, replayed: bool = False) -> Response:
+    """Return the 201 of one record, whose JSON text is `body`, with its URL in `Location`."""
+    headers = {"Location": f"{collection_url(scope)}/{record_id}"}
+    return JsonResponse(body, 201, headers | REPLAYED if replayed else headers)
+
+
+REPLAYED = {"Idempotency-Replayed": "true"}
+"""The header of a replayed response, which a retry with the same key gets (docs/reference/http-api.md#idempotency)."""
+
+
+def collection_url(scope: Scope) -> str:
+    """Return the URL of the request as the client sees it, with host and path prefix, but without the query string."""
+    return f"{scope['scheme']}://{_host(scope)}{scope['path']}"
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path that routes are matched with: without the path prefix of a proxy."""
+    path: str = scope["path"]
+    root = scope.get("root_path")
+    return path[len(root) :] if root else path
+
+
+def _host(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"host":
+            return str(value.decode("latin-1"))
+    server = scope.get("server") or ("localhost", None)
+    return f"{server[0]}:{server[1]}" if server[1] else str(server[0])
+
+
+def cacheable_response(request: Request, body: bytes, seconds: int) -> Response:
+    """Return JSON that never changes with a strong ETag, or a 304 if the client has it already."""
+    etag = f'"{hashlib.blake2b(body, digest_size=DIGEST_BYTES).hexdigest()}"'
+    headers = {
+        "ETag": etag,
+        "Cache-Control": f"private, max-age={seconds}, immutable",
+        "Vary": "Authorization",
+    }
+    known = request.headers.get("if-none-match")
+    if known is not None and etag_matches(known, etag):
+        return Response(status_code=304, headers=headers)
+    return JsonResponse(body, headers=headers)
+
+
+def etag_matches(known: str, etag: str) -> bool:
+    """Return whether `If-None-Match` contains the ETag, by weak comparison (RFC 9110): a proxy may have marked it as
+    weak."""
+    return known.strip() == "*" or etag in (tag.strip().removeprefix("W/") for tag in known.split(","))
+
+
+def record_id(text: str) -> int:
+    """Return the id in a path, or 0 for text that is not an id; no record has the id 0
+    (docs/reference/http-api.md#calls)."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0

@@ -1,0 +1,225 @@
+"""InfluxDB's calls for writers: `POST /write` (1.x), `POST /api/v2/write` (2.x), and the other calls that their clients
+send (docs/reference/http-api.md#influxdbs-calls).
+
+A line is a log. Both versions store the valid lines of a write and report the invalid ones. The lines of one request
+are stored in one transaction, so a 5xx means that none of them is stored.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from factory_logs import metrics
+from factory_logs.api.asgi.fast_routes import FastRoute
+from factory_logs.api.dependencies import ServicesDep
+from factory_logs.api.http.error_handlers import error_headers
+from factory_logs.api.http.request_body import Body
+from factory_logs.api.http.responses import REPLAYED, JsonResponse, NoContentResponse, json_response, route_path
+from factory_logs.api.openapi.influxdb_calls import HEALTH, PING, WRITE_1, WRITE_2
+from factory_logs.api.services import Services
+from factory_logs.errors import HTTP_STATUS, BadRequestError, FactoryLogsError, FieldError, NotFoundError
+from factory_logs.influxdb.credentials import authenticate, parse_parameters, time_unit
+from factory_logs.influxdb.line_reader import LineProtocolReader
+from factory_logs.influxdb.responses import (
+    EMULATED_VERSION,
+    VERSION_HEADERS,
+    Dialect,
+    RejectedLines,
+    Version1,
+    Version2,
+    error_header,
+    error_message,
+)
+from factory_logs.ingest.batch_collector import Batch, read_parts
+from factory_logs.ingest.batch_writer import BatchResult, WriteResponse
+from factory_logs.ingest.idempotency import KeyedBody, WriteKey, retry_key
+from factory_logs.schemas.auth import Level
+from factory_logs.security.permissions import CurrentUser, check_permission
+
+router = APIRouter(tags=["InfluxDB"])
+writes = APIRouter(tags=["InfluxDB"], route_class=FastRoute)
+_VERSION_1, _VERSION_2 = Version1(), Version2()
+_RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in VERSION_HEADERS.items()]
+_RAW_REPLAYED_HEADERS = _RAW_HEADERS + [(name.lower().encode(), value.encode()) for name, value in REPLAYED.items()]
+
+
+@writes.post("/write", status_code=204, **WRITE_1)
+async def write(request: Request, services: ServicesDep) -> Response:
+    """Store points in line protocol, as InfluxDB 1.x does. 204 means that PostgreSQL has flushed them all."""
+    return await _store_points(request, services, _VERSION_1, _database)
+
+
+@writes.post("/api/v2/write", status_code=204, **WRITE_2)
+async def write_v2(request: Request, services: ServicesDep) -> Response:
+    """Store points in line protocol, as InfluxDB 2.x does. 204 means that PostgreSQL has flushed them all."""
+    return await _store_points(request, services, _VERSION_2, _bucket, refuse_empty=True)
+
+
+def _database(parameters: Mapping[str, str]) -> str:
+    """Return the database and retention policy of a write. Raises BadRequestError if the database is missing."""
+    if not parameters.get("db"):
+        raise BadRequestError("database is required")
+    return f"{parameters['db']!r} {parameters.get('rp', '')!r}"
+
+
+def _bucket(parameters: Mapping[str, str]) -> str:
+    """Return the bucket and organisation of a write. Raises NotFoundError if the bucket is missing."""
+    if not parameters.get("bucket"):
+        raise NotFoundError("bucket not found: name one, any, as ?bucket=")
+    return f"{parameters['bucket']!r} {parameters.get('org') or parameters.get('orgID', '')!r}"
+
+
+async def _store_points(
+    request: Request,
+    services: Services,
+    dialect: Dialect,
+    destination: Callable[[Mapping[str, str]], str],
+    *,
+    refuse_empty: bool = False,
+) -> Response:
+    """Store the points of a request. The same points for another destination are a new request, not a retry."""
+    try:
+        parameters = parse_parameters(request.scope["query_string"])
+        user = await authenticated(request, services, parameters, stores_logs=True)
+        named = destination(parameters)
+        unit = time_unit(parameters)
+        route = f"{route_path(request.scope)} {unit} {named}"
+        return await _Write(request, services, user, dialect, route, refuse_empty=refuse_empty).store(unit)
+    except FactoryLogsError as error:
+        return error_response(dialect, error)
+
+
+async def authenticated(
+    request: Request,
+    services: Services,
+    parameters: Mapping[str, str],
+    *,
+    level: Level = Level.SYSTEM,
+    stores_logs: bool = False,
+) -> CurrentUser:
+    """Return the user of a request. Raises UnauthenticatedError, ForbiddenError."""
+    user = await authenticate(services.authenticator, request.headers.get("authorization"), parameters)
+    request.scope["state"]["user"] = user.username
+    check_permission(user, level, stores_logs=stores_logs)
+    return user
+
+
+class _Write:
+    """One write, from its body to its response."""
+
+    def __init__(
+        self,
+        request: Request,
+        services: Services,
+        user: CurrentUser,
+        dialect: Dialect,
+        route: str,
+        *,
+        refuse_empty: bool = False,
+    ) -> None:
+        """Raises BadRequestError for an invalid Idempotency-Key."""
+        self._request = request
+        self._services = services
+        self._user = user
+        self._dialect = dialect
+        self._refuse_empty = refuse_empty
+        self._headers = dict(request.scope["headers"])
+        self._header = self._headers.get(b"idempotency-key")
+        self._keyed = KeyedBody(user.user_id, b"-" if self._header is None else self._header, route)
+
+    async def store(self, unit_ns: int) -> Response:
+        """Store the valid lines. Raises a FactoryLogsError if none was stored."""
+        services, settings = self._services, self._services.settings
+        self._reader = LineProtocolReader(services.limits, services.batch_limits, unit_ns, time.time_ns())
+        with Body(self._headers, self._request.receive, settings, services.bodies) as body:
+            if body.is_announced_within(self._reader.piece_bytes):
+                text = await body.read()
+                self._keyed.feed(text)
+                self._reader.feed(text)
+                self._reader.finish()
+                return await self._store_batch(self._reader.take())
+            size = await body.spool()
+            parts = read_parts(body.parts(settings.batch_part_bytes, self._keyed), self._reader)
+            if size <= settings.batch_part_bytes:
+                return await self._store_batch(await anext(parts))
+            result = await services.batches.store_stream(
+                parts, self._user.username, self._key, self._body, skip_bad=True
+            )
+            return self._response(result)
+
+    async def _store_batch(self, batch: Batch) -> Response:
+        if self._refuse_empty and self._reader.is_empty:
+            raise BadRequestError("writing requires points")
+        if not batch.logs:
+            return self._response(WriteResponse(self._body(BatchResult([], batch.rejected, batch.errors))))
+        if len(batch.logs) == 1 and not batch.rejected:
+            return await self._store_one(batch)
+        key = self._key()
+        result = await self._services.batches.store(batch, self._user.username, key, self._body, skip_bad=True)
+        return self._response(result)
+
+    async def _store_one(self, batch: Batch) -> Response:
+        """Store a single point; it shares its commit with points of other clients."""
+        key = None if self._header is None else self._keyed.key()
+        try:
+            stored = await self._services.single_logs.store_point(batch.logs[0], self._user.username, key)
+        except BadRequestError as error:
+            errors = [FieldError(each.field, each.message, batch.positions[0]) for each in error.errors]
+            return self._response(WriteResponse(self._body(BatchResult([], 1, errors))))
+        return self._response(stored)
+
+    def _key(self) -> WriteKey | None:
+        """Return the client's key, or a key derived from the points, which a retry of the same points has too."""
+        key = self._keyed.key()
+        if self._header is not None:
+            return key
+        return retry_key(key) if self._reader.all_timed else None
+
+    def _body(self, result: BatchResult) -> bytes:
+        if not result.rejected:
+            return b""
+        metrics.LEFT_OUT.labels("influx").inc(result.rejected)
+        return self._dialect.rejected(RejectedLines(result.rejected, result.errors, len(result.ids)))
+
+    def _response(self, result: WriteResponse) -> Response:
+        """Return a 204, or a 400 whose body names the lines that were not stored."""
+        if not result.body:
+            return NoContentResponse(_RAW_REPLAYED_HEADERS if result.replayed else _RAW_HEADERS)
+        headers = VERSION_HEADERS | REPLAYED if result.replayed else VERSION_HEADERS
+        return JsonResponse(result.body, 400, headers | error_header(self._dialect.message(result.body)))
+
+
+def error_response(dialect: Dialect, error: FactoryLogsError) -> Response:
+    """Return an error in the format of this version of InfluxDB."""
+    status, message, headers = counted_error(error, dialect.challenge)
+    return JsonResponse(dialect.failed(status, message), status, headers)
+
+
+def counted_error(error: FactoryLogsError, challenge: str) -> tuple[int, str, dict[str, str]]:
+    """Count an error in the metrics. Return its status, message and headers for a client of InfluxDB."""
+    metrics.REJECTED.labels(type(error).__name__.removesuffix("Error")).inc()
+    message = error_message(error)
+    headers = VERSION_HEADERS | error_headers(error, challenge) | error_header(message)
+    return HTTP_STATUS[type(error)], message, headers
+
+
+@router.head("/ping", status_code=204, include_in_schema=False)
+@router.get("/ping", status_code=204, **PING)
+async def ping(request: Request) -> Response:
+    """Return 204 if the service runs; with `?verbose=true` 200 and the version as JSON."""
+    if parse_parameters(request.scope["query_string"]).get("verbose") in (None, "", "0", "false"):
+        return Response(status_code=204, headers=VERSION_HEADERS)
+    return json_response({"version": EMULATED_VERSION}, headers=VERSION_HEADERS)
+
+
+@router.get("/health", **HEALTH)
+async def health(services: ServicesDep) -> Response:
+    """Return whether the service can store points."""
+    body = {"name": "influxdb", "version": EMULATED_VERSION, "checks": []}
+    try:
+        await services.database.ping()
+    except FactoryLogsError as error:
+        return json_response(body | {"message": error.message, "status": "fail"}, 503, VERSION_HEADERS)
+    return json_response(body | {"message": "ready for queries and writes", "status": "pass"}, headers=VERSION_HEADERS)

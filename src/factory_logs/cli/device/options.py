@@ -1,0 +1,271 @@
+"""The options that the device commands share: server, token and spool, the filters of reading commands
+(docs/reference/command-line.md#filters), and output formats.
+
+A jig sets its server and token once, in its environment. Every user of the machine can read a token or password on a
+command line, so it can also be passed by stdin, a file or the environment.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args
+
+import typer
+
+from factory_logs import device_environment
+from factory_logs.cli.output import CommandError, print_message
+
+if TYPE_CHECKING:
+    from factory_logs.client import Client, Reader
+    from factory_logs.client.token_source import TokenSource
+
+
+def _from_stdin(value: str | None) -> str | None:
+    """Return the next line of standard input for `-`, and any other value unchanged."""
+    if value != "-":
+        return value
+    line = sys.stdin.readline().removeprefix("\ufeff").rstrip("\r\n")
+    if not line:
+        raise typer.BadParameter("standard input has no line to read it from")
+    return line
+
+
+Url = Annotated[
+    str, typer.Option("--url", envvar=device_environment.URL, help="The server, such as https://logs.example.com.")
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        envvar=device_environment.TOKEN,
+        callback=_from_stdin,
+        help="A device token; - reads it from standard input. Other users can see a token given here in `ps`; "
+        "prefer -, --token-file or the environment.",
+    ),
+]
+TokenFile = Annotated[
+    Path | None, typer.Option("--token-file", envvar=device_environment.TOKEN_FILE, help="A file that holds the token.")
+]
+Username = Annotated[
+    str | None, typer.Option("--username", envvar=device_environment.USERNAME, help="Log in instead; needs a password.")
+]
+Password = Annotated[
+    str | None,
+    typer.Option(
+        "--password",
+        envvar=device_environment.PASSWORD,
+        callback=_from_stdin,
+        help="The user's password; - reads it from standard input. Other users can see a password given here in `ps`.",
+    ),
+]
+CaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        envvar=device_environment.CA_FILE,
+        help="A PEM file with the CAs to trust for https, such as a private one.",
+        show_default="public CAs",
+    ),
+]
+Wait = Annotated[
+    float, typer.Option("--wait", min=0, help="Seconds for which a request without a response is sent again.")
+]
+SpoolFolder = Annotated[
+    Path,
+    typer.Option(
+        "--spool", envvar=device_environment.SPOOL, help="The folder that keeps logs until they are delivered."
+    ),
+]
+Q = Annotated[str | None, typer.Option("--q", help="Which logs, as the API's q in JSON.", show_default="all")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--where",
+        help="A filter such as app_name=tiger, 'fields.voltage>3', tags.jig_id!=J-07, repair_id=null; all that are "
+        "given must hold. Operators: =, !=, <, <=, >, >=.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for other programs.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="CSV for other programs; null is an empty cell.")]
+OPTION_VARIABLES = tuple(
+    option.envvar
+    for annotated in (Url, Token, TokenFile, Username, Password, CaFile, SpoolFolder)
+    for option in get_args(annotated)[1:]
+)
+"""The environment variables that set options of commands, but are not settings of the service."""
+
+
+class ServerOptions(NamedTuple):
+    """The options for a server and a token for it."""
+
+    url: Url = device_environment.DEFAULT_URL
+    token: Token = None
+    token_file: TokenFile = None
+    username: Username = None
+    password: Password = None
+    ca_file: CaFile = None
+
+    def client(self, spool: Path) -> "Client":
+        """Return the client for these options. Raises CommandError, SpoolError."""
+        from factory_logs.client import Client, ClientSettings
+
+        try:
+            return Client(
+                self.url,
+                self.token,
+                spool=spool.expanduser(),
+                token_file=self.token_file,
+                username=self.username,
+                password=self.password,
+                settings=ClientSettings(ca_file=self.ca_file),
+            )
+        except ValueError as error:
+            raise _as_options(error) from None
+
+    def reader(self, wait_seconds: float) -> "Reader":
+        """Return the reader for these options; it retries for `wait_seconds`. Raises CommandError."""
+        from factory_logs.client import Reader
+
+        self.tokens()  # without a token, Reader would use the environment
+        try:
+            return Reader(
+                self.url,
+                self.token,
+                token_file=self.token_file,
+                username=self.username,
+                password=self.password,
+                ca_file=self.ca_file,
+                patience_seconds=wait_seconds,
+                on_trouble=lambda why: print_message(f"{why}; trying again"),
+            )
+        except ValueError as error:
+            raise _as_options(error) from None
+
+    def tokens(self) -> "TokenSource":
+        """Return the source of tokens for these options. Raises CommandError."""
+        from factory_logs.client.token_source import token_source
+
+        try:
+            return token_source(self.token, self.token_file, self.username, self.password)
+        except ValueError as error:
+            raise _as_options(error) from None
+
+
+def with_server_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the command's parameter `server` by the options of `ServerOptions`. The command receives their values as
+    `server`."""
+    parameters: list[Parameter] = []
+    for parameter in signature(command).parameters.values():
+        if parameter.name == "server":
+            parameters += [
+                Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=ServerOptions.__annotations__[name])
+                for name, default in ServerOptions._field_defaults.items()
+            ]
+        else:
+            parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY))
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        server = ServerOptions(**{name: given.pop(name) for name in ServerOptions._fields})
+        command(**given, server=server)
+
+    with_options.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options
+
+
+def fixed_token(token: str | None, token_file: Path | None) -> str:
+    """Return the token for a command that does not log in. Raises CommandError unless exactly one option is given."""
+    from factory_logs.client.token_source import NoTokenError, TokenFile
+
+    if token is not None and token_file is None:
+        return token
+    if token is not None or token_file is None:
+        raise CommandError("a token is needed: give one of --token, --token-file and FACTORY_LOGS_TOKEN")
+    try:
+        return TokenFile(token_file).read()
+    except NoTokenError as error:
+        raise CommandError(str(error)) from None
+
+
+def _as_options(error: ValueError) -> CommandError:
+    return CommandError(
+        f"{error} (--url, --token, --token-file, --username, --password, --ca-file or FACTORY_LOGS_URL and so on)"
+    )
+
+
+def parse_members(pairs: Sequence[str] | None, *, as_json: bool) -> dict[str, Any] | None:
+    """Return `name=value` pairs as an object, or None if there are no pairs. Raises CommandError."""
+    if not pairs:
+        return None
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not separator or not name:
+            raise CommandError(f"{pair!r} is not like name=value")
+        found[name] = json_or_text(value) if as_json else value
+    return found
+
+
+def json_or_text(value: str) -> Any:
+    """Return the value of JSON text, or the text itself if it is not JSON."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def check_formats(as_json: bool, as_csv: bool) -> None:
+    """Raise CommandError if both formats are chosen."""
+    if as_json and as_csv:
+        raise CommandError("give one of --json and --csv")
+
+
+_WHERE = re.compile(r"\s*([^=!<>\s]+)\s*(==|!=|>=|<=|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_NUMBERS = frozenset({"factory_log_id", "repair_id", "repair__repair_id", "repair__measured_battery_capacity"})
+_NULL = {"==": "is_null", "!=": "is_not_null"}
+
+
+def selection(q: str | None, where: Sequence[str] | None) -> dict[str, Any]:
+    """Return `q` as an object, with the filters of `--where` added. Raises CommandError."""
+    try:
+        asked = json.loads(q) if q else {}
+    except (ValueError, RecursionError) as error:
+        raise CommandError(f"--q is not JSON: {error}") from None
+    if not isinstance(asked, dict):
+        raise CommandError('--q is not a JSON object such as {"filters": []}')
+    if where:
+        filters = asked.get("filters") or []
+        if not isinstance(filters, list):
+            raise CommandError("--q: filters is not a list")
+        asked["filters"] = [*filters, *map(_filter, where)]
+    return asked
+
+
+def field_name(text: str) -> str:
+    """Return a field as the API names it: `fields.battery.voltage` is `fields__battery__voltage`."""
+    head, dot, rest = text.partition(".")
+    return f"{head}__{rest.replace('.', '__')}" if dot and head in ("tags", "fields", "repair") else text
+
+
+def _filter(text: str) -> dict[str, Any]:
+    match = _WHERE.fullmatch(text)
+    if match is None:
+        raise CommandError(f"--where {text!r} is not like app_name=tiger or 'fields.voltage>3'")
+    name, op = field_name(match[1]), "==" if match[2] == "=" else match[2]
+    if match[3] == "null":
+        if op not in _NULL:
+            raise CommandError(f"--where {text!r}: null is compared by = and != only")
+        return {"name": name, "op": _NULL[op]}
+    return {"name": name, "op": op, "val": _value(name, match[3])}
+
+
+def _value(name: str, text: str) -> Any:
+    """Return the value of a filter. For a JSON path or a number, valid JSON is parsed. For other columns, such as an
+    IMEI, the value is text."""
+    may_be_json = name in _NUMBERS or name.startswith(("tags__", "fields__")) or text.startswith('"')
+    return json_or_text(text) if may_be_json else text

@@ -1,0 +1,17 @@
+"""`factory-logs migrate`: bring the database's tables to this version."""
+
+import asyncio
+
+from factory_logs.cli.output import print_message, reporting_errors
+
+
+def migrate() -> None:
+    """Bring the database's tables to this version; an embedded database is created. `serve` does both too."""
+    with reporting_errors():
+        from factory_logs.cli.database import database_url, migrated
+        from factory_logs.cli.environment import load_settings
+        from factory_logs.db.migrations import head
+
+        with database_url(load_settings(), create=True) as url:
+            asyncio.run(migrated(url))
+            print_message(f"The tables are at revision {head()}")

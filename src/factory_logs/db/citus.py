@@ -1,0 +1,111 @@
+"""Code for Citus clusters; a single PostgreSQL server does not need it (docs/how-to/scale-out.md).
+
+`factory_logs` is distributed by `shard_key`: each key covers 1,024 ids. Every node has a copy of `repairs`; all other
+tables are on the coordinator only. A new connection checks whether `factory_logs` is distributed, and sets
+`Connection.is_distributed`. The service connects to the coordinator only: if several nodes drew ids, the ids would not
+rise with time.
+"""
+
+import asyncio
+
+import asyncpg
+import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+IDS_OF_SHARD_KEY_BITS = 10
+SHARD_KEY = f"factory_log_id >> {IDS_OF_SHARD_KEY_BITS}"
+"""SQL for the distribution column. Neighbouring ids have the same key, so a batch is written to one or two shards."""
+SESSION = {
+    "citus.enable_deadlock_prevention": "off",  # "on" refuses statements on several shards in a transaction
+    "citus.multi_shard_modify_mode": "sequential",  # logs refer to repairs, a table on all nodes
+    # Hiding shards from catalogs makes the query with which asyncpg looks up a type take seconds.
+    "citus.override_table_visibility": "off",
+    "plan_cache_mode": "force_custom_plan",  # a generic plan cannot choose shards
+}
+ONE_SNAPSHOT_OF_EACH_NODE = "SET LOCAL citus.max_adaptive_executor_pool_size TO 1"
+"""A snapshot belongs to one connection. With only one connection to each node, all statements of a transaction read a
+node's logs in the same snapshot."""
+SEQUENCE = "(SELECT pg_get_serial_sequence('factory_logs', 'factory_log_id')::regclass AS name OFFSET 0) AS ids"
+"""SQL for the sequence that generates ids, as a table with its name. While `distribute` renames tables, the sequence
+briefly has another name."""
+NEXT_IDS = f"SELECT nextval(ids.name) FROM generate_series(1, $1::bigint), {SEQUENCE}"  # noqa: S608 - our own text
+
+_HAS_CITUS = "SELECT to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL"
+_IS_DISTRIBUTED = """
+SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = to_regclass('factory_logs') AND partmethod = 'h')
+"""
+_NODES = "SELECT count(*) FROM pg_dist_node WHERE noderole = 'primary'"
+_PREPARED = """
+SELECT nodeid, success, result FROM run_command_on_all_nodes($$
+    SELECT coalesce(json_agg(virtualtransaction), '[]') FROM pg_catalog.pg_locks
+    WHERE locktype = 'relation' AND mode = 'RowExclusiveLock' AND pid IS NULL
+      AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+      AND relation IN (SELECT oid FROM pg_catalog.pg_class WHERE relname ~ '^factory_logs_(distributed_)?[0-9]+$')
+$$)
+"""
+
+LOOK_SECONDS = 0.2
+
+Holder = tuple[int, str]
+"""The holder of a lock, a prepared transaction: the id of its node, and its virtual transaction id on that node."""
+
+
+class Connection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection to the database that knows whether `factory_logs` was distributed when the connection was opened."""
+
+    is_distributed = False
+
+
+def is_distributed(connection: asyncpg.Connection) -> bool:
+    """Return whether `factory_logs` was distributed when this connection was opened."""
+    # asyncpg treats each of its connections as an instance of any subclass.
+    return bool(getattr(connection, "is_distributed", False))
+
+
+async def runs_on_cluster(connection: AsyncConnection) -> bool:
+    """Return the result of `is_distributed` for a connection of SQLAlchemy."""
+    return is_distributed((await connection.get_raw_connection()).driver_connection)
+
+
+async def has_citus(connection: asyncpg.Connection, seconds: float | None = None) -> bool:
+    """Return whether the extension Citus is installed in the database. Raises TimeoutError after `seconds`."""
+    return bool(await connection.fetchval(_HAS_CITUS, timeout=seconds))
+
+
+async def find_distributed(connection: asyncpg.Connection, seconds: float | None = None) -> bool:
+    """Return whether `factory_logs` is distributed now. Raises TimeoutError if a statement takes over `seconds`."""
+    if not await has_citus(connection, seconds):
+        return False
+    return bool(await connection.fetchval(_IS_DISTRIBUTED, timeout=seconds))
+
+
+def shard_key(factory_log_id: int) -> int:
+    """Return the value of the distribution column for the log with this id."""
+    return factory_log_id >> IDS_OF_SHARD_KEY_BITS
+
+
+async def prepared_writers(connection: asyncpg.Connection) -> frozenset[Holder] | None:
+    """Return the prepared transactions that have written logs on any node, or None if a node does not respond.
+
+    Such a transaction is committed or rolled back later, at the latest by Citus' recovery. Until then its logs are
+    invisible, although the transaction may have ended on the coordinator.
+    """
+    found = await connection.fetch(_PREPARED)
+    if not all(node["success"] for node in found) or len(found) < await connection.fetchval(_NODES):
+        return None
+    return frozenset((node["nodeid"], holder) for node in found for holder in orjson.loads(node["result"]))
+
+
+async def wait_for_prepared_writers(connection: asyncpg.Connection) -> None:
+    """Wait until all nodes respond and each prepared transaction that has written logs has ended.
+
+    Transactions that are prepared during the wait are not waited for.
+    """
+    waiting: frozenset[Holder] | None = None
+    while True:
+        now = await prepared_writers(connection)
+        if now is not None:
+            waiting = now if waiting is None else waiting & now
+            if not waiting:
+                return
+        await asyncio.sleep(LOOK_SECONDS)

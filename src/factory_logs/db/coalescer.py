@@ -1,0 +1,147 @@
+"""Combine the work of concurrent requests into one statement, for group commit (ingest/group_commit.py) and reads by id
+(querier/by_id.py).
+
+There is no timer. While one batch is in flight, new items wait; when it ends, its task takes all waiting items as the
+next batch. So an idle service adds no latency, and a busy one sends one statement for dozens of requests.
+"""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+import asyncpg
+import structlog
+
+from factory_logs.db.engine import Database
+from factory_logs.errors import FactoryLogsError, RetryableError
+
+STOPPING = "The service is stopping"
+_log = structlog.get_logger(__name__)
+
+
+class Waiter(Protocol):
+    """An item that waits for its result."""
+
+    @property
+    def future(self) -> "asyncio.Future[Any]": ...
+
+
+Item = TypeVar("Item", bound=Waiter)
+Results = TypeVar("Results")
+
+
+class Coalescer(ABC, Generic[Item, Results]):
+    """Collects the waiting items of a worker, and sends them in batches with several tasks. Each task has its own
+    database connection.
+
+    Call `start` before the first `add`, and `stop` at the end. A batch is never sent twice: after a lost connection it
+    is unknown whether its transaction was committed.
+    """
+
+    def __init__(self, database: Database, *, name: str, tasks: int, timeout_seconds: float) -> None:
+        """`timeout_seconds` is the time limit of PostgreSQL for one batch."""
+        self._database = database
+        self._name = name
+        self._task_count = tasks
+        self._timeout_seconds = timeout_seconds
+        self._waiting: deque[Item] = deque()
+        self._arrived = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._draining = False
+        self._sent_at: dict[int, float] = {}
+        """The time at which each busy task sent its batch, in seconds of the monotonic clock."""
+
+    def start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._run(number), name=f"{self._name}-{number}") for number in range(self._task_count)
+        ]
+
+    async def stop(self, drain_seconds: float = 0.0) -> None:
+        """Send the waiting items for up to `drain_seconds`, then stop and fail the rest."""
+        self._draining = True
+        self._arrived.set()
+        if self._tasks and drain_seconds:
+            await asyncio.wait(self._tasks, timeout=drain_seconds)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fail_waiting(self._stopping_error())
+
+    def _add(self, item: Item) -> None:
+        self._waiting.append(item)
+        self._arrived.set()
+
+    @abstractmethod
+    def _take(self) -> list[Item]:
+        """Remove the next batch from the waiting items, and return it."""
+
+    @abstractmethod
+    async def _send(self, connection: asyncpg.Connection, batch: list[Item]) -> Results:
+        """Send the batch to PostgreSQL; return its results."""
+
+    @abstractmethod
+    def _resolve(self, batch: list[Item], results: Results, seconds: float) -> None:
+        """Give each waiter its result, `seconds` after its batch was sent."""
+
+    @abstractmethod
+    def _stopping_error(self) -> RetryableError:
+        """Return the error for an item that was not sent before the service stopped."""
+
+    def _note_failure(self, error: BaseException) -> None:
+        """Handle a failed batch, in addition to failing its waiters."""
+
+    async def _run(self, number: int) -> None:
+        connection: asyncpg.Connection | None = None
+        try:
+            while True:
+                while not self._waiting:
+                    if self._draining:
+                        if connection is not None:
+                            await connection.close()
+                        return
+                    self._arrived.clear()
+                    await self._arrived.wait()
+                batch = self._take()
+                self._sent_at[number] = time.monotonic()
+                connection = await self._process(connection, batch)
+                del self._sent_at[number]
+        finally:
+            if connection is not None:
+                connection.terminate()
+
+    async def _process(self, connection: asyncpg.Connection | None, batch: list[Item]) -> asyncpg.Connection | None:
+        """Send one batch; return the connection for the next one, or None if it is lost."""
+        started = time.perf_counter()
+        try:
+            async with self._database.available():
+                if connection is None or connection.is_closed():
+                    connection = await self._database.connect_raw()
+                async with asyncio.timeout(self._timeout_seconds):
+                    results = await self._send(connection, batch)
+        except BaseException as error:
+            if connection is not None:
+                connection.terminate()
+            self._note_failure(error)
+            if isinstance(error, asyncio.CancelledError):
+                fail(batch, self._stopping_error())
+                raise
+            if not isinstance(error, FactoryLogsError):
+                _log.exception("a batch failed", batcher=self._name, items=len(batch))
+            fail(batch, error)
+            return None
+        self._resolve(batch, results, time.perf_counter() - started)
+        return connection
+
+    def _fail_waiting(self, error: FactoryLogsError) -> None:
+        fail(self._waiting, error)
+        self._waiting.clear()
+
+
+def fail(items: Iterable[Waiter], error: BaseException) -> None:
+    """End each waiting item with this error."""
+    for item in items:
+        if not item.future.done():
+            item.future.set_exception(error)

@@ -1,0 +1,231 @@
+"""The SQL of counting logs, and the counts and sums that the database stores for other workers and after a restart.
+
+A stored count is as durable as the logs that it counts, as it follows them in the write-ahead log. So it is also
+correct after a crash, on a standby and in a restored backup: if the count is there, so are the logs.
+
+On a Citus cluster the removal of logs becomes visible node by node. So the state is read after the logs, and while
+retention removes logs, counts are used but no new ones are stored (db/retention.py).
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import asyncpg
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    LargeBinary,
+    Select,
+    bindparam,
+    func,
+    literal,
+    literal_column,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from factory_logs.db.citus import is_distributed, runs_on_cluster
+from factory_logs.db.engine import Database
+from factory_logs.db.models import FactoryLog, KnownCount
+from factory_logs.db.prepared_statements import Placeholder, derived
+from factory_logs.db.watermark import LAST_VALUE
+
+Conditions = Sequence[ColumnElement[bool]]
+
+# Identifies one run of one server. The statistics are reset after a crash, which the postmaster may survive. Null on a
+# standby, which has no watermark, and on a cluster while retention removes logs.
+_RUN = """
+CASE WHEN NOT pg_is_in_recovery(){condition} THEN concat_ws(' ',
+    pg_postmaster_start_time(), pg_stat_get_bgwriter_stat_reset_time(),
+    (SELECT oid FROM pg_database WHERE datname = current_database())
+) END"""
+REMOVING = "EXISTS (SELECT FROM retention_runs WHERE removed = 0)"
+"""SQL for whether a run on a cluster removes logs now, or was interrupted. It stores a row without removed logs for
+that time."""
+TABLE_FILE = "coalesce(pg_relation_filenode('factory_logs'), 0)::bigint"
+REMOVED_LOGS = "(SELECT coalesce(sum(removed), 0)::bigint FROM retention_runs)"
+"""SQL for the file of the table, and for the number of logs that retention has removed. TRUNCATE and everything else
+that rewrites the table gives it a new file. While both are unchanged, no log up to the watermark has been removed."""
+_RUN_ON_SERVER = _RUN.format(condition="")
+_RUN_ON_CLUSTER = _RUN.format(condition=f" AND NOT {REMOVING}")
+_STATE: list[ColumnElement[Any]] = [
+    literal_column(sql).label(name)
+    for name, sql in (("run", _RUN_ON_SERVER), ("file", TABLE_FILE), ("removed", REMOVED_LOGS))
+]
+_SNAPSHOT_STATE = {
+    is_distributed: text(f"SELECT {run}, {TABLE_FILE}, {REMOVED_LOGS}, ({LAST_VALUE})")
+    for is_distributed, run in ((False, _RUN_ON_SERVER), (True, _RUN_ON_CLUSTER))
+}
+_LOGS = FactoryLog.__table__
+_ID = _LOGS.c.factory_log_id
+
+
+class TableState(NamedTuple):
+    """The state of the table. A count of logs up to a watermark is valid while the state is the same.
+
+    `run` identifies a run of the server, None on a standby; `file` identifies the table; `removed` is the number of
+    logs that retention has removed so far.
+    """
+
+    run: str | None
+    file: int
+    removed: int
+
+    def same_table(self, other: "TableState") -> bool:
+        """Return whether both are states of the same table in the same run of a server; a watermark is valid that
+        long."""
+        return (self.run, self.file) == (other.run, other.file) and self.run is not None
+
+
+class Known(NamedTuple):
+    """The number of logs up to the watermark `up_to` that match. It is valid for every snapshot with the same state.
+
+    No matching log, stored now or later, has an id below `lowest`. `content` are sums over these logs, or None for a
+    count.
+    """
+
+    state: TableState
+    up_to: int
+    logs: int
+    lowest: int
+    content: bytes | None = None
+
+
+class Counted(NamedTuple):
+    """The row of `counting`: the number of matching logs, the number of those up to the watermark, the lowest id."""
+
+    state: TableState
+    logs: int
+    up_to_watermark: int
+    lowest: int
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> "Counted":
+        return cls(TableState(*row[:3]), *row[3:])
+
+
+def counting(
+    conditions: Conditions, watermark: int | Placeholder, known: int | Placeholder | None = None
+) -> Select[Any]:
+    """Return a statement with one row: the state of the table, and the columns of `counting_alone`."""
+    # A subquery of its own: PostgreSQL does not count in parallel if the same query reads the state, which is parallel
+    # restricted.
+    counted = counting_alone(conditions, watermark, known).subquery("counted")
+    return select(*_STATE, *counted.columns)
+
+
+def counting_alone(
+    conditions: Conditions, watermark: int | Placeholder, known: int | Placeholder | None = None
+) -> Select[Any]:
+    """Return a statement with one row about the matching logs with ids above `known`: their number, the number of those
+    up to `watermark`, and the lowest id."""
+    is_below_watermark = _ID <= literal(watermark, BigInteger)  # noqa: SIM300 - SQL
+    newer = () if known is None else (_ID > literal(known, BigInteger),)  # noqa: SIM300
+    next_one = literal(derived(watermark, lambda number: number + 1), BigInteger)
+    columns = (
+        func.count().label("logs"),
+        func.count().filter(is_below_watermark).label("up_to_watermark"),
+        func.coalesce(func.min(_ID).filter(is_below_watermark), next_one).label("lowest"),
+    )
+    return select(*columns).select_from(_LOGS).where(*conditions, *newer)
+
+
+def state_sql(is_distributed: bool) -> str:
+    """Return a statement with one row, the state of the table."""
+    run = _RUN_ON_CLUSTER if is_distributed else _RUN_ON_SERVER
+    return f"SELECT {run}, {TABLE_FILE}, {REMOVED_LOGS}"
+
+
+async def current_state(connection: asyncpg.Connection) -> TableState:
+    """Return the state, outside any transaction."""
+    return TableState(*await connection.fetchrow(state_sql(is_distributed(connection))))
+
+
+async def snapshot_state(connection: AsyncConnection) -> tuple[TableState, int | None]:
+    """Return the state in the snapshot of a transaction, and an id that no log in it is above, None if not known.
+
+    The sequence is read after the snapshot is taken, so all logs in the snapshot have drawn their ids before.
+    """
+    statement = _SNAPSHOT_STATE[await runs_on_cluster(connection)]
+    *state, drawn = (await connection.execute(statement)).one()
+    return TableState(*state), drawn
+
+
+async def count(
+    connection: AsyncConnection, conditions: Conditions, watermark: int, known: int | None = None
+) -> Counted:
+    """See `counting`. On a cluster the state is read after the logs."""
+    if not await runs_on_cluster(connection):
+        return Counted.of((await connection.execute(counting(conditions, watermark, known))).one())
+    counted = (await connection.execute(counting_alone(conditions, watermark, known))).one()
+    return Counted.of((*(await snapshot_state(connection))[0], *counted))
+
+
+def digest(conditions: Conditions) -> bytes:
+    """Return the name of a filter. It is derived from the SQL, so a fix in the compiler does not find old counts."""
+    asked = select(func.count()).where(*conditions).compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+    return hashlib.sha256(f"{asked} {sorted(asked.params.items())}".encode()).digest()
+
+
+EVERYTHING = digest(())
+"""The filter of all logs."""
+
+_LOAD = {
+    is_distributed: text(f"""
+        SELECT state.*, up_to, logs, lowest, content FROM known_counts, ({state_sql(is_distributed)}) AS state
+        WHERE digest = :digest AND known_counts.file = {TABLE_FILE} AND known_counts.removed = {REMOVED_LOGS}
+    """).bindparams(bindparam("digest", type_=LargeBinary))  # noqa: S608 - our own text
+    for is_distributed in (False, True)
+}
+_FORGET = text("""
+    DELETE FROM known_counts
+    WHERE digest IN (
+        SELECT digest FROM (
+            SELECT digest, row_number() OVER newest AS place, sum(octet_length(content)) OVER newest AS bytes
+            FROM known_counts WINDOW newest AS (ORDER BY made_at DESC, digest)
+        ) AS stored
+        WHERE place > :most OR bytes > :most_bytes
+    )
+""")
+
+
+async def load(connection: AsyncConnection, name: bytes) -> Known | None:
+    """Return the count that a worker has stored under this name, if it is valid now."""
+    row = (await connection.execute(_LOAD[await runs_on_cluster(connection)], {"digest": name})).one_or_none()
+    return None if row is None else Known(TableState(*row[:3]), *row[3:])
+
+
+async def save(database: Database, found: Mapping[bytes, Known], most: int, most_bytes: int) -> None:
+    """Store these results. Keep only the newest `most` results, and as many of them as have at most `most_bytes` of
+    content in all.
+
+    Raises DatabaseUnavailableError.
+    """
+    rows = [
+        {
+            "digest": name,
+            "file": known.state.file,
+            "removed": known.state.removed,
+            "up_to": known.up_to,
+            "logs": known.logs,
+            "lowest": known.lowest,
+            "content": known.content,
+        }
+        for name, known in sorted(found.items())  # sorted, so that two workers cannot deadlock
+    ]
+    new = insert(KnownCount).values(rows)
+    before, now = KnownCount.__table__.c, new.excluded
+    statement = new.on_conflict_do_update(
+        index_elements=[before.digest],
+        set_={name: now[name] for name in ("file", "removed", "up_to", "logs", "lowest", "content", "made_at")},
+        where=(now.file != before.file)
+        | (now.removed > before.removed)
+        | ((now.removed == before.removed) & (now.up_to > before.up_to)),
+    )
+    async with database.begin() as connection:
+        await connection.execute(statement)
+        await connection.execute(_FORGET, {"most": most, "most_bytes": most_bytes})

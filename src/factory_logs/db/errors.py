@@ -1,0 +1,102 @@
+"""Translate errors of PostgreSQL that are caused by the server's state and not by the statement, as a retry may succeed
+(docs/reference/http-api.md#errors).
+
+Every statement runs in `translate_errors`, which raises a DatabaseUnavailableError for them.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from factory_logs.errors import DatabaseUnavailableError, QueryTooLongError
+
+UNREACHABLE = "The database cannot be reached; try again shortly."
+ALL_BUSY = "All database connections are busy; try again shortly."
+LOST = "The connection to the database was lost; try again shortly."
+FULL = "The database has no room or no connection left; try again shortly."
+READ_ONLY = "The database takes no writes at the moment; try again shortly."
+BROKEN_OFF = "The database has broken this off in favour of another transaction; try again shortly."
+LOCKED = "Another transaction holds a lock on what this needs; try again shortly."
+CHANGED = "The database's tables have changed meanwhile; try again shortly."
+FAILED = "The database's server has failed; try again shortly."
+
+UNAVAILABLE = {
+    "08": LOST,
+    "22004": CHANGED,  # the logs have been distributed since the connection was opened
+    "25006": READ_ONLY,  # a standby
+    "25P03": LOST,  # idle_in_transaction_session_timeout and transaction_timeout end the connection
+    "25P04": LOST,
+    "28": UNREACHABLE,
+    "3D000": UNREACHABLE,
+    "40": BROKEN_OFF,
+    "53": FULL,
+    "55P03": LOCKED,
+    "57": UNREACHABLE,  # starting, stopping, crashed; 57014 is QueryTooLongError
+    "58": FAILED,
+}
+"""The message for the client, by SQLSTATE or by its first characters. Each of these errors is worth a retry."""
+LOST_NODE = re.compile(r"connect|\bnode\b|server closed|terminat", re.IGNORECASE)
+"""Matches internal errors (XX) by which a cluster's coordinator reports a lost node. Any other XX is a bug."""
+TOO_LARGE = "the intermediate result size exceeds"
+"""An internal error of a cluster whose nodes would send the coordinator more than it may store for one query."""
+TIMEOUT_NOTE = "statement timeout: "
+CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""The errors that asyncpg raises for a lost connection; the second one if PostgreSQL has closed it."""
+
+
+@contextmanager
+def translate_errors() -> Iterator[None]:
+    """Raise DatabaseUnavailableError if the database is away or full, QueryTooLongError if the statement took too long
+    or needs too much of a cluster.
+
+    Any other error passes through, such as that of a constraint: the server's state did not cause it.
+    """
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise DatabaseUnavailableError(ALL_BUSY) from error
+    except (DBAPIError, asyncpg.PostgresError, *CLIENT_ERRORS, OSError, TimeoutError) as error:
+        cause = driver_error(error)
+        if isinstance(cause, asyncpg.QueryCanceledError):
+            raise QueryTooLongError(f"The query ran longer than {_statement_limit(cause)}") from error
+        if isinstance(cause, asyncpg.InternalServerError) and TOO_LARGE in str(cause):
+            raise QueryTooLongError("The query needs more logs on the coordinator than the cluster allows") from error
+        message = _message_for(error, cause)
+        if message is None:
+            raise
+        raise DatabaseUnavailableError(message) from error
+
+
+def driver_error(error: BaseException) -> BaseException:
+    """Return the error that asyncpg raised, without the two errors in which SQLAlchemy wraps it."""
+    original = error.orig if isinstance(error, DBAPIError) else None
+    if original is None:
+        return error
+    return original.__cause__ or original
+
+
+def unavailable_message(state: str, text: str) -> str | None:
+    """Return the message for an error with this SQLSTATE, or None if the server's state did not cause it."""
+    if state.startswith("XX"):
+        return LOST if LOST_NODE.search(text) else None
+    return next((message for known, message in UNAVAILABLE.items() if state.startswith(known)), None)
+
+
+def _message_for(error: BaseException, cause: BaseException) -> str | None:
+    if isinstance(cause, OSError | TimeoutError):
+        return UNREACHABLE
+    if isinstance(cause, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError):
+        return CHANGED
+    if isinstance(cause, asyncpg.PostgresError) and isinstance(cause.sqlstate, str):
+        return unavailable_message(cause.sqlstate, str(cause))
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    return LOST if lost or isinstance(error, InterfaceError) or isinstance(cause, CLIENT_ERRORS) else None
+
+
+def _statement_limit(error: asyncpg.QueryCanceledError) -> str:
+    notes: list[str] = getattr(error, "__notes__", [])
+    return next((note.removeprefix(TIMEOUT_NOTE) for note in notes if note.startswith(TIMEOUT_NOTE)), "it may")

@@ -1,0 +1,74 @@
+"""The SQL of Idempotency-Key. It runs in the transaction of the write with the key."""
+
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+import asyncpg
+
+_CLAIM = """
+INSERT INTO idempotency_keys (user_id, key, fingerprint, status) VALUES ($1, $2, $3, 201)
+ON CONFLICT DO NOTHING RETURNING true
+"""
+_FINISH = "UPDATE idempotency_keys SET answer = $3 WHERE user_id = $1 AND key = $2"
+_FIND = """
+SELECT fingerprint, factory_log_id, answer, created_at FROM idempotency_keys WHERE user_id = $1 AND key = $2
+"""
+RETRY_PREFIX = " retry of "
+"""The prefix of keys that the service derives from requests. Each write has one, so they expire sooner.
+
+The prefix begins with a space, so no client can send such a key: header values do not begin with a space.
+"""
+
+RETRY_SECONDS = 3600.0
+
+_PURGE = """
+DELETE FROM idempotency_keys
+WHERE created_at < (now() AT TIME ZONE 'utc') - make_interval(secs => $1)
+   OR created_at < (now() AT TIME ZONE 'utc') - make_interval(secs => $2) AND starts_with(key, $3)
+"""
+
+
+class Key(Protocol):
+    """The Idempotency-Key of one write."""
+
+    @property
+    def user_id(self) -> int: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def fingerprint(self) -> bytes: ...
+
+
+class FirstResponse(NamedTuple):
+    """The response to the first write with a key: its body, or the id and `created_at` of a single log."""
+
+    fingerprint: bytes
+    factory_log_id: int | None
+    body: bytes | None
+    created_at: datetime
+
+
+async def claim(connection: asyncpg.Connection, key: Key) -> bool:
+    """Return whether this transaction is the first to use the key. If another transaction is using it, wait for its
+    end."""
+    return bool(await connection.fetchval(_CLAIM, key.user_id, key.key, key.fingerprint))
+
+
+async def finish(connection: asyncpg.Connection, key: Key, body: bytes) -> None:
+    """Store the response of a claimed key; it is committed together with the records."""
+    await connection.execute(_FINISH, key.user_id, key.key, body)
+
+
+async def find(connection: asyncpg.Connection, key: Key) -> FirstResponse | None:
+    """Return the response to the first write with this key, or None for a new key."""
+    row = await connection.fetchrow(_FIND, key.user_id, key.key)
+    return None if row is None else FirstResponse(*row)
+
+
+async def purge(connection: asyncpg.Connection, older_than_seconds: float) -> int:
+    """Delete keys older than this (the setting `idempotency_seconds`); return their number.
+
+    Keys that the service derived expire after RETRY_SECONDS.
+    """
+    status: str = await connection.execute(_PURGE, older_than_seconds, RETRY_SECONDS, RETRY_PREFIX)
+    return int(status.rpartition(" ")[2])

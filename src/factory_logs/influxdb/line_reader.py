@@ -1,0 +1,190 @@
+"""Read line protocol while it arrives: split text into lines, and decode the lines of a write into batches of logs and
+errors (docs/reference/http-api.md#influxdbs-calls).
+
+A line end inside a quoted string does not end the line. A quote begins a string only at the start of a field's value;
+in names it is an ordinary character. Only lines with a quote are searched, and each character a limited number of
+times, even if a string arrives in many pieces.
+"""
+
+import codecs
+import re
+from collections.abc import Iterator
+
+from factory_logs.errors import BadRequestError
+from factory_logs.influxdb.line_protocol import BEFORE_A_LINE, HEAD, IN_STRING, NAME_CHARACTER
+from factory_logs.influxdb.mapping import PointParser
+from factory_logs.influxdb.uniform_lines import UniformLineReader
+from factory_logs.ingest.batch_collector import Batch, BatchCollector, BatchLimits
+from factory_logs.schemas.record_limits import RecordLimits
+
+_VALUE = rf'(?:"{IN_STRING}"|[^", ]*+)'
+_NAME = f"{NAME_CHARACTER}*+"
+_OPENS = rf'(?:{_NAME}={_VALUE},)*+{_NAME}="{IN_STRING}\Z'
+_ENDS_OPEN = re.compile(rf" *+{HEAD} ++{_OPENS}")
+_STAYS_OPEN = re.compile(rf"{IN_STRING}\Z")
+_OPENS_AGAIN = re.compile(rf'{IN_STRING}",{_OPENS}')
+
+NumberedLine = tuple[int, str]
+
+
+class LineSplitter:
+    """Splits text, which arrives in pieces, into whole lines with numbers from 1, without comments and blank lines.
+
+    A line that contains line ends counts as several. A line longer than `max_characters` is truncated one character
+    later, so memory stays limited and the caller can reject the line. With `keep_comments`, comments are returned too.
+    """
+
+    def __init__(self, max_characters: int, *, keep_comments: bool = False) -> None:
+        self._keep_comments = keep_comments
+        self._longest = max_characters + 1
+        self._rest = ""
+        self._cut_off = False
+        self._open: list[str] = []
+        self._open_characters = 0
+        self._number = 1
+        self.gave_comments = False
+        """Whether the last call of `feed` returned comments."""
+
+    def feed(self, text: str) -> list[NumberedLine]:
+        """Return the lines that are now complete."""
+        self.gave_comments = False
+        pieces = text.split("\n")
+        pieces[0] = self._rest + pieces[0]
+        self._rest = pieces.pop()
+        lines: list[NumberedLine] = []
+        for piece in pieces:
+            if self._open:
+                self._continue(piece, lines)
+            elif (
+                piece[:1].isalnum()
+                and piece[-1] != "\r"
+                and ('"' not in piece or _is_surely_closed(piece))
+                and not self._cut_off
+            ):
+                lines.append((self._number, piece))  # nearly all lines
+                self._number += 1
+            elif '"' in piece and _ends_open(piece):
+                self._open, self._open_characters = [piece], len(piece)
+            else:
+                self._finish_line(piece, 1, lines)
+        self._bound(lines)
+        return lines
+
+    def finish(self) -> list[NumberedLine]:
+        """Return the last line, which may have no line end."""
+        lines: list[NumberedLine] = []
+        rest, self._rest = self._rest, ""
+        if self._open:
+            self._finish_line("\n".join([*self._open, rest]), len(self._open) + 1, lines)
+        else:
+            self._finish_line(rest, 1, lines)
+        return lines
+
+    def _finish_line(self, line: str, line_ends: int, lines: list[NumberedLine]) -> None:
+        if self._cut_off:  # its beginning was already returned
+            self._cut_off = False
+        elif line and not line.isspace() and (not is_comment(line) or self._keep_comment()):
+            lines.append((self._number, line[:-1] if line[-1] == "\r" else line))
+        self._number += line_ends
+        self._open, self._open_characters = [], 0
+
+    def _keep_comment(self) -> bool:
+        self.gave_comments = self._keep_comments
+        return self._keep_comments
+
+    def _continue(self, piece: str, lines: list[NumberedLine]) -> None:
+        self._open.append(piece)
+        self._open_characters += 1 + len(piece)
+        if '"' in piece and not _STAYS_OPEN.match(piece) and not _OPENS_AGAIN.match(piece):
+            self._finish_line("\n".join(self._open), len(self._open), lines)
+        elif self._open_characters >= self._longest:
+            self._finish_line("\n".join(self._open)[: self._longest], len(self._open), lines)
+
+    def _bound(self, lines: list[NumberedLine]) -> None:
+        if len(self._rest) < self._longest:
+            return
+        if not self._cut_off and not self._open and not is_comment(self._rest):
+            lines.append((self._number, self._rest[: self._longest]))
+        self._cut_off, self._rest = True, ""
+
+
+def _is_surely_closed(line: str) -> bool:
+    """Return whether nothing is escaped and the last quote does not begin a string: it ends one or is part of a
+    name."""
+    return "\\" not in line and line[line.rfind('"') - 1] != "="
+
+
+def _ends_open(line: str) -> bool:
+    """Return whether the line ends inside a string, so that the next line continues it."""
+    return not is_comment(line) and _ENDS_OPEN.match(line) is not None
+
+
+def is_comment(line: str) -> bool:
+    return line.lstrip(BEFORE_A_LINE).startswith("#")
+
+
+def split_lines(text: str, max_characters: int) -> Iterator[NumberedLine]:
+    """Yield all lines of a complete text."""
+    splitter = LineSplitter(max_characters)
+    yield from splitter.feed(text)
+    yield from splitter.finish()
+
+
+LINE_CHARACTERS_PER_RECORD_BYTE = 2
+"""The factor by which a line may be longer than the largest record: in a string, each quote takes two characters."""
+
+
+class LineProtocolReader:
+    """Decodes lines into valid logs and errors, each with the number of its line, from 1."""
+
+    piece_bytes = 64 * 1024
+    """The size of a piece: some hundred lines."""
+
+    def __init__(self, limits: RecordLimits, batch_limits: BatchLimits, unit_ns: int, now_ns: int) -> None:
+        self.max_characters = LINE_CHARACTERS_PER_RECORD_BYTE * limits.max_record_bytes
+        self._batch_limits = batch_limits
+        self._points = PointParser(limits, unit_ns, now_ns)
+        self._uniform = UniformLineReader(limits, self.max_characters, unit_ns, now_ns)
+        self._splitter = LineSplitter(self.max_characters)
+        # Invalid UTF-8 may reject only its own line: it becomes lone surrogates, which no line may contain.
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._collector = BatchCollector(batch_limits)
+        self._line_ends = 0
+        self._ends_open = False
+        self.is_empty = True
+
+    @property
+    def all_timed(self) -> bool:
+        """Return whether each line so far had a time, so that the same text always results in the same logs."""
+        return not (self._points.used_now or self._uniform.used_now)
+
+    def take(self) -> Batch:
+        """Return the logs and errors that were decoded since the last call."""
+        return self._collector.take()
+
+    def feed(self, data: bytes) -> None:
+        """Decode more of the body. Raises TooLargeError if it has too many lines, before it decodes them."""
+        self._line_ends += data.count(b"\n")
+        self._ends_open = data[-1:] != b"\n" if data else self._ends_open
+        self._batch_limits.check_records(self._line_ends)
+        self.is_empty = self.is_empty and not data
+        self._read(self._splitter.feed(self._decoder.decode(data)))
+
+    def finish(self) -> None:
+        """Decode the last line, which may have no line end."""
+        self._batch_limits.check_records(self._line_ends + self._ends_open)
+        self._read(self._splitter.feed(self._decoder.decode(b"", final=True)))
+        self._read(self._splitter.finish())
+
+    def _read(self, lines: list[NumberedLine]) -> None:
+        for (number, line), log in zip(lines, self._uniform.read([line for _, line in lines]), strict=True):
+            if log is None:
+                self._read_line(number, line)
+            else:
+                self._collector.add(log, number)
+
+    def _read_line(self, number: int, line: str) -> None:
+        try:
+            self._collector.add(self._points.read(line, self.max_characters), number)
+        except BadRequestError as error:
+            self._collector.reject(error, number)

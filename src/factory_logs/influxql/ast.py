@@ -1,0 +1,229 @@
+"""The syntax tree of InfluxQL: typed, immutable and free of SQL (docs/reference/influxql.md)."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Type(Enum):
+    """The type of a value. If a name has several types, the type that comes first in this list is preferred."""
+
+    FLOAT = "float"
+    INTEGER = "integer"
+    STRING = "string"
+    BOOLEAN = "boolean"
+    TAG = "tag"
+    FIELD = "field"
+    """A field of any type."""
+    UNSIGNED = "unsigned"
+
+    @property
+    def preference(self) -> int:
+        return _PREFERENCE[self]
+
+
+_PREFERENCE = {each: place for place, each in enumerate(Type)}
+NUMBERS = frozenset({Type.FLOAT, Type.INTEGER})
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The name of a field, a tag or a column of a subquery; `type` is None if it is not known."""
+
+    name: str
+    type: Type | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function and its arguments."""
+
+    name: str
+    arguments: tuple["Expression", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Distinct:
+    """`DISTINCT name`, which means distinct(name)."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wildcard:
+    """`*`, or with a type `*::field` or `*::tag`."""
+
+    type: Type | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """A regular expression, without its slashes."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Literal:
+    """A string, boolean, number or integer. An integer above 2**63 - 1 is unsigned; None means that there is no
+    value."""
+
+    value: str | bool | int | float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A duration in nanoseconds."""
+
+    nanoseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Time:
+    """A time in nanoseconds since 1970, UTC."""
+
+    nanoseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """`left operator right`; the operator as the language writes it, `AND` and `OR` in capitals."""
+
+    operator: str
+    left: "Expression"
+    right: "Expression"
+
+
+@dataclass(frozen=True, slots=True)
+class Paren:
+    """An expression in parentheses."""
+
+    expression: "Expression"
+
+
+Expression = Reference | Call | Distinct | Wildcard | Regex | Literal | Duration | Time | Binary | Paren
+
+
+@dataclass(frozen=True, slots=True)
+class SelectField:
+    """A column of SELECT: an expression and its alias."""
+
+    expression: Expression
+    alias: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A measurement by name, or a regular expression for names of measurements. There is only one database and one
+    retention policy."""
+
+    name: str = ""
+    regex: Regex | None = None
+    database: str = ""
+    policy: str = ""
+
+
+class Fill(Enum):
+    """The options of fill(), which sets the value of an empty time bucket."""
+
+    NULL = "null"
+    NONE = "none"
+    PREVIOUS = "previous"
+    LINEAR = "linear"
+    NUMBER = "number"
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """A SELECT statement. A limit or offset of 0 means none. `zone` is an IANA name; `into` is the text after INTO."""
+
+    fields: tuple[SelectField, ...]
+    sources: tuple["Source", ...]
+    condition: Expression | None = None
+    dimensions: tuple[Expression, ...] = ()
+    fill: Fill = Fill.NULL
+    fill_value: float | int | None = None
+    is_sorted: bool = False
+    descending: bool = False
+    limit: int = 0
+    offset: int = 0
+    series_limit: int = 0
+    series_offset: int = 0
+    zone: str | None = None
+    into: Measurement | None = None
+
+
+Source = Measurement | Select
+"""A source in FROM; a Select is a subquery."""
+
+
+class Shown(Enum):
+    """The list that a SHOW statement returns. The value of a member is the text after SHOW."""
+
+    DATABASES = "DATABASES"
+    RETENTION_POLICIES = "RETENTION POLICIES"
+    MEASUREMENTS = "MEASUREMENTS"
+    SERIES = "SERIES"
+    TAG_KEYS = "TAG KEYS"
+    TAG_VALUES = "TAG VALUES"
+    FIELD_KEYS = "FIELD KEYS"
+    MEASUREMENT_CARDINALITY = "MEASUREMENT CARDINALITY"
+    SERIES_CARDINALITY = "SERIES CARDINALITY"
+    TAG_KEY_CARDINALITY = "TAG KEY CARDINALITY"
+    TAG_VALUES_CARDINALITY = "TAG VALUES CARDINALITY"
+    FIELD_KEY_CARDINALITY = "FIELD KEY CARDINALITY"
+    USERS = "USERS"
+    QUERIES = "QUERIES"
+    CONTINUOUS_QUERIES = "CONTINUOUS QUERIES"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCondition:
+    """The clause `WITH KEY operator ...`, with the names or the regular expression after the operator."""
+
+    operator: str
+    names: tuple[str, ...] = ()
+    regex: Regex | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """A SHOW statement with its clauses."""
+
+    shown: Shown
+    database: str = ""
+    sources: tuple[Measurement, ...] = ()
+    with_measurement: Measurement | None = None
+    key: KeyCondition | None = None
+    condition: Expression | None = None
+    dimensions: tuple[Expression, ...] = ()
+    is_sorted: bool = False
+    descending: bool = False
+    limit: int = 0
+    offset: int = 0
+    exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CreateDatabase:
+    """CREATE DATABASE, which has no effect: there is one database."""
+
+    name: str
+    options: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """EXPLAIN of a SELECT."""
+
+    select: Select
+    analyze: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A statement that writes or manages data; `name` is its command, such as `DROP MEASUREMENT`."""
+
+    name: str
+
+
+Statement = Select | Show | CreateDatabase | Explain | Refused

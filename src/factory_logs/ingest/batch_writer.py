@@ -1,0 +1,189 @@
+"""Store batches: many logs in one transaction, by binary COPY, either all or only the good ones
+(docs/reference/http-api.md#batches)."""
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import asyncpg
+
+from factory_logs.db import idempotency_keys
+from factory_logs.db.connection_pool import BatchConnections
+from factory_logs.db.log_inserts import copy_logs, unknown_repairs
+from factory_logs.errors import BadRequestError, FieldError
+from factory_logs.ingest.batch_collector import Batch
+from factory_logs.ingest.disk_reserve import DiskReserve
+from factory_logs.ingest.idempotency import WriteKey, check_same, just_forgotten
+from factory_logs.metrics import CommitMetrics
+from factory_logs.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """The result of a batch: the ids of its good logs in the order of the input, and its bad records."""
+
+    ids: Sequence[int]
+    rejected: int
+    errors: Sequence[FieldError]
+
+
+class WriteResponse(NamedTuple):
+    """The response body of a write. `replayed` means that the body was stored by an earlier request with the same
+    key."""
+
+    body: bytes
+    replayed: bool = False
+
+
+WriteBody = Callable[[BatchResult], bytes]
+"""Returns the response body for a batch. It is stored with the batch's key and sent again to a retry."""
+
+_METRICS = CommitMetrics("batch")
+
+
+class BatchWriter:
+    """Writes batches, each in its own transaction. It never retries, as a lost transaction may have been committed."""
+
+    def __init__(self, connections: BatchConnections, settings: Settings, disk: DiskReserve) -> None:
+        self._connections = connections
+        self._disk = disk
+        self._max_reported = settings.max_reported_errors
+
+    async def store(
+        self, batch: Batch, created_by: str | None, key: WriteKey | None, body: WriteBody, *, skip_bad: bool = False
+    ) -> WriteResponse:
+        """Store a batch in one transaction and return the response, whose body is made before the commit.
+
+        If the key was used before, store nothing and return the first response. Raises BadRequestError, with nothing
+        stored, if a record is bad and `skip_bad` is false; ConflictError if the key was used for another body;
+        OverloadedError if all connections stay busy or the disk is nearly full; DatabaseUnavailableError.
+        """
+        self._disk.refuse_if_low()
+        started = time.perf_counter()
+        async with self._connections.transaction() as connection:
+            if key is not None and not await idempotency_keys.claim(connection, key):
+                return await _first_response(connection, key)
+            writing = _Transaction(connection, created_by, skip_bad, self._max_reported)
+            await writing.add(batch)
+            result = writing.result()
+            text = body(result)
+            if key is not None:
+                await idempotency_keys.finish(connection, key, text)
+        _METRICS.committed(len(result.ids), time.perf_counter() - started)
+        return WriteResponse(text)
+
+    async def store_stream(
+        self,
+        batches: AsyncIterator[Batch],
+        created_by: str | None,
+        key: Callable[[], WriteKey | None],
+        body: WriteBody,
+        *,
+        skip_bad: bool = False,
+    ) -> WriteResponse:
+        """Store a long batch in one transaction, with only one part in memory at a time.
+
+        The whole body must have arrived, so that a slow client cannot prolong the transaction. `key` is called after
+        the last part, as its fingerprint covers the whole body, and the key is claimed last. Raises the errors of
+        `store`.
+        """
+        self._disk.refuse_if_low()
+        started = time.perf_counter()
+        try:
+            async with self._connections.transaction() as connection:
+                writing = _Transaction(connection, created_by, skip_bad, self._max_reported)
+                async for batch in batches:
+                    await writing.add(batch)
+                result = writing.result()
+                text = body(result)
+                claimed = key()
+                if claimed is not None:
+                    if not await idempotency_keys.claim(connection, claimed):
+                        raise _StoredBeforeError(await _first_response(connection, claimed))
+                    await idempotency_keys.finish(connection, claimed, text)
+        except _StoredBeforeError as before:
+            return before.first
+        _METRICS.committed(len(result.ids), time.perf_counter() - started)
+        return WriteResponse(text)
+
+
+class _StoredBeforeError(Exception):
+    """Rolls back a transaction whose key was used before."""
+
+    def __init__(self, first: WriteResponse) -> None:
+        super().__init__()
+        self.first = first
+
+
+async def _first_response(connection: asyncpg.Connection, key: WriteKey) -> WriteResponse:
+    first = await idempotency_keys.find(connection, key)
+    if first is None:
+        raise just_forgotten()
+    check_same(key, first.fingerprint)
+    return WriteResponse(first.body or b"", replayed=True)
+
+
+class _Transaction:
+    """One batch inside its transaction."""
+
+    def __init__(
+        self, connection: asyncpg.Connection, created_by: str | None, skip_bad: bool, max_reported: int
+    ) -> None:
+        self._connection = connection
+        self._created_by = created_by
+        self._skip_bad = skip_bad
+        self._max_reported = max_reported
+        self._ids: list[int] = []
+        self._errors: list[FieldError] = []
+        self._reported = 0
+        self._rejected = 0
+
+    async def add(self, batch: Batch) -> None:
+        unknown = await unknown_repairs(self._connection, batch.logs)
+        if unknown:
+            batch = _without_unknown_repairs(batch, unknown)
+        self._rejected += batch.rejected
+        self._report(batch.errors)
+        if batch.logs and (self._skip_bad or not self._rejected):
+            self._ids.extend(await copy_logs(self._connection, batch.logs, self._created_by))
+
+    def _report(self, errors: Sequence[FieldError]) -> None:
+        """Add the errors of the first bad records of the whole body; the parts are in the order of the input.
+
+        The decoder has the same limit, but does not know which repairs exist.
+        """
+        for _, of_one_record in groupby(errors, key=_position):
+            if self._reported == self._max_reported:
+                return
+            self._reported += 1
+            self._errors.extend(of_one_record)
+
+    def result(self) -> BatchResult:
+        if self._rejected and not self._skip_bad:
+            raise BadRequestError(
+                f"Validation failed for {self._rejected} of the records; nothing was stored", self._errors
+            )
+        return BatchResult(self._ids, self._rejected, self._errors)
+
+
+def _without_unknown_repairs(batch: Batch, unknown: set[int]) -> Batch:
+    """Return the batch with the logs of `unknown` repairs moved to its bad records."""
+    pairs = list(zip(batch.logs, batch.positions, strict=True))
+    bad = [
+        FieldError("repair_id", f"there is no repair {log.repair_id}", position)
+        for log, position in pairs
+        if log.repair_id in unknown
+    ]
+    good = [(log, position) for log, position in pairs if log.repair_id not in unknown]
+    return Batch(
+        [log for log, _ in good],
+        [position for _, position in good],
+        sorted([*batch.errors, *bad], key=_position),
+        batch.rejected + len(bad),
+    )
+
+
+def _position(error: FieldError) -> int:
+    return error.index or 0

@@ -1,0 +1,97 @@
+"""Store a single log or repair and return its record. A log shares a commit with the logs of other clients.
+
+The JSON of a log is written before the commit: otherwise a log could be stored for which no response can be written.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+import orjson
+
+from factory_logs.db.engine import Database
+from factory_logs.db.idempotency_keys import FirstResponse
+from factory_logs.db.log_inserts import Stored
+from factory_logs.db.records import record_text
+from factory_logs.db.repairs import COLUMNS, RepairRepository
+from factory_logs.ingest.batch_writer import WriteResponse
+from factory_logs.ingest.fast_validation import read_log
+from factory_logs.ingest.group_commit import GroupCommit
+from factory_logs.ingest.idempotency import WriteKey, check_same, just_forgotten
+from factory_logs.ingest.validation import NewLog
+from factory_logs.schemas.record_limits import RecordLimits
+from factory_logs.schemas.repair import RepairIn
+from factory_logs.schemas.timestamps import SERVER_TIME, parse_timestamp
+
+
+class StoredRecord(NamedTuple):
+    """The JSON of a stored record. `replayed` means that the record was stored by an earlier request with the same
+    key."""
+
+    record_id: int
+    body: bytes
+    replayed: bool = False
+
+
+class SingleLogs:
+    """Stores the single logs of a worker by group commit. `read` returns the JSON of a stored log by its id."""
+
+    def __init__(
+        self, group_commit: GroupCommit, limits: RecordLimits, read: Callable[[int], Awaitable[str | None]]
+    ) -> None:
+        self._group_commit = group_commit
+        self._limits = limits
+        self._read = read
+
+    async def store(self, text: bytes, username: str, key: WriteKey | None) -> StoredRecord:
+        """Store one log from its JSON text; if the key was used before, store nothing and return the first record.
+
+        Raises BadRequestError, ConflictError, OverloadedError, DatabaseUnavailableError.
+        """
+        log = read_log(text, self._limits)
+        record = record_text(log, username)
+        result = await self._group_commit.store(log, username, key)
+        if isinstance(result, Stored):
+            return StoredRecord(result.factory_log_id, record.stored(result))
+        assert key is not None  # noqa: S101 - only a key was used before
+        check_same(key, result.fingerprint)
+        # The body and the user are the same, so only a server time in it must be read from the database.
+        stored = Stored(result.factory_log_id or 0, result.created_at)
+        if SERVER_TIME.encode() in text:
+            first = await self._read(stored.factory_log_id)
+            if first is not None:
+                log = log._replace(timestamp=parse_timestamp(orjson.loads(first)["timestamp"]))
+                record = record_text(log, username)
+        return StoredRecord(stored.factory_log_id, record.stored(stored), replayed=True)
+
+    async def store_point(self, log: NewLog, username: str, key: WriteKey | None) -> WriteResponse:
+        """Store one log whose response has no body. Raises the errors of `store`."""
+        result = await self._group_commit.store(log, username, key)
+        if not isinstance(result, FirstResponse):
+            return WriteResponse(b"")
+        assert key is not None  # noqa: S101 - only a key was used before
+        check_same(key, result.fingerprint)
+        return WriteResponse(result.body or b"", replayed=True)
+
+
+class RepairWriter:
+    """Stores repairs."""
+
+    def __init__(self, database: Database) -> None:
+        self._repairs = RepairRepository(database)
+
+    async def store(self, repair: RepairIn, username: str, key: WriteKey | None) -> StoredRecord:
+        """Store one repair; if the key was used before, store nothing and return the first record.
+
+        Raises ConflictError, OverloadedError, DatabaseUnavailableError.
+        """
+        values = {name: getattr(repair, name) for name in COLUMNS}
+        if key is None:
+            return StoredRecord(*await self._repairs.add(values, username))
+        result = await self._repairs.add_once(values, username, key)
+        if result is None:
+            raise just_forgotten()
+        if isinstance(result, FirstResponse):
+            check_same(key, result.fingerprint)
+            first = result.body or b""
+            return StoredRecord(orjson.loads(first)["repair_id"], first, replayed=True)
+        return StoredRecord(*result)

@@ -1,0 +1,105 @@
+"""The processes of a load test: one Python process cannot use more than one core."""
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from typing import Any
+
+from factory_logs.load.devices import DeviceGroup, Load, LoadError
+from factory_logs.load.tally import Tally, merged
+
+REPORT_SECONDS = 0.5
+END_SECONDS = 5.0
+Pipe = Any
+"""One end of a pipe; its class differs on Windows."""
+_CONTEXT = get_context("spawn")  # on every system alike; the command may have threads, so no fork
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The counts of a process; the final ones if `is_last`. `error` is the reason if it ended early."""
+
+    tally: Tally
+    is_last: bool = False
+    error: str | None = None
+
+
+def run_load(load: Load, processes: int, show: Callable[[Tally, float], None]) -> tuple[Tally, float]:
+    """Run all devices in this number of processes until the duration is over and each write has a response or is given
+    up.
+
+    `show` gets the counts so far and the seconds since the start, about twice a second. Return the counts and the
+    seconds. Raises LoadError.
+    """
+    running: dict[Pipe, Tally] = {}
+    children = []
+    try:
+        for number in range(processes):
+            here, there = _CONTEXT.Pipe()
+            child = _CONTEXT.Process(
+                target=_run_group, args=(load, range(number, load.devices, processes), there), daemon=True
+            )
+            child.start()
+            there.close()
+            children.append(child)
+            running[here] = Tally()
+        for pipe in running:
+            _received(pipe)  # it has imported what it needs
+        for pipe in running:
+            pipe.send(None)
+        started = time.monotonic()
+        _follow(running, lambda tally: show(tally, time.monotonic() - started))
+        return merged(running.values()), time.monotonic() - started
+    finally:
+        for pipe in running:
+            pipe.close()  # the end of the pipe ends a process that still runs
+        for child in children:
+            child.join(END_SECONDS)
+            if child.is_alive():
+                child.terminate()
+
+
+def _follow(running: dict[Pipe, Tally], show: Callable[[Tally], None]) -> None:
+    """Receive the reports of all processes until each has sent its last one. Raises LoadError."""
+    unfinished = set(running)
+    shown_at = time.monotonic()
+    while unfinished:
+        for pipe in wait(list(unfinished), REPORT_SECONDS):
+            report = _received(pipe)
+            running[pipe] = report.tally
+            if report.is_last:
+                unfinished.remove(pipe)
+        if time.monotonic() - shown_at >= REPORT_SECONDS:
+            shown_at = time.monotonic()
+            show(merged(running.values()))
+
+
+def _received(pipe: Pipe) -> Report:
+    """Return the next report of a process. Raises LoadError."""
+    try:
+        report: Report = pipe.recv()
+    except EOFError:
+        raise LoadError("a process of the load test has ended before its time") from None
+    if report.error is not None:
+        raise LoadError(report.error)
+    return report
+
+
+def _run_group(load: Load, numbers: range, pipe: Pipe) -> None:
+    """Run the devices of one process: report, wait for the start, report until all have ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the command ends them
+    try:
+        group = DeviceGroup(load, numbers)
+        pipe.send(Report(Tally()))
+        pipe.recv()
+        group.start()
+        while not group.wait(REPORT_SECONDS):
+            pipe.send(Report(group.tally()))
+        pipe.send(Report(group.tally(), is_last=True))
+    except LoadError as error:
+        pipe.send(Report(Tally(), is_last=True, error=str(error)))
+    except (EOFError, BrokenPipeError):
+        pass  # the command has ended

@@ -1,0 +1,95 @@
+"""Structured log lines on stderr, one JSON object each, from the service, uvicorn, other libraries, and each request.
+
+Request lines are collected for a tenth of a second and written together: a separate write for each line would take a
+considerable part of the time of a small request.
+"""
+
+import asyncio
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import orjson
+import structlog
+
+FLUSH_SECONDS = 0.1
+FLUSH_LINES = 1000
+STANDARD_LIBRARY: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "factory_logs.logging.json_formatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "loggers": {"uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
+    "root": {"handlers": ["stderr"], "level": "WARNING"},
+}
+"""For logging.config.dictConfig: writes the lines of the standard library's loggers in the same format."""
+
+
+def json_formatter() -> logging.Formatter:
+    """Return a formatter of JSON lines like those of `configure`, with the logger's name."""
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            structlog.stdlib.add_log_level,
+            structlog.stdlib.add_logger_name,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+        ],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_json_text),
+        ],
+    )
+
+
+def format_line(value: object, **_: Any) -> bytes:
+    """Return the JSON of a line with any values: a line that cannot be written would hide an error."""
+    try:
+        return orjson.dumps(value, default=repr)
+    except orjson.JSONEncodeError:  # a lone surrogate, a number over 64 bits
+        return json.dumps(value, default=repr, skipkeys=True).encode()
+
+
+def _json_text(value: object, **options: Any) -> str:
+    return format_line(value, **options).decode()
+
+
+def configure(level: str) -> None:
+    """Configure logging for the process; less severe lines than `level` are not written."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(serializer=format_line),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        cache_logger_on_first_use=True,
+    )
+
+
+class AccessLog:
+    """Collects the request lines of a worker. Call `write` on its event loop, and `flush` at the end."""
+
+    def __init__(self, stream: BinaryIO | None = None) -> None:
+        self._stream = stream
+        self._lines: list[bytes] = []
+
+    def write(self, **line: object) -> None:
+        if not self._lines:
+            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+        line |= {"event": "request", "level": "info", "timestamp": datetime.now(UTC).isoformat()}
+        self._lines.append(format_line(line))
+        if len(self._lines) >= FLUSH_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the collected lines."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            stream = self._stream or sys.stderr.buffer
+            stream.write(b"\n".join(lines) + b"\n")
+            stream.flush()

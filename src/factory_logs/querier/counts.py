@@ -1,0 +1,191 @@
+"""Count `num_results` exactly, while reading only the newer logs (docs/reference/http-api.md#pages).
+
+The count of the logs up to the watermark is remembered (querier/known_results.py). The statement for a page counts the
+newer logs, so that a page takes one round trip and reads one snapshot.
+"""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from sqlalchemy import Select
+
+from factory_logs.db import count_cache
+from factory_logs.db.count_cache import Conditions, Counted, Known, TableState
+from factory_logs.querier.known_results import KnownResults
+from factory_logs.query import FACTORY_LOGS, Query, Resource, compile_count, compile_filters
+
+MAX_ATTEMPTS = 2
+"""A known count may become invalid each time retention removes logs."""
+
+
+class OnTop(NamedTuple):
+    """Count only logs newer than `known`. Then the count up to `watermark` is known."""
+
+    known: int
+    watermark: int
+    lowest: int
+    """No log that the query selects has a lower id than this.
+
+    PostgreSQL does not know that ids and times rise together. Without this bound, a scan by id for today's logs would
+    read all older logs first.
+    """
+    logs: int
+    """The known count."""
+
+    @property
+    def end(self) -> int:
+        """The higher one of the two watermarks; another worker may have stored a count with a newer watermark."""
+        return max(self.known, self.watermark)
+
+
+class Count(Protocol):
+    """A way to count the records that a query selects: a statement that returns one row, and the meaning of that row.
+
+    The statement can be part of another statement, so that both read the same snapshot.
+    """
+
+    @property
+    def on_top(self) -> OnTop | None:
+        """The known count that the statement adds to, or None if it counts all records."""
+
+    @property
+    def statement(self) -> Select[Any]: ...
+
+    @property
+    def alone(self) -> Select[Any]:
+        """The statement without the columns for the state of the table. If `on_top` is set, these come first in a
+        row."""
+
+    def total(self, row: Sequence[Any], *, up_to_watermark: bool = False) -> int | None:
+        """Return the number of records, or None if the known count has become invalid; in that case, prepare another
+        attempt.
+
+        With `up_to_watermark`, count only ids up to `on_top.end`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class PlainCount:
+    """Counts all records that the query selects."""
+
+    query: Query
+    resource: Resource
+    on_top: None = None
+
+    @property
+    def statement(self) -> Select[Any]:
+        return compile_count(self.query, self.resource)
+
+    @property
+    def alone(self) -> Select[Any]:
+        return self.statement
+
+    def total(self, row: Sequence[Any], *, up_to_watermark: bool = False) -> int:
+        return int(row[0])
+
+
+class LogCounts:
+    """Remembers the counts of filters in a worker, and adds newer logs to them."""
+
+    def __init__(self, known: KnownResults) -> None:
+        self._results = known
+
+    async def prepare(self, query: Query, attempt: int = 0) -> Count:
+        """Return the cheapest way to count the records of `query`, for a snapshot that begins after this call.
+
+        If the count becomes invalid, call this again with the next `attempt`; after MAX_ATTEMPTS the count is always
+        valid. This method takes a connection from the pool, so callers must not hold one (deadlock). Raises
+        DatabaseUnavailableError.
+        """
+        await self._results.look()
+        if query.group_by or attempt >= MAX_ATTEMPTS:
+            return PlainCount(query, FACTORY_LOGS)
+        name = _name(query)
+        known = self._results.get(name)
+        if known is None and query.limit is None:  # a limit bounds the cost of a plain count
+            known = await self._find(name, compile_filters(query, FACTORY_LOGS))
+        if not isinstance(known, Known):
+            return PlainCount(query, FACTORY_LOGS)
+        on_top = OnTop(known.up_to, self._results.watermark, known.lowest, known.logs)
+        return _CountOnTop(self._results, name, query, known, on_top, self._results.seen)
+
+    async def wait_for_watermark(self) -> int | None:
+        """See `KnownResults.wait_for_watermark`."""
+        return await self._results.wait_for_watermark()
+
+    async def _find(self, name: bytes, conditions: Conditions) -> Known | None:
+        """Return the known count of a filter; if the count is not known, count now. Return None if there is no
+        watermark."""
+        watermark, seen = self._results.watermark, self._results.seen
+        started = time.monotonic()
+        digest = count_cache.digest(conditions)
+        async with self._results.database.connect_reader() as connection:
+            known = await count_cache.load(connection, digest)
+            counted = (
+                await count_cache.count(connection, conditions, watermark, known and known.up_to) if watermark else None
+            )
+        if counted is not None:
+            found = _advanced(known, counted, watermark, seen)
+            if found is not None and time.monotonic() - started >= self._results.save_seconds:
+                self._results.save(digest, found)
+            known = found or known
+        if known is not None:
+            self._results.learn(name, known)
+        return known
+
+
+@dataclass(frozen=True, slots=True)
+class _CountOnTop:
+    """Counts the logs that are newer than the known count of the filter."""
+
+    results: KnownResults
+    name: bytes
+    query: Query
+    known: Known
+    on_top: OnTop
+    seen: TableState
+
+    @property
+    def statement(self) -> Select[Any]:
+        conditions = compile_filters(self.query, FACTORY_LOGS)
+        return count_cache.counting(conditions, self.on_top.watermark, self.on_top.known)
+
+    @property
+    def alone(self) -> Select[Any]:
+        conditions = compile_filters(self.query, FACTORY_LOGS)
+        return count_cache.counting_alone(conditions, self.on_top.watermark, self.on_top.known)
+
+    def total(self, row: Sequence[Any], *, up_to_watermark: bool = False) -> int | None:
+        counted = Counted.of(row)
+        if counted.state != self.known.state:
+            self.results.forget(self.name)
+            return None
+        found = _advanced(self.known, counted, self.on_top.watermark, self.seen)
+        if found is not None:
+            self.results.learn(self.name, found)
+        newer = counted.up_to_watermark if up_to_watermark else counted.logs
+        left = max(0, self.known.logs + newer - (self.query.offset or 0))
+        return left if self.query.limit is None else min(left, self.query.limit)
+
+
+def _advanced(known: Known | None, counted: Counted, watermark: int, seen: TableState) -> Known | None:
+    """Return the known count including the newly counted logs, or None if the state of the table has changed since."""
+    if not counted.state.same_table(seen):
+        return None
+    if known is None:
+        if counted.state.removed != seen.removed:  # on a cluster, logs may have been removed while they were counted
+            return None
+        return Known(counted.state, watermark, counted.up_to_watermark, counted.lowest)
+    if counted.state != known.state or watermark <= known.up_to:
+        return None
+    lowest = known.lowest if known.logs else counted.lowest
+    return Known(counted.state, watermark, known.logs + counted.up_to_watermark, lowest)
+
+
+def _name(query: Query) -> bytes:
+    """Return the name under which a count is remembered. The order of filters does not matter, as all of them must
+    match."""
+    return hashlib.blake2b(repr(sorted(map(repr, query.filters))).encode(), digest_size=32).digest()

@@ -1,0 +1,79 @@
+/** The view of failures: the measurements that failed, as a Pareto chart with links to each measurement. */
+
+import { pareto } from "./charts.js";
+import { element } from "./dom.js";
+import { behind } from "./downloads.js";
+import { queryFilters } from "./filters.js";
+import { exportUrl } from "./logs.js";
+import { count, percent } from "./numbers.js";
+import { Panel, empty } from "./panel.js";
+import { shortName } from "./paths.js";
+import { keyOf, linkWith, parameterInput, results, tiles } from "./results.js";
+import * as state from "./state.js";
+
+/** @typedef {import("./api.js").Failure} Failure */
+
+const PASSED = "fields__passed";
+const BARS = 20;
+
+export function failuresView() {
+  const unit = parameterInput("Unit", "unit", { usual: "product_imei" });
+  const passed = parameterInput("Passed at", "passed", { usual: PASSED });
+  const panel = new Panel("What failed attempts failed at");
+  const root = element(
+    "div", { class: "view" },
+    element("div", { class: "panel controls" }, unit.root, passed.root), panel.root,
+    behind(
+      () => panel.calls, () => panel.calls.map(({ name, url }) => ({ name, url })),
+      () => ({ name: "logs", url: exportUrl(state.read().params) }),
+    ),
+  );
+  return {
+    root,
+    /** @param {URLSearchParams} params */
+    update(params) {
+      unit.update(params);
+      passed.update(params);
+      void panel.load(keyOf(params, ["unit", "passed"]), async (get) => {
+        const found = /** @type {{ failed_attempts: number, failures: Failure[] }} */ (await get.json("failures", "v1/factory_logs/failures", {
+          q: { filters: queryFilters(params) }, unit: params.get("unit"), passed: params.get("passed"), limit: 200,
+        }));
+        return content(found.failed_attempts, found.failures, params.get("passed") ?? PASSED);
+      });
+    },
+    close: () => panel.stop(),
+  };
+}
+
+/** @param {number} failed @param {Failure[]} failures @param {string} passed */
+function content(failed, failures, passed) {
+  if (failed === 0) return empty("No attempt failed in this time with these filters.");
+  const href = (/** @type {Failure} */ row) => row.measurement === null ? linkWith([[passed, "==", false]]) : linkWith([], "measurement", { m: row.measurement });
+  const name = (/** @type {Failure} */ row) => (row.measurement === null ? "no measurement named" : shortName(row.measurement));
+  const bars = failures.slice(0, BARS).map((row) => ({
+    name: name(row), count: row.attempts, cumulative: row.cumulative_share,
+    text: [name(row), `${count(row.attempts)} failed attempts of ${count(row.units)} units`, `${percent(row.share)} of failed attempts`, `${percent(row.cumulative_share)} with those before it`],
+    open: () => (location.hash = href(row)),
+  }));
+  return [
+    tiles([["Failed attempts", count(failed)], ["Measurements that failed", count(failures.filter((row) => row.measurement !== null).length)], ["Most frequent", failures[0] ? name(failures[0]) : "–", failures[0] ? `${percent(failures[0].share)} of failed attempts` : ""]]),
+    pareto({ label: `Pareto chart of ${bars.length} measurements by failed attempts`, rows: bars }),
+    results("Failures", ["Measurement", "Failed attempts", "Units", "Share", "Cumulative", "Logs"], failures.map((row) => [
+      element("a", { href: href(row), title: row.measurement }, name(row)), count(row.attempts), count(row.units), percent(row.share), percent(row.cumulative_share),
+      element("a", { href: failedLogs(row, passed), "aria-label": `Logs that failed at ${name(row)}` }, "logs"),
+    ])),
+  ];
+}
+
+/**
+ * Return a link to the failed attempts in which the measurement failed: it, or its verdict, is false.
+ *
+ * @param {Failure} row
+ * @param {string} passed
+ */
+function failedLogs(row, passed) {
+  const failed = { name: passed, op: "==", val: false };
+  if (row.measurement === null) return linkWith([[passed, "==", false]]);
+  const either = ["", "__pass", "__passed"].map((end) => ({ name: `${row.measurement}${end}`, op: "==", val: false }));
+  return linkWith([], "logs", { q: JSON.stringify([failed, { or: either }]) });
+}

@@ -1,0 +1,145 @@
+/** Convert chosen and typed filters to `q`. */
+
+import { rangeOf, toApi } from "./time.js";
+
+/**
+ * A filter in the URL: `["tags__jig_id", "==", "J-07"]`. In addition to the operators of `q` there is `not ==`.
+ *
+ * @typedef {[name: string, operator: string, value: unknown]} Filter
+ */
+
+/** @type {[string, string][]} */
+export const OPERATORS = [
+  ["==", "is"],
+  ["not ==", "is not"],
+  [">", ">"],
+  [">=", ">="],
+  ["<", "<"],
+  ["<=", "<="],
+  ["like", "is like (%, _)"],
+  ["is_null", "is missing"],
+  ["is_not_null", "is there"],
+];
+
+/** @param {URLSearchParams} params @returns {Filter[]} */
+export function filtersOf(params) {
+  return params.getAll("f").flatMap((text) => {
+    const filter = parsed(text);
+    return Array.isArray(filter) && typeof filter[0] === "string" && typeof filter[1] === "string"
+      ? [/** @type {Filter} */ ([filter[0], filter[1], filter[2] ?? null])]
+      : [];
+  });
+}
+
+/** @param {string} text */
+function parsed(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** @param {Filter[]} filters */
+export function written(filters) {
+  return filters.map((filter) => JSON.stringify(filter));
+}
+
+/**
+ * Return the filters with one added, or removed if it is present. The opposite filter is removed.
+ *
+ * @param {Filter[]} filters
+ * @param {Filter} filter
+ */
+export function toggled(filters, filter) {
+  const same = (/** @type {Filter} */ other) => JSON.stringify(other) === JSON.stringify(filter);
+  if (filters.some(same)) return filters.filter((other) => !same(other));
+  const value = JSON.stringify(filter[2]);
+  const opposite = (/** @type {Filter} */ other) =>
+    other[0] === filter[0] && JSON.stringify(other[2]) === value && other[1].endsWith("==") && filter[1].endsWith("==");
+  return [...filters.filter((other) => !opposite(other)), filter];
+}
+
+/**
+ * Return the filter that includes a value, or with `exclude` excludes it.
+ *
+ * @param {string} name
+ * @param {unknown} value
+ * @param {boolean} [exclude]
+ * @returns {Filter}
+ */
+export function byValue(name, value, exclude = false) {
+  if (value === null) return [name, exclude ? "is_not_null" : "is_null", null];
+  return [name, exclude ? "not ==" : "==", value];
+}
+
+/** @param {Filter} filter */
+export function inWords([name, operator, value]) {
+  const words = OPERATORS.find(([code]) => code === operator)?.[1] ?? operator;
+  const without = operator === "is_null" || operator === "is_not_null";
+  return `${name} ${words.replace(/ \(.*/, "")}${without ? "" : ` ${typeof value === "string" ? value : JSON.stringify(value)}`}`;
+}
+
+/** Return a typed value: a number, true, false, or else the text itself; `"5"` in quotes is text. @param {string} text */
+export function typedValue(text) {
+  const value = parsed(text);
+  return ["number", "boolean", "string"].includes(typeof value) ? value : text;
+}
+
+/** @param {Filter} filter */
+function asQuery([name, operator, value]) {
+  if (operator === "not ==") return { or: [{ not: { name, op: "==", val: value } }, { name, op: "is_null" }] };
+  if (operator === "is_null" || operator === "is_not_null") return { name, op: operator };
+  return { name, op: operator, val: value };
+}
+
+/**
+ * Return the filters of a typed `q`: an object with `filters`, a list of filters, one filter, or the 15 digits of a unit.
+ *
+ * @param {string} text
+ * @returns {{ filters: unknown[], error: string | null }}
+ */
+export function freeFilters(text) {
+  const trimmed = text.trim();
+  if (trimmed === "") return { filters: [], error: null };
+  if (/^\d{15}$/.test(trimmed)) return { filters: [{ name: "product_imei", op: "==", val: trimmed }], error: null };
+  try {
+    const value = JSON.parse(trimmed);
+    if (Array.isArray(value)) return { filters: value, error: null };
+    if (value === null || typeof value !== "object") throw new Error("a filter is an object in braces");
+    if (!("filters" in value)) return { filters: [value], error: null };
+    return Array.isArray(value.filters)
+      ? { filters: value.filters, error: null }
+      : { filters: [], error: "filters must be a list" };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return { filters: [], error: `This is neither JSON nor the 15 digits of a unit: ${reason}` };
+  }
+}
+
+/**
+ * Return the `filters` of `q` for the range, the chosen filters and the typed `q` in the URL. Included values of one
+ * field are alternatives. The included values of the field `without` are left out, for the facet of this field.
+ *
+ * @param {URLSearchParams} params
+ * @param {{ without?: string, now?: number, range?: import("./time.js").Range }} [options]
+ */
+export function queryFilters(params, { without, now, range } = {}) {
+  const { from, to } = range ?? rangeOf(params, now);
+  /** @type {unknown[]} */
+  const filters = [];
+  if (from !== null) filters.push({ name: "timestamp", op: ">=", val: toApi(from) });
+  if (to !== null) filters.push({ name: "timestamp", op: "<", val: toApi(to) });
+  /** @type {Map<string, Filter[]>} */
+  const included = new Map();
+  for (const filter of filtersOf(params)) {
+    const includes = filter[1] === "==" || filter[1] === "is_null";
+    if (includes) included.set(filter[0], [...(included.get(filter[0]) ?? []), filter]);
+    else filters.push(asQuery(filter));
+  }
+  for (const [name, each] of included) {
+    if (name === without) continue;
+    filters.push(each.length === 1 ? asQuery(/** @type {Filter} */ (each[0])) : { or: each.map(asQuery) });
+  }
+  return [...filters, ...freeFilters(params.get("q") ?? "").filters];
+}

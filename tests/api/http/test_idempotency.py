@@ -1,0 +1,198 @@
+"""Every write accepts an Idempotency-Key (docs/reference/http-api.md#idempotency)."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import Mapping
+
+import asyncpg
+import httpx
+import pytest
+
+from factory_logs.db import idempotency_keys
+from factory_logs.db.engine import Database
+from factory_logs.db.users import UserRepository
+from factory_logs.schemas.auth import Level
+from factory_logs.security.tokens import issue_token
+from tests.api.conftest import client_of, worker
+
+LOG = {"app_name": "koala_test_jig_production", "timestamp": "2024-01-31 13:45:00", "fields": {"passed": True}}
+REPAIR = {"product_imei": "352099001761481", "process": "Replaced"}
+KEY = {"Idempotency-Key": "b1c6-7"}
+
+WRITES = pytest.mark.parametrize(
+    ("path", "body", "other"),
+    [
+        ("/v1/factory_logs", LOG, LOG | {"fields": None}),
+        ("/v1/factory_logs", [LOG, LOG], [LOG]),
+        ("/v1/repairs", REPAIR, REPAIR | {"process": "Repossessed"}),
+    ],
+    ids=["log", "batch", "repair"],
+)
+
+
+async def post(
+    client: httpx.AsyncClient, path: str, body: object, headers: Mapping[str, str] = KEY, **params: str
+) -> httpx.Response:
+    return await client.post(path, json=body, headers=headers, params=params)
+
+
+async def count(client: httpx.AsyncClient, path: str = "/v1/factory_logs") -> int:
+    number: int = (await client.get(path)).json()["num_results"]
+    return number
+
+
+@WRITES
+async def test_the_same_key_and_body_returns_the_first_response_again(
+    client: httpx.AsyncClient, path: str, body: object, other: object
+) -> None:
+    first = await post(client, path, body)
+    stored = await count(client, path)
+    again = await post(client, path, body)
+    assert first.status_code == again.status_code == 201
+    assert again.content == first.content
+    assert again.headers.get("location") == first.headers.get("location")
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+    assert await count(client, path) == stored
+
+
+@pytest.mark.slow
+@WRITES
+async def test_the_same_key_with_another_body_is_a_409(
+    client: httpx.AsyncClient, path: str, body: object, other: object
+) -> None:
+    await post(client, path, body)
+    stored = await count(client, path)
+    answer = await post(client, path, other)
+    assert answer.status_code == 409
+    assert await count(client, path) == stored
+
+
+@WRITES
+async def test_a_rejected_write_does_not_use_up_its_key(
+    client: httpx.AsyncClient, path: str, body: object, other: object
+) -> None:
+    bad = {"nonsense": 1} if isinstance(body, dict) else [{"nonsense": 1}]
+    assert (await post(client, path, bad)).status_code == 400
+    assert (await post(client, path, body)).status_code == 201
+
+
+async def test_an_unknown_repair_does_not_use_up_the_key(client: httpx.AsyncClient) -> None:
+    for body in (LOG | {"repair_id": 1}, [LOG | {"repair_id": 1}]):
+        assert (await post(client, "/v1/factory_logs", body)).status_code == 400
+    assert (await post(client, "/v1/factory_logs", LOG)).status_code == 201
+
+
+async def test_keys_of_two_users_are_two_keys(client: httpx.AsyncClient, app, database: Database) -> None:
+    other = await UserRepository(database).create("other-jig", "Other", None, Level.SYSTEM)
+    token = await issue_token(database, other.user_id, expires_at=None)
+    async with client_of(app, token) as second:
+        first_id = (await post(client, "/v1/factory_logs", LOG)).json()["factory_log_id"]
+        second_id = (await post(second, "/v1/factory_logs", LOG)).json()["factory_log_id"]
+    assert first_id != second_id
+
+
+async def test_a_key_is_one_write_in_every_form_of_the_body(client: httpx.AsyncClient) -> None:
+    assert (await post(client, "/v1/factory_logs", LOG)).status_code == 201
+    assert (await post(client, "/v1/factory_logs", [LOG])).status_code == 409
+    assert (await post(client, "/v1/repairs", REPAIR)).status_code == 409
+
+
+async def test_another_encoding_of_the_same_body_is_the_same_body(client: httpx.AsyncClient) -> None:
+    body = json.dumps(LOG).encode()
+    headers = KEY | {"Content-Type": "application/json"}
+    first = await client.post("/v1/factory_logs", content=body, headers=headers)
+    packed = headers | {"Content-Encoding": "gzip"}
+    again = await client.post("/v1/factory_logs", content=gzip.compress(body), headers=packed)
+    assert (again.status_code, again.content) == (201, first.content)
+
+
+async def test_a_retried_batch_returns_again_the_records_it_skipped(client: httpx.AsyncClient) -> None:
+    body = [LOG, {"app_name": ""}]
+    first = await post(client, "/v1/factory_logs", body, on_error="skip")
+    again = await post(client, "/v1/factory_logs", body, on_error="skip")
+    assert again.content == first.content
+    assert again.json()["num_rejected"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["", " ", "x" * 256, "naïve", "tab\there"])
+async def test_a_key_that_is_no_visible_ascii_is_a_400(client: httpx.AsyncClient, key: str) -> None:
+    answer = await post(client, "/v1/factory_logs", LOG, {"Idempotency-Key": key.encode("latin-1")})
+    assert answer.status_code == 400
+    assert "Idempotency-Key" in answer.json()["message"]
+
+
+@pytest.mark.slow
+async def test_a_key_may_have_255_characters(client: httpx.AsyncClient) -> None:
+    assert (await post(client, "/v1/factory_logs", LOG, {"Idempotency-Key": "x" * 255})).status_code == 201
+
+
+@pytest.mark.slow
+@WRITES
+async def test_fifty_concurrent_tries_on_several_workers_store_once(
+    database: Database, tokens, migrated_url: str, path: str, body: object, other: object
+) -> None:
+    token = tokens[Level.SYSTEM]
+    async with (
+        worker(migrated_url) as one,
+        worker(migrated_url) as two,
+        worker(migrated_url) as three,
+        client_of(one, token) as first,
+        client_of(two, token) as second,
+        client_of(three, token) as third,
+    ):
+        clients = [(first, second, third)[number % 3] for number in range(50)]
+        answers = await asyncio.gather(*(post(client, path, body) for client in clients))
+        assert {answer.status_code for answer in answers} == {201}
+        assert len({answer.content for answer in answers}) == 1
+        assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+        assert await count(first, path) == (2 if isinstance(body, list) else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/factory_logs", LOG),
+        ("/v1/factory_logs", LOG | {"repair_id": 1}),
+        ("/v1/factory_logs", [LOG, LOG]),
+        ("/v1/repairs", REPAIR),
+        ("/api/v2/write?bucket=x", "tiger passed=true 1706708700123456789"),
+    ],
+    ids=["log", "log of a repair", "batch", "repair", "point"],
+)
+async def test_a_key_that_is_forgotten_just_as_it_is_used_again_is_a_503(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str, body: object
+) -> None:
+    find = idempotency_keys.find
+
+    async def find_too_late(
+        connection: asyncpg.Connection, key: idempotency_keys.Key
+    ) -> idempotency_keys.FirstResponse | None:
+        await idempotency_keys.purge(connection, -60)
+        return await find(connection, key)
+
+    async def write() -> httpx.Response:
+        content = body if isinstance(body, str) else json.dumps(body)
+        return await client.post(path, content=content, headers=KEY | {"Content-Type": "application/json"})
+
+    assert (await client.post("/v1/repairs", json=REPAIR)).json()["repair_id"] == 1
+    first = await write()
+    assert first.is_success
+    stored = await count(client), await count(client, "/v1/repairs")
+    with monkeypatch.context() as patched:
+        patched.setattr(idempotency_keys, "find", find_too_late)
+        refused = await write()
+    assert refused.status_code == 503
+    assert "This Idempotency-Key has just been forgotten; try again" in refused.text
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert (await count(client), await count(client, "/v1/repairs")) == stored
+    assert (await write()).is_success
+
+
+async def test_a_log_of_no_repair_is_a_400_under_a_key_too(client: httpx.AsyncClient) -> None:
+    refused = await post(client, "/v1/factory_logs", LOG | {"repair_id": 7})
+    assert refused.status_code == 400
+    assert refused.json()["errors"] == [{"field": "repair_id", "message": "there is no repair 7"}]

@@ -1,0 +1,52 @@
+"""`spool`, by a person who looks at a jig."""
+
+import json
+
+import pytest
+
+from tests.cli.conftest import Query, Run
+from tests.client.servers import Server
+
+
+def test_rejected_logs_are_listed_with_the_servers_error_sent_again_and_dropped(
+    run: Run, online: Server, query: Query
+) -> None:
+    for repair in ("7", "8"):
+        sent = run("send", "jig", "--repair-id", repair, "--field", "note=[red]", "--wait", "30")
+        assert sent.stderr.endswith("Rejected by the server; the spool keeps it: factory-logs spool show\n")
+    shown = run("spool", "show")
+    assert shown.stdout.startswith("0 logs wait (0 bytes), 2 are rejected, 0 were delivered, 0 dropped\n")
+    assert "repair_id: " in shown.stdout
+    assert '"note":["red"]' in shown.stdout or '"note":"[red]"' in shown.stdout
+    first, second = (json.loads(line) for line in run("spool", "show", "--json").stdout.splitlines())
+    assert (first["number"], json.loads(second["line"])["repair_id"]) == (1, 8)
+    assert first["reason"].startswith("repair_id: ")
+    assert "... and 1 more; --limit shows more" in run("spool", "show", "--limit", "1").stdout
+
+    assert run("send", "jig", "--wait", "30").stderr == "Delivered\n"
+
+    query("INSERT INTO repairs (repair_id, product_imei) VALUES (7, '352099001761481')")
+    assert run("spool", "retry", "1").stderr == "1 log will be sent again\n"
+    assert run("spool", "drop", "--all").stderr == "Dropped 1 log\n"
+    assert run("send", "jig", "--wait", "30").stderr == "Delivered\n"
+    assert [row["repair_id"] for row in query("SELECT repair_id FROM factory_logs ORDER BY 1")] == [7, None, None]
+    assert "3 were delivered, 1 dropped" in run("spool", "show").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show"], "there is no spool in"),
+        (["retry", "1"], "there is no spool in"),
+    ],
+)
+def test_a_folder_without_a_spool_is_an_error(run: Run, arguments: list[str], message: str) -> None:
+    shown = run("spool", *arguments)
+    assert (shown.exit_code, message in shown.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("arguments", [["retry"], ["drop", "1", "--all"]])
+def test_retry_and_drop_need_numbers_or_all(run: Run, arguments: list[str]) -> None:
+    run("send", "jig", "--wait", "0")
+    refused = run("spool", *arguments)
+    assert (refused.exit_code, refused.stderr) == (1, "error: give either numbers of rejected logs or --all\n")

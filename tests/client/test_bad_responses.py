@@ -1,0 +1,131 @@
+"""Responses that break off or arrive very slowly over a real socket: none counts as complete, and none blocks the
+sender for ever."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from factory_logs.client.delivery import ServerLink
+from factory_logs.client.outbox import Outbox
+from factory_logs.client.sender import Sender
+from factory_logs.client.settings import ClientSettings
+from factory_logs.client.spool import Spool
+from factory_logs.client.token_source import FixedToken
+
+DATE = b"Date: Sun, 06 Nov 2033 08:49:37 GMT\r\n"
+HEALTHY = b"HTTP/1.1 200 OK\r\n" + DATE + b"Content-Type: application/json\r\nContent-Length: 0\r\n\r\n"
+HEAD = b"HTTP/1.1 201 Created\r\n" + DATE + b"Content-Type: application/json\r\n"
+CREATED = b'{"num_created":3,"ids":[1,2,3]}'
+WHOLE = HEAD + b"Content-Length: %d\r\n\r\n" % len(CREATED) + CREATED
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1f\r\n" + CREATED + b"\r\n"
+
+
+class Script:
+    """A server that sends the next of `answers` for each POST: bytes, and whether they arrive slowly. Then it hangs
+    up."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[bytes, bool]] = []
+        self.bodies: list[bytes] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join(30)
+        self._listener.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                try:
+                    while self._answer(connection):
+                        pass
+                except OSError:
+                    continue  # the client has closed the connection
+
+    def _answer(self, connection: socket.socket) -> bool:
+        """Whether the connection stays."""
+        head, _, body = self._until(connection, b"\r\n\r\n").partition(b"\r\n\r\n")
+        if head.startswith(b"GET /healthz"):
+            connection.sendall(HEALTHY)
+            return True
+        if not head.startswith(b"POST"):
+            return False
+        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        while len(body) < length:
+            body += connection.recv(65536)
+        self.bodies.append(body)
+        answer, trickles = self.answers.pop(0)
+        start = answer.index(b"\r\n\r\n") + 4 if trickles else len(answer)
+        connection.sendall(answer[:start])
+        for byte in answer[start:]:
+            time.sleep(0.05)
+            connection.sendall(bytes([byte]))
+        return False
+
+    @staticmethod
+    def _until(connection: socket.socket, end: bytes) -> bytes:
+        data = b""
+        while end not in data:
+            part = connection.recv(65536)
+            if not part:
+                return data
+            data += part
+        return data
+
+
+@pytest.fixture
+def script() -> Iterator[Script]:
+    server = Script()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path)
+    yield spool
+    spool.file.close()
+
+
+@contextmanager
+def sender_of(spool: Spool, script: Script, settings: ClientSettings) -> Iterator[Sender]:
+    link = ServerLink(script.url, FixedToken("t"), settings)
+    with closing(link):
+        yield Sender(Outbox(spool.file), link, settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("answer", "trickles"),
+    [
+        (WHOLE[:-1], False), (CHUNKED, False), (HEAD, False), (HEAD + b"\r\n" + CREATED[:-1], False), (b"", False),
+        (HEAD + b"Content-Length: 100000\r\n\r\n" + CREATED + b" " * 90_000, True),
+    ],
+    ids=["body cut off", "chunks without their end", "head cut off", "JSON cut off", "nothing", "a byte at a time"],
+)  # fmt: skip
+def test_an_incomplete_response_acknowledges_nothing_and_is_requested_again(
+    spool: Spool, script: Script, answer: bytes, trickles: bool
+) -> None:
+    spool.put([b'{"app_name":"a","timestamp":"2024-01-01 00:00:00","fields":{"n":%d}}' % number for number in range(3)])
+    script.answers = [(answer, trickles), (WHOLE, False)]
+    with sender_of(spool, script, ClientSettings(whole_response_seconds=0.2)) as sender:
+        assert sender.step().seconds > 0
+        assert sender.trouble
+    assert (spool.totals().pending, spool.totals().delivered) == (3, 0)
+    with sender_of(spool, script, ClientSettings()) as sender:
+        sender.step()
+    assert (spool.totals().pending, spool.totals().delivered) == (0, 3)
+    assert script.bodies[0] == script.bodies[1]

@@ -1,0 +1,261 @@
+"""Group commit: which logs share a commit, which are refused at once, and what happens to waiting logs if a commit
+fails."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from factory_logs.db.engine import Database
+from factory_logs.db.idempotency_keys import FirstResponse
+from factory_logs.db.log_inserts import Stored
+from factory_logs.db.users import UserRepository
+from factory_logs.errors import BadRequestError, DatabaseUnavailableError, OverloadedError
+from factory_logs.ingest.disk_reserve import DiskReserve
+from factory_logs.ingest.group_commit import GroupCommit
+from factory_logs.ingest.idempotency import WriteKey
+from factory_logs.ingest.validation import NewLog, parse_log
+from factory_logs.schemas.auth import Level
+from factory_logs.schemas.record_limits import RecordLimits
+from factory_logs.settings import Settings
+from tests.locking import locked
+
+WAITING = """
+    SELECT pid FROM pg_stat_activity
+    WHERE query LIKE '%INSERT INTO factory_logs%' AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()
+"""
+
+
+def a_log(app_name: str = "tiger", repair_id: int | None = None, text: str = "") -> NewLog:
+    repair = "null" if repair_id is None else repair_id
+    record = f'{{"app_name": "{app_name}", "timestamp": "2024-01-31", "repair_id": {repair}, "tags": "{text}"}}'
+    return parse_log(record.encode(), RecordLimits(256 * 1024, 32))
+
+
+@pytest.fixture
+def group_commit(database: Database, settings: Settings) -> Callable[..., GroupCommit]:
+    """Create a group commit with these settings, without starting it."""
+
+    def make(**changes: object) -> GroupCommit:
+        changed = settings.model_copy(update=changes)
+        return GroupCommit(database, changed, DiskReserve(database, changed, None))
+
+    return make
+
+
+@asynccontextmanager
+async def running(group_commit: GroupCommit) -> AsyncIterator[GroupCommit]:
+    group_commit.start()
+    try:
+        yield group_commit
+    finally:
+        await group_commit.drain()
+
+
+@pytest.fixture
+async def database_of(migrated_url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(migrated_url)
+    yield connection
+    await connection.close()
+
+
+async def commits(connection: asyncpg.Connection) -> list[list[str]]:
+    """Return the app names of each transaction's logs, in order of their ids."""
+    rows = await connection.fetch(
+        "SELECT array_agg(app_name ORDER BY factory_log_id) AS apps FROM factory_logs"
+        " GROUP BY xmin::text ORDER BY min(factory_log_id)"
+    )
+    return [row["apps"] for row in rows]
+
+
+async def writer_waits(watcher: asyncpg.Connection) -> int:
+    """Return the backend of a writer once it waits for the locked table."""
+    async with asyncio.timeout(60):
+        while True:
+            pid: int | None = await watcher.fetchval(WAITING)
+            if pid is not None:
+                return pid
+            await asyncio.sleep(0.01)
+
+
+async def test_waiting_logs_share_a_commit_in_their_order(
+    group_commit: Callable[..., GroupCommit], database_of: asyncpg.Connection
+) -> None:
+    waiting = group_commit()
+    results = [waiting.store(a_log(f"app-{number}"), "ann") for number in range(50)]
+    async with running(waiting):
+        stored = await asyncio.gather(*results)
+    assert [each.factory_log_id for each in stored if isinstance(each, Stored)] == list(range(1, 51))
+    assert await commits(database_of) == [[f"app-{number}" for number in range(50)]]
+
+
+async def test_the_next_batch_is_collected_during_a_commit(
+    group_commit: Callable[..., GroupCommit], database_of: asyncpg.Connection, migrated_url: str
+) -> None:
+    async with running(group_commit()) as running_one:
+        async with locked(migrated_url) as watcher:
+            results = [running_one.store(a_log("first"), "ann")]
+            await writer_waits(watcher)
+            results += [running_one.store(a_log("second"), "ann"), running_one.store(a_log("third"), "ann")]
+            assert not any(result.done() for result in results)
+        await asyncio.gather(*results)
+    assert await commits(database_of) == [["first"], ["second", "third"]]
+
+
+@pytest.mark.parametrize(
+    ("bound", "expected"),
+    [({"max_batch_logs": 2}, [2, 2, 1]), ({"max_batch_logs": 5}, [5]), ({"max_batch_bytes": 2_500}, [3, 2])],
+)
+async def test_a_commit_is_limited_in_logs_and_bytes(
+    group_commit: Callable[..., GroupCommit],
+    database_of: asyncpg.Connection,
+    bound: dict[str, int],
+    expected: list[int],
+) -> None:
+    """Each log counts as about 1,000 bytes; a commit takes logs until it exceeds its limit."""
+    waiting = group_commit(**bound)
+    results = [waiting.store(a_log(text="x" * 800), "ann") for _ in range(5)]
+    async with running(waiting):
+        await asyncio.gather(*results)
+    assert [len(apps) for apps in await commits(database_of)] == expected
+
+
+async def test_a_log_with_an_unknown_repair_fails_alone(group_commit: Callable[..., GroupCommit]) -> None:
+    waiting = group_commit()
+    good, bad, late = (waiting.store(a_log(repair_id=repair_id), "ann") for repair_id in (None, 99, None))
+    async with running(waiting):
+        assert isinstance(await good, Stored)
+        assert isinstance(await late, Stored)
+        with pytest.raises(BadRequestError) as caught:
+            await bad
+    assert [error.as_json() for error in caught.value.errors] == [
+        {"field": "repair_id", "message": "there is no repair 99"}
+    ]
+
+
+async def test_of_two_writes_with_one_key_in_one_commit_one_is_stored(
+    group_commit: Callable[..., GroupCommit], database: Database, database_of: asyncpg.Connection
+) -> None:
+    user = await UserRepository(database).create("ann", "Ann", None, Level.SYSTEM)
+    key = WriteKey(user.user_id, "retry", b"x" * 32)
+    waiting = group_commit()
+    results = [waiting.store(a_log(), "ann", key) for _ in range(2)]
+    async with running(waiting):
+        first, second = await asyncio.gather(*results)
+    assert isinstance(first, Stored)
+    assert isinstance(second, FirstResponse)
+    assert second.fingerprint == key.fingerprint
+    assert await database_of.fetchval("SELECT count(*) FROM factory_logs") == 1
+
+
+@pytest.mark.parametrize(
+    ("bound", "fitting"),
+    [({"max_queued_logs": 3}, 3), ({"max_queued_bytes": 3_200}, 3), ({"max_queued_bytes": 900}, 0)],
+)
+async def test_a_full_queue_refuses_the_next_log_at_once(
+    group_commit: Callable[..., GroupCommit], bound: dict[str, int], fitting: int
+) -> None:
+    waiting = group_commit(**bound)
+    results = [waiting.store(a_log(text="x" * 800), "ann") for _ in range(fitting)]
+    with pytest.raises(OverloadedError, match="cannot take more"):
+        waiting.store(a_log(text="x" * 800), "ann")
+    logs, held = waiting.queued
+    assert (logs, held >= 800 * fitting) == (fitting, True)
+    async with running(waiting):
+        await asyncio.gather(*results)
+        assert waiting.queued == (0, 0)
+        if fitting:
+            await waiting.store(a_log(text="x" * 800), "ann")  # there is room again
+
+
+async def test_draining_stores_the_waiting_logs_and_refuses_new_ones(
+    group_commit: Callable[..., GroupCommit], database_of: asyncpg.Connection
+) -> None:
+    stopping = group_commit()
+    results = [stopping.store(a_log(), "ann") for _ in range(10)]
+    stopping.start()
+    await stopping.drain()
+    assert all(isinstance(result.result(), Stored) for result in results)
+    assert await database_of.fetchval("SELECT count(*) FROM factory_logs") == 10
+    with pytest.raises(OverloadedError):
+        stopping.store(a_log(), "ann")
+
+
+async def test_logs_that_are_not_stored_when_draining_ends_are_refused(
+    group_commit: Callable[..., GroupCommit], migrated_url: str
+) -> None:
+    stopping = group_commit(drain_seconds=0.1, max_batch_logs=1)
+    results = [stopping.store(a_log(), "ann") for _ in range(2)]
+    async with locked(migrated_url) as watcher:
+        stopping.start()
+        await writer_waits(watcher)
+        await stopping.drain()
+    for result in results:
+        with pytest.raises(OverloadedError, match="stopping"):
+            await result
+
+
+async def test_a_cancelled_waiter_does_not_affect_the_others(
+    group_commit: Callable[..., GroupCommit], database_of: asyncpg.Connection
+) -> None:
+    waiting = group_commit()
+    gone, there = waiting.store(a_log("gone"), "ann"), waiting.store(a_log("there"), "ann")
+    gone.cancel()
+    async with running(waiting):
+        assert isinstance(await there, Stored)
+    assert await commits(database_of) == [["gone", "there"]]
+
+
+async def test_a_commit_that_takes_too_long_fails_its_logs_and_the_next_one_works(
+    group_commit: Callable[..., GroupCommit], migrated_url: str
+) -> None:
+    async with running(group_commit(commit_timeout_seconds=0.5)) as running_one:
+        async with locked(migrated_url) as watcher:
+            sent = running_one.store(a_log(), "ann")
+            await writer_waits(watcher)
+            behind = running_one.store(a_log(), "ann")
+            for result in (sent, behind):
+                with pytest.raises(DatabaseUnavailableError):
+                    await result
+            assert running_one.queued == (0, 0)
+        assert isinstance(await running_one.store(a_log(), "ann"), Stored)
+
+
+async def test_a_lost_connection_fails_its_batch_and_the_next_one_has_another(
+    group_commit: Callable[..., GroupCommit], migrated_url: str
+) -> None:
+    async with running(group_commit()) as running_one:
+        async with locked(migrated_url) as watcher:
+            sent = running_one.store(a_log(), "ann")
+            await watcher.execute("SELECT pg_terminate_backend($1)", await writer_waits(watcher))
+            with pytest.raises(DatabaseUnavailableError):
+                await sent
+        assert isinstance(await running_one.store(a_log(), "ann"), Stored)
+
+
+async def test_while_every_writer_waits_too_long_new_logs_are_refused_at_once(
+    group_commit: Callable[..., GroupCommit], migrated_url: str
+) -> None:
+    async with running(group_commit(stall_seconds=0.0)) as running_one:
+        async with locked(migrated_url) as watcher:
+            sent = running_one.store(a_log(), "ann")
+            await writer_waits(watcher)
+            with pytest.raises(OverloadedError):
+                running_one.store(a_log(), "ann")
+        assert isinstance(await sent, Stored)
+        assert isinstance(await running_one.store(a_log(), "ann"), Stored)
+
+
+async def test_as_many_batches_are_written_at_once_as_there_are_writers(
+    group_commit: Callable[..., GroupCommit], migrated_url: str
+) -> None:
+    async with running(group_commit(writers=2)) as running_one, asyncio.timeout(60):
+        async with locked(migrated_url) as watcher:
+            results = [running_one.store(a_log(), "ann")]
+            await writer_waits(watcher)
+            results.append(running_one.store(a_log(), "ann"))
+            while len(await watcher.fetch(WAITING)) < 2:
+                await asyncio.sleep(0.01)
+        await asyncio.gather(*results)

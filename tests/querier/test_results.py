@@ -1,0 +1,322 @@
+"""Yield, failures, distribution, facets and stats of random logs, compared with plain Python (results_model)."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from factory_logs.db import catalog
+from factory_logs.db.engine import Database
+from factory_logs.db.log_inserts import NewRow
+from factory_logs.errors import BadRequestError
+from factory_logs.ingest.validation import NewLog
+from factory_logs.querier.aggregates import Aggregates
+from factory_logs.querier.catalog import read_catalog
+from factory_logs.querier.known_results import KnownResults
+from factory_logs.querier.results import read_distribution, read_facets, read_failures, read_yield
+from factory_logs.querier.stats import read_stats
+from factory_logs.querier.sums import Sums
+from factory_logs.query import (
+    FACTORY_LOGS,
+    QueryLimits,
+    parse_distribution,
+    parse_facets,
+    parse_failures,
+    parse_stats,
+    parse_yield,
+)
+from factory_logs.settings import Settings
+from tests.querier import results_model as model
+from tests.querier.writers import insert
+
+ON_ONE_DATABASE = settings(
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+ROWS = 1000
+APPS = ("tiger", "koala", "it's")
+LENGTHS = {None: None, "6h": timedelta(hours=6), "1d": timedelta(days=1), "1w": timedelta(weeks=1)}
+ZONES = ("UTC", "Asia/Shanghai", "America/Havana")
+IMEIS = ("352099001761481", "352099001761499", "352099001761507")
+
+NUMBERS = st.sampled_from([0, 1, -1, 3, 3.25, 3.3, 12.5, 2**53 + 1, 1e300, -1e300, 0.1])
+RESULTS = st.sampled_from([True, True, False, False, None, "true", 1])
+MEASUREMENTS = st.dictionaries(
+    st.sampled_from(["volt", "pass", "passed", "ok", "usb"]),
+    st.recursive(
+        st.booleans() | NUMBERS | st.none() | st.just("x"),
+        lambda inner: (
+            st.lists(inner, max_size=2)
+            | st.dictionaries(st.sampled_from(["pass", "passed", "ok", "v"]), inner, max_size=3)
+        ),
+        max_leaves=5,
+    ),
+    max_size=3,
+)
+LOGS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "app_name": st.sampled_from(["tiger", "koala", "cit"]),
+            "product_imei": st.sampled_from([None, *IMEIS]),
+            "repair_id": st.none(),
+            # Times near a midnight that comes twice in Havana, on a day of 25 hours; few different times, so that many
+            # are equal.
+            "timestamp": st.integers(0, 40).map(lambda n: datetime(2024, 11, 2, 12) + n * timedelta(hours=1.5)),
+            "tags": st.none() | st.fixed_dictionaries({"jig": st.sampled_from(["J-1", "J-2", None, 7])}),
+            "fields": st.builds(
+                lambda passed, measured: {**measured, "passed": passed} if passed is not None else measured,
+                RESULTS,
+                MEASUREMENTS,
+            )
+            | st.sampled_from([None, 5, [True, False], {}]),
+        }
+    ),
+    max_size=30,
+)
+BY = st.lists(st.sampled_from(["app_name", "tags__jig", "product_imei", "fields__volt"]), unique=True, max_size=2)
+SELECTED = st.sampled_from([None, "tiger"])
+
+
+async def store(database: Database, logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Store the logs in an otherwise empty table, and return them as stored."""
+    connection = await database.connect_raw()
+    try:
+        await connection.execute("truncate factory_logs restart identity")
+        rows = []
+        for log in logs:
+            tags, fields = (None if log[name] is None else json.dumps(log[name]) for name in ("tags", "fields"))
+            row = NewLog(log["app_name"], log["product_imei"], None, log["timestamp"], tags, fields)
+            rows.append(NewRow(row, None))
+        await insert(connection, rows)
+    finally:
+        await connection.close()
+    return [{"factory_log_id": place, **log} for place, log in enumerate(logs, start=1)]
+
+
+def documents(logs: Sequence[tuple[str, Any, Any]]) -> list[dict[str, Any]]:
+    """Generate logs with different contents."""
+    moment = datetime(2024, 11, 2)
+    return [
+        {"app_name": app, "product_imei": None, "timestamp": moment, "tags": tags, "fields": fields}
+        for app, tags, fields in logs
+    ]
+
+
+def question(app: str | None, **parameters: Any) -> list[tuple[str, str]]:
+    """Return the parameters as in a query string."""
+    pairs = [] if app is None else [("q", json.dumps({"filters": [{"name": "app_name", "op": "==", "val": app}]}))]
+    for name, value in parameters.items():
+        pairs += [(name, str(each)) for each in (value if isinstance(value, list) else [value]) if each is not None]
+    return pairs
+
+
+def selected(logs: list[dict[str, Any]], app: str | None) -> list[dict[str, Any]]:
+    return [log for log in logs if app in (None, log["app_name"])]
+
+
+def as_json(value: Any) -> Any:
+    """Return the result as a client receives it, with exact numbers."""
+    return json.loads(orjson.dumps(value))
+
+
+def by_key(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[tuple[str, ...], dict[str, Any]]:
+    found = {}
+    for row in as_json(rows):
+        key = tuple(model.key_text(row.pop(name)) for name in names)
+        assert key not in found
+        found[key] = row
+    return found
+
+
+@pytest.fixture
+def aggregates(database: Database) -> Aggregates:
+    return Aggregates(database, Settings())
+
+
+@pytest.fixture
+def sums(database: Database, aggregates: Aggregates) -> Sums:
+    """Return sums that are cached at once, with a watermark that is read at once."""
+    eager = Settings().model_copy(update={"known_sums_seconds": 0.0, "count_look_seconds": 0.0001})
+    return Sums(KnownResults(database, eager), aggregates, eager)
+
+
+@pytest.mark.slow
+@ON_ONE_DATABASE
+@given(
+    LOGS, SELECTED, st.sampled_from(list(LENGTHS)), BY, st.sampled_from(ZONES),
+    st.sampled_from(["product_imei", "tags__jig"]), st.sampled_from(["fields__passed", "fields__ok", "fields__0"]),
+)  # fmt: skip
+async def test_yields_match_the_definition(
+    database: Database,
+    aggregates: Aggregates,
+    sums: Sums,
+    logs: list[dict[str, Any]],
+    app: str | None,
+    bucket: str | None,
+    by: list[str],
+    zone: str,
+    unit: str,
+    passed: str,
+) -> None:
+    stored = await store(database, logs)
+    pairs = question(app, bucket=bucket, by=by, tz=zone, unit=unit, passed=passed)
+    result = await read_yield(sums, parse_yield(pairs, FACTORY_LOGS, QueryLimits(), 10), ROWS)
+    key = model.key_of(LENGTHS[bucket], by, "UTC" if bucket == "6h" else zone)
+    groups, total = model.yields(selected(stored, app), key, unit, passed)
+    names = ([] if bucket is None else ["bucket"]) + by
+    assert by_key(result.body["buckets"], names) == groups
+    assert as_json(result.body["total"]) == total
+
+
+@pytest.mark.slow
+@ON_ONE_DATABASE
+@given(
+    LOGS,
+    SELECTED,
+    st.sampled_from(["product_imei", "tags__jig"]),
+    st.sampled_from(["fields__passed", "fields__volt__passed"]),
+)
+async def test_failures_match_the_definition(
+    database: Database, sums: Sums, logs: list[dict[str, Any]], app: str | None, unit: str, passed: str
+) -> None:
+    stored = await store(database, logs)
+    asked = parse_failures(question(app, unit=unit, passed=passed), FACTORY_LOGS, QueryLimits(), ROWS)
+    body = as_json((await read_failures(sums, asked, ROWS)).body)
+    failed, expected = model.failures(selected(stored, app), unit, passed)
+    assert body["failed_attempts"] == failed
+    assert {row["measurement"]: (row["attempts"], row["units"]) for row in body["failures"]} == expected
+    ranks = [(-row["attempts"], row["measurement"] is None, row["measurement"]) for row in body["failures"]]
+    assert ranks == sorted(ranks)
+    so_far = 0
+    for row in body["failures"]:
+        so_far += row["attempts"]
+        assert row["share"] == row["attempts"] / failed
+        assert row["cumulative_share"] == so_far / sum(attempts for attempts, _ in expected.values())
+
+
+@pytest.mark.slow
+@ON_ONE_DATABASE
+@given(
+    LOGS, SELECTED, BY, st.integers(1, 7), st.sampled_from([None, 0, 3.25]), st.sampled_from([None, 3.25, 5, 1e300]),
+)  # fmt: skip
+async def test_distributions_match_the_definition(
+    database: Database,
+    aggregates: Aggregates,
+    sums: Sums,
+    logs: list[dict[str, Any]],
+    app: str | None,
+    by: list[str],
+    bins: int,
+    lower: float | None,
+    upper: float | None,
+) -> None:
+    stored = await store(database, logs)
+    pairs = question(app, field="fields__volt", by=by, bins=bins, lower=lower, upper=upper)
+    result = await read_distribution(aggregates, parse_distribution(pairs, FACTORY_LOGS, QueryLimits(), 10), ROWS)
+    expected = model.distribution(selected(stored, app), model.key_of(None, by), "fields__volt", bins, lower, upper)
+    found = by_key(result.body["groups"], by)
+    assert found.keys() == expected.keys()
+    for key, measures in expected.items():
+        for name, value in measures.items():
+            is_computed = name in ("mean", "stddev", "cp", "cpk", "pp", "ppk")
+            is_close = is_computed and value is not None
+            assert found[key][name] == (pytest.approx(value, rel=1e-9, abs=1e-9) if is_close else value), name
+
+
+@pytest.mark.slow
+@ON_ONE_DATABASE
+@given(LOGS, SELECTED, st.integers(1, 4))
+async def test_facets_match_the_definition(
+    database: Database, sums: Sums, logs: list[dict[str, Any]], app: str | None, limit: int
+) -> None:
+    names = ["app_name", "product_imei", "fields__usb__v"]
+    logs = [log | {"fields": {"usb": {"v": place % 3}} if place % 4 else None} for place, log in enumerate(logs)]
+    stored = await store(database, logs)
+    asked = parse_facets(question(app, field=names, limit=limit), FACTORY_LOGS, QueryLimits(), 10, ROWS)
+    facets = as_json((await read_facets(sums, asked, ROWS)).body)["facets"]
+    assert facets == {name: model.facet(selected(stored, app), name, limit) for name in names}
+
+
+def _decimal(number: float) -> Fraction:
+    """Return the number of a JSON text: 10^300 may be written as an integer or as 1e300."""
+    return Fraction(str(+number))
+
+
+@pytest.mark.slow
+@ON_ONE_DATABASE
+@given(LOGS, SELECTED, st.sampled_from(list(LENGTHS)), BY, st.sampled_from(ZONES))
+async def test_stats_match_the_definition(
+    database: Database,
+    aggregates: Aggregates,
+    sums: Sums,
+    logs: list[dict[str, Any]],
+    app: str | None,
+    bucket: str,
+    by: list[str],
+    zone: str,
+) -> None:
+    stored = await store(database, logs)
+    pairs = question(app, bucket=bucket, by=by, tz=zone, field=["fields__volt", "fields__passed"])
+    result = await read_stats(sums, aggregates, parse_stats(pairs, FACTORY_LOGS, QueryLimits(), 10), ROWS)
+    key = model.key_of(LENGTHS[bucket], by, "UTC" if bucket == "6h" else zone)
+    groups: dict[Any, list[Any]] = {}
+    for log in selected(stored, app):
+        groups.setdefault(key(log), []).append(log)
+    found = by_key(result.body["buckets"], ([] if bucket is None else ["bucket"]) + by)
+    if not groups and bucket is None and not by:
+        assert found[()]["count"] == 0
+        return
+    assert found.keys() == groups.keys()
+    for name, of_group in groups.items():
+        assert found[name]["count"] == len(of_group)
+        for field, measures in found[name]["values"].items():
+            numbers = sorted(model.numbers_of(of_group, field, with_booleans=True))
+            assert measures["count"] == len(numbers)
+            if numbers:
+                exact = [measures[measure] for measure in ("min", "max", "p50", "p95")]
+                expected = [numbers[0], numbers[-1], *(model.nearest_rank(numbers, p) for p in (50, 95))]
+                assert list(map(_decimal, exact)) == list(map(_decimal, expected))
+                assert measures["avg"] == pytest.approx(sum(numbers) / len(numbers), rel=1e-9, abs=1e-9)
+
+
+KEYS = st.sampled_from(["a", "b", "0", "a__b", "'; drop", '"', ":a", "%s", "{}", ""])
+DOCUMENTS = st.none() | st.recursive(
+    st.sampled_from([None, True, 1, "x"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.slow
+@ON_ONE_DATABASE
+@given(logs=LOGS | st.lists(st.tuples(st.sampled_from(APPS), DOCUMENTS, DOCUMENTS), max_size=30).map(documents))
+@pytest.mark.parametrize(("opened", "compared"), [(500, 1000), (1, 1000), (2, 1000), (1, 3)])
+async def test_the_catalog_matches_the_definition(
+    database: Database,
+    sums: Sums,
+    monkeypatch: pytest.MonkeyPatch,
+    logs: list[dict[str, Any]],
+    opened: int,
+    compared: int,
+) -> None:
+    monkeypatch.setattr(catalog, "OPENED", opened)
+    monkeypatch.setattr(catalog, "MOST_COMPARED", compared)
+    stored = await store(database, logs)
+    found = as_json((await read_catalog(sums, ROWS)).body)["apps"]
+    for app in found:
+        app |= {name: datetime.fromisoformat(app[name]) for name in ("first", "last")}
+    assert found == model.catalog(stored)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fields", [{f"n{number}": 1 for number in range(11)}, {"a": {"b": {"c": {"d": {"e": {}}}}}}])
+async def test_too_many_paths_are_refused(database: Database, sums: Sums, fields: dict[str, Any]) -> None:
+    logs = [{"n": {f"k{number}": fields}} for number in range(3)]
+    await store(database, documents([("tiger", None, log) for log in logs]))
+    with pytest.raises(BadRequestError, match="More than 5 paths"):
+        await read_catalog(sums, 5)

@@ -1,0 +1,74 @@
+"""The commands of the tutorials for device authors and operators run in their order and print what the pages show.
+
+A block that is `factory-logs serve` runs in a first terminal, the others in a second one. Blocks of `console` are the
+installation, which tests/test_package.py covers.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.serving import free_port
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```(sh|python|text)\n(.*?)^```$|^<!-- (stop serve) -->$", re.MULTILINE | re.DOTALL)
+SERVE = """
+factory-logs serve >> serve.log 2>&1 &
+SERVE=$!
+until curl -sf http://127.0.0.1:$FACTORY_LOGS_PORT/readyz > /dev/null; do kill -0 $SERVE; sleep 0.2; done
+"""
+STOP = '\nkill $SERVE; wait $SERVE || test $? = 143; SERVE=""\n'
+BESIDES = ('{"event":"audit"', "Logs stay in the spool: ")
+"""How lines on stderr begin that the pages mention in words only, as their place in the output varies."""
+END = "--- end of the block ---"
+
+
+def steps(page: str) -> list[tuple[str, str | None]]:
+    """Return the blocks of commands, each with the output that the page shows below it or None."""
+    found: list[tuple[str, str | None]] = []
+    for kind, text, stop in BLOCK.findall(page):
+        if stop:
+            found.append((STOP, None))
+        elif kind == "python":
+            found.append((f"cat > jig.py <<'END_OF_JIG'\n{text}END_OF_JIG\n", None))
+        elif kind == "text":
+            found[-1] = (found[-1][0], text)
+        else:
+            found.append((SERVE if text == "factory-logs serve\n" else text, None))
+    return found
+
+
+def matches(line: str, expected: str) -> bool:
+    """Return whether a line is as the page shows it, where `...` stands for any text."""
+    return re.fullmatch(re.escape(expected).replace(r"\.\.\.", ".*"), line) is not None
+
+
+@pytest.mark.parametrize("name", ["a-jig-that-loses-no-log", "run-the-service"])
+def test_every_command_prints_what_the_page_shows(name: str, short_tmp: Path) -> None:
+    port = free_port()
+    page = (ROOT / "docs" / "tutorial" / f"{name}.md").read_text().replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+    (short_tmp / "examples").symlink_to(ROOT / "examples")
+    blocks = steps(page)
+    assert len(blocks) > 8
+    script = "trap 'test -z \"$SERVE\" || { kill $SERVE; wait $SERVE; }' EXIT; SERVE=''\n"
+    script += "".join(f"{commands}\necho '{END}'\n" for commands, _ in blocks)
+    programs = os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"])
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=short_tmp, env={"PATH": programs, "FACTORY_LOGS_PORT": str(port), "COLUMNS": "200", "HOME": str(short_tmp)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    log = short_tmp / "serve.log"
+    assert ran.returncode == 0, ran.stdout + (log.read_text() if log.exists() else "")
+    for (commands, expected), output in zip(blocks, ran.stdout.split(f"{END}\n"), strict=False):
+        if expected is None:
+            continue
+        shown, printed = expected.splitlines(), [line for line in output.splitlines() if not line.startswith(BESIDES)]
+        assert len(printed) == len(shown), f"{commands}\nprints\n{output}"
+        assert all(map(matches, printed, shown)), f"{commands}\nprints\n{output}and not\n{expected}"

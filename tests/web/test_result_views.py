@@ -1,0 +1,101 @@
+"""User actions in the views of yield, failures, a measurement and a unit."""
+
+import re
+from collections import Counter
+
+from playwright.sync_api import expect
+
+from tests.web.conftest import LOGS, TIME, Open, filters, number, picture, shown
+
+
+def failed(name: str, app: str) -> int:
+    return sum(log["app_name"] == app and log["fields"].get(name, {}).get("pass") is False for log in LOGS)
+
+
+def test_links_lead_from_the_worst_yield_to_its_failures_measurement_and_logs(visit: Open) -> None:
+    tiger = "tiger_test_jig_production"
+    page = visit(f"#/yield?{TIME}&by=tags__jig_id" + filters(["app_name", "==", tiger]))
+    picture(page, "yield-1440-light")
+    worst = page.get_by_role("region", name="Yield by tags__jig_id").locator("tbody tr").first
+    expect(worst).to_contain_text("J-07")
+    worst.get_by_role("link", name="Why J-07 failed").click()
+    expect(page.get_by_role("link", name="Failures", exact=True)).to_have_attribute("aria-current", "page")
+    shown(page)
+    failure = page.get_by_role("region", name="Failures").locator("tbody tr").first
+    expect(failure).to_contain_text("output_12v")
+    failure.get_by_role("link", name="output_12v", exact=True).click()
+    expect(page).to_have_url(re.compile("m=fields__output_12v__value"))
+    page.get_by_label("Lower limit").fill("11.4")
+    page.get_by_label("Upper limit").fill("12.6")
+    below = page.get_by_role("link", name=re.compile(r"logs are below 11.4"))
+    expect(below).to_be_visible()
+    expect(page).to_have_url(re.compile("lower=11.4&upper=12.6"))
+    shown(page)
+    picture(page, "measurement-1440-light")
+    expected = sum(
+        log["app_name"] == tiger and log["tags"]["jig_id"] == "J-07" and log["fields"]["output_12v"]["value"] < 11.4
+        for log in LOGS
+    )
+    expect(below).to_have_text(f"{expected} logs are below 11.4")
+    below.click()
+    expect(page.locator(".tally strong")).to_have_text(str(expected))
+
+
+def test_the_pareto_chart_works_by_keyboard_and_leads_to_failed_logs(visit: Open) -> None:
+    koala = "koala_test_jig_production"
+    page = visit(f"#/failures?{TIME}" + filters(["app_name", "==", koala]))
+    picture(page, "failures-1440-light")
+    chart = page.get_by_role("group", name=re.compile("^Pareto chart"))
+    chart.focus()
+    page.keyboard.press("Home")
+    expect(page.locator(".tip")).to_contain_text("output_usb")
+    page.get_by_role("link", name="Logs that failed at output_usb").click()
+    expect(page.locator(".tally strong")).to_have_text(str(failed("output_usb", koala)))
+    page.go_back()
+    shown(page)
+    page.get_by_role("group", name=re.compile("^Pareto chart")).focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("m=fields__output_usb__value"))
+
+
+def test_the_yield_view_has_a_message_if_there_are_no_attempts(visit: Open) -> None:
+    page = visit(f"#/yield?{TIME}&passed=fields__nothing")
+    expect(page.get_by_text("No log in this time has a boolean at fields__nothing")).to_be_visible()
+    page.get_by_label("Passed at").fill("fieldz")
+    expect(page.locator(".panel .error").first).to_contain_text("fieldz")
+
+
+def test_a_unit_shows_its_tests_and_repairs_and_leads_to_a_log(visit: Open) -> None:
+    repaired = Counter(log["product_imei"] for log in LOGS if log["repair_id"])
+    imei, _ = repaired.most_common(1)[0]
+    page = visit("#/unit")
+    page.get_by_label("Unit (IMEI, 15 digits)").fill(imei)
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_role("heading", name=f"Unit {imei}")).to_be_visible()
+    shown(page)
+    picture(page, "unit-1440-light")
+    expect(page.locator(".tile").filter(has_text="Logs")).to_contain_text(
+        number(lambda log: log["product_imei"] == imei)
+    )
+    table = page.get_by_role("region", name="Tests and repairs")
+    expect(table).to_contain_text("arrived")
+    table.get_by_role("link").first.click()
+    expect(page.get_by_role("heading", name=re.compile(r"^Log \d+$"))).to_be_visible()
+    expect(page.locator(".tally strong")).to_have_text(number(lambda log: log["product_imei"] == imei))
+
+
+def test_no_passed_test_hides_a_failed_one_on_a_units_time_line(visit: Open) -> None:
+    failed = Counter(log["product_imei"] for log in LOGS if log["repair_id"] and not log["fields"]["passed"])
+    imei, count = failed.most_common(1)[0]
+    page = visit(f"#/unit?imei={imei}")
+    expect(page.locator("svg .event-failed")).to_have_count(count)
+    marks = page.locator("svg [class^=event-]")
+    kinds = [mark.get_attribute("class") for mark in marks.all()]
+    assert kinds == sorted(kinds, key=lambda kind: kind == "event-failed")
+
+
+def test_an_unknown_unit_has_a_message(visit: Open) -> None:
+    page = visit("#/unit?imei=999999999999999")
+    expect(page.locator(".panel .error")).to_contain_text("Nothing is known of a unit 999999999999999")
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
