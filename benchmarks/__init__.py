@@ -1,1 +1,1 @@
-"""Reproducible measurements, each against the peer or the limit that it is compared with (docs/benchmarks.md)."""
+"""Reproducible measurements, each compared with a peer or a limit (docs/reference/benchmarks.md)."""

@@ -1,7 +1,7 @@
-"""The device's side: `uv run python -m benchmarks.device [--rounds 5]`. Needs nothing but the dependencies.
+"""Benchmark of the device client: `uv run python -m benchmarks.device [--rounds 5]`. It needs only the dependencies.
 
-What send() costs a script, against writing the same record by the standard library's logging and flushing it to the
-same disk; and how fast a spool empties, against posting the same lines in the same batches by hand.
+It compares send() with writing the same record with the standard library's logging and flushing it to the same disk,
+and the delivery of a spool with posting the same lines in the same batches directly.
 """
 
 import argparse
@@ -20,9 +20,9 @@ import httpx
 from benchmarks.harness import Service, interleaved, ratio, report, service
 from benchmarks.writes import log
 from factory_logs.client import Client, ClientSettings
-from factory_logs.client.lines import line_of
+from factory_logs.client.log_line import log_line
 from factory_logs.client.spool import Spool
-from factory_logs.schemas.storable import Limits
+from factory_logs.schemas.record_limits import RecordLimits
 
 SENDS = 1000
 DRAINED = 20_000
@@ -30,7 +30,7 @@ BATCH = 1000
 
 
 class Flushed(logging.FileHandler):
-    """As the standard library has it, but each record is on the disk when the call returns."""
+    """The handler of the standard library, but each record is on the disk when the call returns."""
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
@@ -38,7 +38,7 @@ class Flushed(logging.FileHandler):
 
 
 class Unreachable(httpx.BaseTransport):
-    """The link of a jig whose server is away: only what send() itself does is measured."""
+    """The link of a jig whose server cannot be reached, so that only send() itself is measured."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("unreachable")
@@ -72,7 +72,7 @@ def by_logging(file: Path, handler_type: type[logging.FileHandler]) -> float:
 
 
 def sent(number: int) -> dict[str, Any]:
-    """The record without its time, which both contenders give it themselves."""
+    """Return the record without its time, which both contenders set themselves."""
     return {name: value for name, value in log(number).items() if name != "timestamp"}
 
 
@@ -93,8 +93,8 @@ def sends(rounds: int) -> tuple[dict[str, list[float]], list[dict[str, object]]]
 
 
 def drains(running: Service, rounds: int) -> tuple[dict[str, list[float]], list[dict[str, object]]]:
-    limits = Limits(ClientSettings().max_record_bytes, ClientSettings().max_nesting)
-    lines = [line_of(log(number), limits) for number in range(DRAINED)]
+    limits = RecordLimits(ClientSettings().max_record_bytes, ClientSettings().max_nesting)
+    lines = [log_line(log(number), limits) for number in range(DRAINED)]
     batches = [b"\n".join(lines[start : start + BATCH]) + b"\n" for start in range(0, DRAINED, BATCH)]
     headers = {"Authorization": f"Token token={running.token}", "Content-Type": "application/x-ndjson"}
 
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     os.environ.pop("FACTORY_LOGS_DATABASE_URL", None)
-    logging.getLogger("factory_logs.client").setLevel(logging.ERROR)  # its server is away, as it should be
+    logging.getLogger("factory_logs.client").setLevel(logging.ERROR)  # its server is unreachable on purpose
     sent_figures, table = sends(options.rounds)
     with service() as running:
         drained_figures, more = drains(running, options.rounds)

@@ -1,7 +1,8 @@
-"""What a page costs as the table grows: `uv run python -m benchmarks.growth [--sizes 10000 1000000 10000000]`.
+"""Benchmark of pages and aggregates as the table grows: `uv run python -m benchmarks.growth [--sizes 10000 1000000]`.
 
-Needs wrk, and 1.5 GB of disk in /tmp for each million logs. A service with a database of its own for each size, asked
-in turns; the figure is how many times slower the first page with `num_results` is than on the smallest.
+Needs wrk, and 1.5 GB of disk in /tmp for each million logs. For each size there is a service with its own database;
+they are measured in turns. The figure is how many times slower the first page with `num_results`, or a repeated
+aggregate, is than on the smallest table. An aggregate has the same number of buckets on each size.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 import httpx
@@ -19,6 +21,7 @@ from benchmarks.harness import Service, interleaved, ratio, report, service, wrk
 from benchmarks.seeding import filling, seed
 from benchmarks.writes import line
 
+LOGS = "/v1/factory_logs"
 CONNECTIONS = 8
 FLOOR, AIM = 3.0, 1.2
 UNIT = "352099000000007"
@@ -31,6 +34,25 @@ def questions(newest: str) -> dict[str, dict[str, object]]:
         "an app's logs": {"filters": [{"name": "app_name", "op": "==", "val": "audit"}]},
         "the logs of the last hour": {"filters": [{"name": "timestamp", "op": ">=", "val": newest}]},
     }
+
+
+BUCKETS = 30
+SECONDS_PER_LOG = 20
+MONTH = 30 * 86_400
+AGGREGATES = ("stats", "yield", "facets", "catalog")
+
+
+def aggregate(name: str, logs: int, newest: str) -> str:
+    """Return the path of an aggregate: over all logs, except the yield, which is over the last 30 days."""
+    seconds = logs * SECONDS_PER_LOG
+    bucket, daily = (f"{max(1, span // BUCKETS // 60)}m" for span in (seconds, min(seconds, MONTH)))
+    month = {"filters": [{"name": "timestamp", "op": ">=", "val": newest}]}
+    return {
+        "stats": f"stats?bucket={bucket}&by=app_name",
+        "yield": f"yield?bucket={daily}&by=app_name&q={quote(json.dumps(month))}",
+        "facets": "facets?field=app_name&field=tags__jig_id&limit=100",
+        "catalog": "catalog",
+    }[name]
 
 
 def main() -> None:
@@ -56,38 +78,74 @@ def main() -> None:
                 line(f"page 1 of {name}, {size} logs", f"{smallest} logs", ratio(rates, smallest, size), FLOOR, AIM)
                 for size in others
             ]
+        for name in AGGREGATES:
+            paths = {size: aggregate(name, size, month_ago(newest[size])) for size in options.sizes}
+            first = {f"{size:,}": first_result(services[size], paths[size]) for size in options.sizes}
+            contenders = {
+                f"{size:,}": requests(services[size], f"{LOGS}/{paths[size]}", options.seconds)
+                for size in options.sizes
+            }
+            rates = interleaved(contenders, options.rounds)
+            figures[name] = {"seconds of the first result": first, "results per second": rates}
+            smallest, *others = contenders
+            lines += [
+                line(f"{name} asked again, {size} logs", f"{smallest} logs", ratio(rates, smallest, size), FLOOR, 1.5)
+                for size in others
+            ]
         report("growth", lines, figures)
 
 
 async def fill(database_url: str, logs: int) -> str:
-    """See to it that there are so many logs; gives the moment an hour before the newest."""
+    """Fill the table up to `logs` logs; return the time an hour before the newest log."""
     async with filling(database_url) as connection:
         await seed(connection, logs)
         return str(await connection.fetchval("SELECT max(timestamp) - interval '1 hour' FROM factory_logs"))
 
 
 def first_answer(running: Service, q: dict[str, object]) -> float:
-    """Seconds until the answer when nothing is known of the filter yet."""
+    """Return the seconds until the response if no count of the filter is known."""
     started = time.perf_counter()
     headers = {"Authorization": f"Token token={running.token}"}
-    httpx.get(url(running, q), headers=headers, timeout=120).raise_for_status()
+    httpx.get(f"{running.url}{path_of(q)}", headers=headers, timeout=120).raise_for_status()
+    return round(time.perf_counter() - started, 4)
+
+
+def month_ago(newest: str) -> str:
+    """Return the time 30 days before the newest log; `newest` is an hour before that log."""
+    return str(datetime.fromisoformat(newest) + timedelta(hours=1) - timedelta(days=30))
+
+
+def first_result(running: Service, path: str) -> float:
+    """Return the seconds until the result of an aggregate if none is known; the request for the catalog is repeated
+    until it is complete."""
+    started = time.perf_counter()
+    headers = {"Authorization": f"Token token={running.token}"}
+    while True:
+        response = httpx.get(f"{running.url}{LOGS}/{path}", headers=headers, timeout=120)
+        if response.status_code != 503:
+            break
+    response.raise_for_status()
     return round(time.perf_counter() - started, 4)
 
 
 def page(running: Service, q: dict[str, object], seconds: int) -> Callable[[], float]:
+    return requests(running, path_of(q), seconds)
+
+
+def requests(running: Service, path: str, seconds: int) -> Callable[[], float]:
     script = f'wrk.headers["Authorization"] = "Token token={running.token}"\n'
 
     def once() -> float:
-        measured = wrk(url(running, q), script, connections=CONNECTIONS, seconds=seconds)
+        measured = wrk(f"{running.url}{path}", script, connections=CONNECTIONS, seconds=seconds)
         if measured.errors:
-            raise RuntimeError(f"{measured.errors} pages were refused")
+            raise RuntimeError(f"{measured.errors} requests were refused")
         return measured.per_second
 
     return once
 
 
-def url(running: Service, q: dict[str, object]) -> str:
-    return f"{running.url}/v1/factory_logs?q={quote(json.dumps(q))}"
+def path_of(q: dict[str, object]) -> str:
+    return f"{LOGS}?q={quote(json.dumps(q))}"
 
 
 if __name__ == "__main__":

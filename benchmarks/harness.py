@@ -1,7 +1,7 @@
-"""What the benchmarks share: the service and its peers as processes, wrk as the load, interleaved rounds, results.
+"""Shared by all benchmarks: the service and its peers as processes, load by wrk, interleaved rounds, results.
 
-Absolute figures of a shared machine are noise, so every figure is a ratio of contenders that took turns in one run: the
-median over the rounds of the ratio within a round.
+Absolute figures of a shared machine are noise. So contenders take turns in one run, and every figure is the median over
+the rounds of the ratio within a round.
 """
 
 import contextlib
@@ -38,12 +38,12 @@ class Service:
     database_url: str
     data_dir: Path
     pid: int
-    """Of `serve`, which with one worker is the worker too."""
+    """The process id of `serve`, which is also the worker if there is one worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What wrk measured."""
+    """The measurements of wrk."""
 
     per_second: float
     p50_seconds: float
@@ -54,7 +54,7 @@ class Load:
 
 @contextlib.contextmanager
 def service(*, workers: int = 1, environment: Mapping[str, str] | None = None) -> Iterator[Service]:
-    """The service as an operator starts it, on an embedded PostgreSQL with nothing tuned."""
+    """Run the service as an operator starts it, on an embedded PostgreSQL with default settings."""
     with tempfile.TemporaryDirectory(prefix="flbench-", dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -79,7 +79,7 @@ def service(*, workers: int = 1, environment: Mapping[str, str] | None = None) -
 def peer(
     application: str, environment: Mapping[str, str] | None = None, *, protocol: str = "httptools"
 ) -> Iterator[str]:
-    """An ASGI app of benchmarks/peers.py on one uvicorn worker, set up as the service sets up its own."""
+    """Run an ASGI app of benchmarks/peers.py on one uvicorn worker, configured as the service configures its own."""
     port = free_port()
     command = [
         sys.executable, "-m", "uvicorn", application, "--factory", "--port", str(port), "--loop", "uvloop",
@@ -112,7 +112,7 @@ def wait_until_answers(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def wrk(url: str, script: str, *, connections: int, seconds: int) -> Load:
-    """Load from one wrk thread; `script` is Lua."""
+    """Return the measurements of one wrk thread; `script` is Lua."""
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is needed for the load: apt-get install wrk")
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
@@ -139,7 +139,7 @@ def _latency(output: str, percentile: str) -> float:
 
 
 def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Let the contenders take turns, the first of each round one further; their figures by round."""
+    """Let the contenders take turns, starting each round with the next contender; return their figures by round."""
     names = list(contenders)
     figures: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
@@ -149,7 +149,7 @@ def interleaved(contenders: Mapping[str, Callable[[], float]], rounds: int) -> d
 
 
 def ratio(figures: Mapping[str, Sequence[float]], name: str, peer_name: str) -> float:
-    """The median over the rounds of one contender's figure by another's."""
+    """Return the median over the rounds of one contender's figure divided by another's."""
     return statistics.median(a / b for a, b in zip(figures[name], figures[peer_name], strict=True))
 
 
@@ -159,7 +159,7 @@ def machine() -> dict[str, object]:
 
 
 def report(name: str, lines: Sequence[Mapping[str, object]], figures: Mapping[str, object]) -> None:
-    """Print the table, and keep it with all figures in benchmarks/results/<name>.json."""
+    """Print the table, and save it with all figures in benchmarks/results/<name>.json."""
     table = Table(title=f"{name}, {machine()['cores']} cores, {machine()['memory_gib']} GiB")
     for column in lines[0]:
         table.add_column(column, justify="left" if column in ("benchmark", "against") else "right")

@@ -1,8 +1,9 @@
-"""Where each microsecond of a single POST goes: `uv run python -m benchmarks.hot_path [--rounds 5]` (docs/hot-path.md).
+"""Benchmark of the parts of a single POST: `uv run python -m benchmarks.hot_path [--rounds 5]`
+(docs/explanation/hot-path.md).
 
-The service's own code runs in this process on an embedded PostgreSQL, 64 requests at a time as under full load; the
-stages are timed one by one, and what is left of the whole is named as the rest. HTTP itself is measured with wrk, as
-the service's protocol in front of an application that does nothing. CPU time, as that is what one worker runs out of.
+The service's own code runs in this process on an embedded PostgreSQL, with 64 concurrent requests as under full load.
+Each stage is timed by itself; the difference to the whole is called the rest. HTTP itself is measured with wrk: the
+service's protocol in front of an application that does nothing. Times are CPU times, as CPU time limits a worker.
 """
 
 import argparse
@@ -24,19 +25,19 @@ from starlette.requests import Request
 from benchmarks.harness import peer, report, wrk
 from benchmarks.writes import CONNECTIONS, log, posting
 from factory_logs import metrics
-from factory_logs.api.access_log import AccessLog
-from factory_logs.api.answers import created
-from factory_logs.api.bodies import Body
+from factory_logs.api.http.request_body import Body
+from factory_logs.api.http.responses import created
 from factory_logs.api.services import Services
 from factory_logs.app import create_app
-from factory_logs.db.log_writes import NewRow, insert_logs
-from factory_logs.db.migrate import upgrade
-from factory_logs.db.records import log_record
+from factory_logs.db.log_inserts import NewRow, insert_logs
+from factory_logs.db.migrations import upgrade
+from factory_logs.db.records import record_text
 from factory_logs.db.users import UserRepository
 from factory_logs.embedded import running
-from factory_logs.ingest.quick_reading import read_log
-from factory_logs.security.issuing import issue_token
-from factory_logs.security.levels import Level
+from factory_logs.ingest.fast_validation import read_log
+from factory_logs.logging import AccessLog
+from factory_logs.schemas.auth import Level
+from factory_logs.security.tokens import issue_token
 from factory_logs.settings import Settings
 
 REQUESTS = 6400
@@ -45,7 +46,8 @@ Message = dict[str, Any]
 
 
 class Stages:
-    """The parts of one POST, each timed alone over many requests, in CPU microseconds of this process a request."""
+    """The parts of one POST, each timed by itself over many requests, in CPU microseconds of this process per
+    request."""
 
     def __init__(self, app: FastAPI, token: str) -> None:
         self._app = app
@@ -63,7 +65,7 @@ class Stages:
         }  # fmt: skip
 
     async def whole(self) -> float:
-        """Everything but HTTP: the application called as uvicorn calls it."""
+        """Time everything except HTTP: the application called as uvicorn calls it."""
         numbers = iter(range(REQUESTS))
 
         async def client() -> None:
@@ -99,7 +101,7 @@ class Stages:
         for _ in range(REQUESTS):
             with Body(dict(self._headers), receive, self._services.settings, self._services.bodies) as body:
                 body.require_json()
-                await body.whole()
+                await body.read()
         return self._each(started)
 
     async def validation(self) -> float:
@@ -119,7 +121,7 @@ class Stages:
         return each
 
     async def waiting(self) -> float:
-        """What PostgreSQL takes of the wall clock, for a batch as full load makes it, a row."""
+        """Return the wall-clock time of PostgreSQL per row, for a batch as under full load."""
         connection = await self._services.database.connect_raw()
         rows = [NewRow(log, "admin") for log in self._logs[:CONNECTIONS]]
         started, busy = time.perf_counter(), time.process_time()
@@ -136,14 +138,14 @@ class Stages:
         scope = Request(self.scope()).scope
         started = time.process_time()
         for _ in range(REQUESTS):
-            created(log_record(self._logs[0], stored, "admin"), scope, 1)  # type: ignore[arg-type]
+            created(record_text(self._logs[0], "admin").stored(stored), scope, 1)  # type: ignore[arg-type]
         return self._each(started)
 
     async def accounting(self) -> float:
         lines = AccessLog(io.BytesIO())
         started = time.process_time()
         for _ in range(REQUESTS):
-            metrics.answered("POST", "/v1/factory_logs", 201, 0.001)
+            metrics.count_response("POST", "/v1/factory_logs", 201, 0.001)
             lines.write(request_id="0", method="POST", route="/v1/factory_logs", status=201, ms=1.0, user="admin")
         lines.flush()
         return self._each(started)
@@ -154,8 +156,8 @@ class Stages:
 
 
 def http() -> float:
-    """Microseconds a request of the service's HTTP protocol alone, at full load."""
-    with peer("benchmarks.peers:silent", protocol="factory_logs.api.protocol:JsonHttpProtocol") as url:
+    """Return the microseconds per request of the service's HTTP protocol alone, at full load."""
+    with peer("benchmarks.peers:silent", protocol="factory_logs.api.asgi.uvicorn_protocol:JsonHttpProtocol") as url:
         bodies = [json.dumps(log(number)).encode() for number in range(500)]
         script = posting(bodies, "none", "application/json")
         return 1e6 / wrk(url, script, connections=CONNECTIONS, seconds=HTTP_SECONDS).per_second
@@ -205,7 +207,7 @@ def main() -> None:
     rest = medians["whole"] - sum(medians[name] for name in NAMES if name != "HTTP")
     total = medians["whole"] + medians["HTTP"]
     rows = [(text, medians[name]) for name, text in NAMES.items()]
-    rows.append(("the rest: entrance, route, queue, wake-ups", rest))
+    rows.append(("the rest: dispatcher, route, queue, wake-ups", rest))
     lines: list[dict[str, object]] = [
         {"benchmark": text, "us a request": round(each, 1), "share": f"{each / total:.0%}"} for text, each in rows
     ]

@@ -1,8 +1,10 @@
-"""What each index costs: `uv run python -m benchmarks.indexes [--logs 200000] [--copied 30000] [--rounds 5]`.
+"""Benchmark of the cost of each index: `uv run python -m benchmarks.indexes [--logs 200000] [--copied 30000] [--rounds
+5]`.
 
-One table for each index, with its primary key beside it; each takes the same logs by COPY, in turns, after a round
-that warms up. Rows for each second of CPU time of the backend, as the time on the clock is that of a shared disk too.
-The server is an embedded one, left as it is but for checkpoints and autovacuum, which would strike one of the tables.
+There is one table for each index, which also has a primary key. After a warm-up round, the same logs are copied into
+each table in turns. The figure is rows per second of the backend's CPU time, as wall-clock time depends on a shared
+disk. The server is an embedded one with default settings, but without checkpoints and autovacuum, which would affect
+only one of the tables.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import asyncpg
 
 from benchmarks.harness import ratio, report
 from benchmarks.seeding import seed
-from factory_logs.db.migrate import upgrade
+from factory_logs.db.migrations import upgrade
 from factory_logs.embedded import running
 
 ALONE, ALL = "primary key alone", "all that are taken"
@@ -33,7 +35,7 @@ COPIED = "SELECT {} FROM factory_logs WHERE factory_log_id BETWEEN $1 AND $2 ORD
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A table with some indexes beside its primary key, by what PostgreSQL shows after USING."""
+    """A table with some indexes in addition to its primary key, each as PostgreSQL shows it after USING."""
 
     name: str
     table: str
@@ -51,7 +53,7 @@ async def contenders(connection: asyncpg.Connection) -> list[Contender]:
 
 
 async def prepare(connection: asyncpg.Connection, contender: Contender, logs: int) -> None:
-    """The table with so many logs, and with its indexes."""
+    """Create the table with `logs` logs and its indexes."""
     table, columns = contender.table, ", ".join(COLUMNS)
     await connection.execute(
         f"CREATE TABLE {table} (LIKE factory_logs INCLUDING DEFAULTS INCLUDING IDENTITY, PRIMARY KEY (factory_log_id), "
@@ -69,17 +71,17 @@ async def prepare(connection: asyncpg.Connection, contender: Contender, logs: in
 async def rows_per_second(connection: asyncpg.Connection, contender: Contender, rows: bytes, count: int) -> float:
     before = cpu_seconds(connection)
     await connection.copy_to_table(contender.table, source=io.BytesIO(rows), columns=COLUMNS, format="binary")
-    await asyncio.sleep(0.02)  # the scheduler counts when the backend stops running
+    await asyncio.sleep(0.02)  # the scheduler updates its count when the backend stops running
     return count / (cpu_seconds(connection) - before)
 
 
 def cpu_seconds(connection: asyncpg.Connection) -> float:
-    """What the backend has used, by the kernel's count in nanoseconds."""
+    """Return the CPU time of the backend, which the kernel counts in nanoseconds."""
     return int(Path(f"/proc/{connection.get_server_pid()}/schedstat").read_text().split()[0]) / 1e9
 
 
 async def megabytes_per_million(connection: asyncpg.Connection, contender: Contender) -> float:
-    """Of the indexes beside the primary key, built anew over all logs of the table."""
+    """Return the size of the indexes without the primary key, rebuilt over all logs of the table."""
     await connection.execute(f"REINDEX TABLE {contender.table}")
     size, rows = await connection.fetchrow(
         f"SELECT coalesce(sum(pg_relation_size(indexrelid)), 0)::bigint, (SELECT count(*) FROM {contender.table}) "

@@ -1,15 +1,14 @@
-"""InfluxDB's way in against InfluxDB 1.6 and psql: `uv run python -m benchmarks.influx [--rounds 5] [--seconds 4]`.
+"""InfluxDB's calls against InfluxDB 1.6 and psql: `uv run python -m benchmarks.influx [--rounds 5] [--seconds 4]`.
 
 The same points go to `/write` of both, one at a time and 5,000 at a time; then a dump is imported against psql's \\copy
-of its rows. Needs wrk, psql of the embedded PostgreSQL, and influxd (Debian: influxdb); without influxd the first part
-is left out. Both servers run with their defaults, which flush each write to the disk, and on all cores: Factory Logs
-with as many workers, as docs/batches.md says, and InfluxDB as it does by itself. A first round of writes warms both up
-and is not counted.
+of its rows, and InfluxQL is sent to both (benchmarks/influx_reads.py). Needs wrk, psql of the embedded PostgreSQL, and
+influxd (Debian: influxdb); without influxd only the import is measured. Both servers run with their defaults, which
+flush each write to the disk, and on all cores: Factory Logs with as many workers, as docs/explanation/batches.md says,
+and InfluxDB as it does by itself. A first round of writes warms both up and is not counted.
 """
 
 import argparse
 import asyncio
-import contextlib
 import csv
 import http.client
 import json
@@ -19,14 +18,15 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
-import httpx
 
-from benchmarks.harness import Service, free_port, interleaved, ratio, report, service, wrk
+from benchmarks.harness import Service, interleaved, ratio, report, service, wrk
+from benchmarks.influx_reads import reads
+from benchmarks.influxd import influxd
 from benchmarks.writes import BATCH_WORKERS, BINARIES, beside, line
 
 SINGLE_CONNECTIONS = 64
@@ -36,22 +36,6 @@ BATCHES = 8
 IMPORTED_POINTS = 500_000
 EPOCH_NS = 1_706_708_700_000_000_000
 FIELDS = ("passed", "voltage", "cycles", "note")
-
-INFLUXD = """
-reporting-disabled = true
-bind-address = "127.0.0.1:{rpc_port}"
-[meta]
-  dir = "{folder}/meta"
-[data]
-  dir = "{folder}/data"
-  wal-dir = "{folder}/wal"
-  max-values-per-tag = 0
-[http]
-  bind-address = "127.0.0.1:{port}"
-  log-enabled = false
-[monitor]
-  store-enabled = false
-"""
 
 
 def series(number: int) -> str:
@@ -63,36 +47,13 @@ def values(number: int) -> tuple[str, str, str, str]:
 
 
 def point(number: int) -> str:
-    """A point as a jig writes it; each number has a time of its own."""
+    """Return a point as a jig writes it; each number has a different time."""
     fields = ",".join(f"{name}={value}" for name, value in zip(FIELDS, values(number), strict=True))
     return f"{series(number)} {fields} {EPOCH_NS + number * 1_000_000}"
 
 
-@contextlib.contextmanager
-def influxd() -> Iterator[tuple[str, Path]]:
-    """A new InfluxDB and where its data lies."""
-    with tempfile.TemporaryDirectory(prefix="flbench-influxd-") as name:
-        folder, port = Path(name), free_port()
-        config = folder / "influxd.conf"
-        config.write_text(INFLUXD.format(folder=folder, port=port, rpc_port=free_port()))
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(["influxd", "run", "-config", config], stdout=log, stderr=log)
-        url = f"http://127.0.0.1:{port}"
-        try:
-            for _ in range(300):
-                with contextlib.suppress(httpx.HTTPError):
-                    httpx.get(f"{url}/ping")
-                    break
-                time.sleep(0.1)
-            httpx.post(f"{url}/query", params={"q": "CREATE DATABASE jigs"}).raise_for_status()
-            yield url, folder
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
 class Writer:
-    """Sends points that were never sent before to one server."""
+    """Sends new points to one server."""
 
     def __init__(self, url: str, token: str | None, seconds: int) -> None:
         self._url = url
@@ -102,7 +63,7 @@ class Writer:
         self.points = 0
 
     def singles(self) -> float:
-        """Points a second, one a request."""
+        """Return points per second, one per request."""
         self._next += 10_000_000
         script = f"""
 local number, headers = {self._next}, {{ {", ".join(f'["{k}"] = "{v}"' for k, v in self._headers.items())} }}
@@ -121,7 +82,7 @@ end
         return measured.per_second
 
     def batches(self) -> float:
-        """Points a second, 5,000 a request, from four connections."""
+        """Return points per second, 5,000 per request, from four connections."""
         self._next += 10_000_000
         bodies = [
             "\n".join(point(self._next + start + place) for place in range(BATCH_POINTS)).encode()
@@ -181,18 +142,18 @@ def writes(rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str,
 
 
 def compared(benchmark: str, measured: float) -> dict[str, object]:
-    """InfluxDB is the peer to know, not a limit to reach."""
+    """Return a line of the table. InfluxDB is a comparison, not a target."""
     return beside(benchmark, "InfluxDB 1.6", measured)
 
 
 def table_bytes(running: Service) -> int:
-    """The table with its indexes; the write-ahead log, which is written over again, is not counted."""
+    """Return the bytes of the table with its indexes, without the write-ahead log, which is reused."""
     psql = [str(BINARIES / "psql"), running.database_url, "-Atc", "select pg_total_relation_size('factory_logs')"]
     return int(subprocess.run(psql, check=True, capture_output=True, text=True).stdout)
 
 
 def settled_bytes(folder: Path) -> int:
-    """What InfluxDB's blocks on the disk come to once it has stopped writing them: data, index and what is logged."""
+    """Return the bytes of InfluxDB's files after it has stopped writing: data, index and log."""
     last = -1
     while (size := sum(file.stat().st_blocks * 512 for file in folder.glob("[dw]a*/**/*") if file.is_file())) != last:
         last = size
@@ -201,10 +162,10 @@ def settled_bytes(folder: Path) -> int:
 
 
 def imports(rounds: int) -> tuple[dict[str, object], list[dict[str, object]]]:
-    """Each round imports a new dump, as the same one would add nothing, and copies the same rows."""
+    """Measure imports. Each round imports a new dump, as the same one would add nothing, and copies the same rows."""
     with service() as running, tempfile.TemporaryDirectory(prefix="flbench-import-") as name:
         folder, number = Path(name), iter(range(10**6))
-        # As in an installation, Python keeps what it has compiled.
+        # As in an installation, Python caches compiled modules.
         environment = os.environ | {
             "FACTORY_LOGS_DATABASE_URL": running.database_url, "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
         }  # fmt: skip
@@ -253,7 +214,7 @@ def check(running: Service, points: int) -> None:
 
 
 def write_dump(file: Path, numbers: range) -> None:
-    """As influx_inspect writes it: series by series, in each field by field, in each by time."""
+    """Write a dump in the order of influx_inspect: by series, then by field, then by time."""
     by_series: dict[str, list[int]] = {}
     for number in numbers:
         by_series.setdefault(series(number), []).append(number)
@@ -283,18 +244,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--only", choices=["writes", "import"])
+    parser.add_argument("--points", type=int, action="append", help="how many points are read; by default 1,000,000")
+    parser.add_argument("--only", choices=["writes", "import", "reads"])
     options = parser.parse_args()
     os.environ.pop("FACTORY_LOGS_DATABASE_URL", None)
-    if options.only != "import":
-        if shutil.which("influxd") is None:
-            print("influxd is not installed: writes are not compared")
-        else:
-            figures, lines = writes(options.rounds, options.seconds)
-            report("influx-writes", lines, figures)
-    if options.only != "writes":
+    parts = [options.only] if options.only else ["writes", "import", "reads"]
+    if shutil.which("influxd") is None:
+        print("influxd is not installed: only the import is measured")
+        parts = [part for part in parts if part == "import"]
+    if "writes" in parts:
+        figures, lines = writes(options.rounds, options.seconds)
+        report("influx-writes", lines, figures)
+    if "import" in parts:
         figures, lines = imports(options.rounds)
         report("influx-import", lines, figures)
+    if "reads" in parts:
+        figures, lines = reads(options.points or [1_000_000], options.rounds)
+        report("influx-reads", lines, figures)
 
 
 if __name__ == "__main__":

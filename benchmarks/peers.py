@@ -1,24 +1,25 @@
-"""What the service is compared with: the same in the usual ways to build it, or the least that can be done."""
+"""The peers that the service is compared with: the usual ways to build it, or the least work possible."""
 
 import os
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from factory_logs.db.models import FactoryLog
-from factory_logs.schemas.timestamps import Timestamp
+from factory_logs.schemas.timestamps import parse_timestamp
 
 
 class Log(BaseModel):
     app_name: str
     product_imei: str | None = None
     repair_id: int | None = None
-    timestamp: Timestamp
+    timestamp: Annotated[datetime, BeforeValidator(parse_timestamp)]
     tags: Any = None
     fields: Any = None
 
@@ -43,7 +44,7 @@ def echo() -> FastAPI:
 
 
 def silent() -> ASGIApp:
-    """Reads a body and answers 201: what HTTP costs by itself."""
+    """Return an app that reads a body and responds with 201: the cost of HTTP alone."""
     answer = b"x" * 400
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +60,7 @@ def silent() -> ASGIApp:
 
 
 def session_per_request() -> FastAPI:
-    """One SQLAlchemy session and one commit for each request, as tutorials do it."""
+    """Return an app with one SQLAlchemy session and one commit per request, as in tutorials."""
     app = FastAPI()
     engine = create_async_engine(os.environ["PEER_DATABASE_URL"], pool_size=16, max_overflow=0)
     sessions = async_sessionmaker(engine, expire_on_commit=False)
@@ -83,7 +84,7 @@ def session_per_request() -> FastAPI:
 
 
 def memory() -> FastAPI:
-    """A bare FastAPI route that answers the bytes of a file from memory, whatever is asked."""
+    """Return a bare FastAPI route that responds to every request with the bytes of a file, from memory."""
     app = FastAPI()
     body = Path(os.environ["PEER_BODY"]).read_bytes()
 

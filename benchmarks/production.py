@@ -1,7 +1,7 @@
-"""The logs that the read rows ask for: units that go along a line, forty at a time, each with 250 logs.
+"""The logs for the read benchmarks: units that pass along a production line, forty at a time, each with 250 logs.
 
-A unit's logs lie equally close together in a table of any size, and from all sizes the same number of units is asked
-for, spread over the whole table: what differs is how much else there is.
+The logs of a unit are equally close together in a table of any size, and for all sizes the same number of units is
+queried, spread over the whole table. So the tables differ only in the number of other logs.
 """
 
 import json
@@ -14,12 +14,12 @@ from benchmarks.seeding import STEP, filling
 AT_A_TIME = 40
 LOGS_PER_UNIT = 250
 TOGETHER = AT_A_TIME * LOGS_PER_UNIT
-"""So many logs are written while the same units are on the line."""
+"""The number of logs written while the same units are on the line."""
 SECONDS_TOGETHER = 11_000
 MOST_ASKED = 400
 FIRST_IMEI = 352099000000000
 SINCE = datetime(2024, 1, 31, 1, tzinfo=UTC)
-"""An hour after the first units have come: a third of their logs is older."""
+"""An hour after the first units arrived: a third of their logs is older."""
 
 _SEED = f"""
 INSERT INTO factory_logs (app_name, product_imei, timestamp, tags, fields, created_by)
@@ -35,7 +35,7 @@ FROM generate_series($1::bigint, $2::bigint) AS n
 
 
 async def fill(database_url: str, logs: int) -> None:
-    """See to it that there are so many logs, with the ids from 1."""
+    """Fill the table up to `logs` logs, with ids from 1."""
     async with filling(database_url) as connection:
         for first in range(0, logs, STEP):
             await connection.execute(_SEED, first, min(first + STEP, logs) - 1, timeout=None)
@@ -43,7 +43,7 @@ async def fill(database_url: str, logs: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """The units that are asked for in a table of so many logs: every so many of all."""
+    """The units that are queried in a table of `logs` logs: every n-th of all units."""
 
     asked: int
     every: int
@@ -55,7 +55,7 @@ class Units:
 
     @property
     def page_sql(self) -> str:
-        """pgbench: a unit at random; the count of its later logs, and the first hundred of them."""
+        """Return a pgbench script: for a random unit, the count of its later logs and the first hundred of them."""
         where = f"product_imei = :imei::text AND timestamp >= timestamp '{SINCE:%F %T}' + :seconds * interval '1 s'"
         return f"""\\set unit random(0, {self.asked - 1}) * {self.every}
             \\set imei {FIRST_IMEI} + :unit
@@ -66,7 +66,7 @@ class Units:
 
     @property
     def page_script(self) -> str:
-        """wrk: the same by the API."""
+        """Return a wrk script that makes the same queries through the API."""
         filters = [
             {"name": "product_imei", "op": "==", "val": "UNIT"},
             {"name": "timestamp", "op": ">=", "val": "TIME"},
@@ -83,7 +83,7 @@ class Units:
 
     @property
     def first_page(self) -> str:
-        """The path of one such page, for the peer that answers its bytes from memory."""
+        """Return the path of one such page, for the peer that sends its bytes from memory."""
         filters = [
             {"name": "product_imei", "op": "==", "val": str(FIRST_IMEI)},
             {"name": "timestamp", "op": ">=", "val": f"{SINCE:%F %T}"},

