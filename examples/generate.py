@@ -1,8 +1,9 @@
-"""Writes the example data: repairs.csv, then factory_logs.ndjson, whose `repair_id` points into it.
+"""Write the example data: repairs.csv, then factory_logs.ndjson, whose `repair_id` refers to the repairs.
 
-Three days in the factories and repair centres of a solar company, up to 2024-01-31. What there is to find:
-jig J-07 reads `output_12v` lower and lower on the last day and fails good units, which pass when another jig tests
-them again; units in repair are tested several times, and some of them have a weak battery.
+Three days in the factories and repair centres of a solar company, up to 2024-01-31. The data contains these findings:
+jig J-07 measures `output_12v` lower and lower on the last day and fails good units, which pass on another jig; units in
+repair are tested several times, and some of them have a weak battery. Half of the koala units of batch B-3137 have a
+USB port with too low a voltage. Some repaired units return to the production line and are tested once more.
 
 The same seed gives the same bytes. Standard library only:
 
@@ -28,6 +29,10 @@ DAYS = (END - FIRST_DAY).days
 REPAIRS = 150
 
 DRIFTING_JIG = "J-07"
+BATCH_UNITS = 120
+"""Units in a row of one app; a batch has a number of its own."""
+BAD_BATCH = "B-3137"
+BAD_USB = (4.6, 0.05)
 DRIFT_OVER_THE_DAY = -0.95
 
 LIMITS = {"input_pv": (11.5, 13.0), "output_usb": (4.75, 5.25), "output_12v": (11.4, 12.6)}
@@ -37,7 +42,7 @@ LEAST_BATTERY_VOLTAGE = 3.1
 
 @dataclass(frozen=True)
 class App:
-    """One program that sends logs, and the stations that run it."""
+    """A program that sends logs, and the stations that run it."""
 
     name: str
     share: float
@@ -87,14 +92,14 @@ class Repair:
 
 
 def imei(number: int) -> str:
-    """A number below a million -> 15 digits of one type allocation, with the Luhn check digit."""
+    """Return the IMEI of a number below a million: 15 digits of one type allocation, with the Luhn check digit."""
     body = f"35209900{number:06}"
     doubled = (int(digit) * (2 if place % 2 else 1) for place, digit in enumerate(body))
     return f"{body}{-sum(d // 10 + d % 10 for d in doubled) % 10}"
 
 
 def whole(rng: Random, low: int, high: int) -> int:
-    """From low up to and including high."""
+    """Return a random number from low to high, both included."""
     return low + int(rng.random() * (high - low + 1))
 
 
@@ -107,7 +112,7 @@ def stamp(moment: datetime) -> str:
 
 
 def make_repairs(rng: Random) -> list[Repair]:
-    """Repairs in the order of their arrival, over the 45 days before the last day; about half are still open."""
+    """Return repairs in order of arrival, over the 45 days before the last day; about half are still open."""
     minutes = sorted(whole(rng, 0, 45 * 24 * 60 - 1) for _ in range(REPAIRS))
     repairs: list[Repair] = []
     for repair_id, minute in enumerate(minutes, start=1):
@@ -128,7 +133,7 @@ def make_repairs(rng: Random) -> list[Repair]:
         is_open = refurbished >= END
         pending = one_of(rng, ("Waiting for parts", "Waiting for test", "Waiting for customer")) if is_open else ""
         capacity = whole(rng, 2350, 3150) if not is_open or rng.random() < 0.3 else None
-        # A unit may come back: every thirtieth repair is of one that was here 25 repairs ago.
+        # Units may return: every thirtieth repair is of a unit that was here 25 repairs ago.
         product = repairs[-25].product_imei if repair_id % 30 == 0 else imei(40_000 + 37 * repair_id)
         repairs.append(
             Repair(
@@ -152,10 +157,17 @@ def moment_in_shift(rng: Random, app: App) -> datetime:
 
 
 def make_log(
-    rng: Random, app: App, product: str, jig: str, moment: datetime, fields: Log, repair_id: int | None = None
+    rng: Random,
+    app: App,
+    product: str,
+    jig: str,
+    moment: datetime,
+    fields: Log,
+    repair_id: int | None = None,
+    batch_id: str | None = None,
 ) -> Log:
     number = int(jig.removeprefix("J-"))
-    return {
+    log = {
         "app_name": app.name,
         "product_imei": product,
         "repair_id": repair_id,
@@ -170,22 +182,34 @@ def make_log(
         },
         "fields": fields,
     }
+    if batch_id is not None:
+        log["tags"]["batch_id"] = batch_id
+    return log
+
+
+def batch(number: int) -> str:
+    """Return the batch of a unit from the production line."""
+    return f"B-{number // BATCH_UNITS % 10_000:04}"
 
 
 def drift(app: App, jig: str, moment: datetime) -> float:
-    """By how much the jig misreads `output_12v`: J-07, on the last day, more with every hour of the shift."""
+    """Return the error of the jig's `output_12v`: only J-07 on the last day has one, and it grows with every hour."""
     if app is not TIGER or jig != DRIFTING_JIG or moment < LAST_DAY:
         return 0.0
     return DRIFT_OVER_THE_DAY * ((moment - LAST_DAY) / timedelta(hours=app.shift[1] - app.shift[0]))
 
 
-def measurements(rng: Random, *, faulty: bool, drift_12v: float = 0.0, battery: float = 3.29) -> Log:
-    """What a test jig measures; `passed` follows from the values."""
+def measurements(
+    rng: Random, *, faulty: bool, drift_12v: float = 0.0, battery: float = 3.29, bad_usb: bool = False
+) -> Log:
+    """Return the measurements of a test jig; `passed` follows from the values."""
     voltage = round(rng.gauss(battery, 0.025), 2)
     fault = one_of(rng, tuple(LIMITS)) if faulty else None
     fields: Log = {"passed": voltage >= LEAST_BATTERY_VOLTAGE}
     for name, (low, high) in LIMITS.items():
         value = rng.gauss(*USUAL[name]) + (drift_12v if name == "output_12v" else 0.0)
+        if bad_usb and name == "output_usb":
+            value = rng.gauss(*BAD_USB)
         if name == fault:
             value = low * (0.35 + 0.6 * rng.random())
         value = round(value, 2)
@@ -197,7 +221,7 @@ def measurements(rng: Random, *, faulty: bool, drift_12v: float = 0.0, battery: 
 
 
 def registration(rng: Random, *, faulty: bool) -> Log:
-    """What a registration station records; `sim_iccid` is a string, since its 19 digits are too many for a float."""
+    """Return the fields of a registration station; `sim_iccid` is a string, because its 19 digits exceed a float."""
     fields: Log = {
         "passed": not faulty,
         "firmware": one_of(rng, ("5.2.0", "5.2.1", "5.2.1")),
@@ -209,15 +233,17 @@ def registration(rng: Random, *, faulty: bool) -> Log:
 
 
 def production_tests(rng: Random, app: App, numbers: Iterator[int]) -> Iterator[Log]:
-    """Units off the line, one test each; most that fail are tested again within two hours, by another jig."""
+    """Yield one test for each unit from the line; most failed units are retested within two hours by another jig."""
     for number in numbers:
         product, jig, moment = imei(number), one_of(rng, app.jigs), moment_in_shift(rng, app)
-        fields = measurements(rng, faulty=rng.random() < 0.028, drift_12v=drift(app, jig, moment))
-        yield make_log(rng, app, product, jig, moment, fields)
+        bad_usb = app is KOALA and batch(number) == BAD_BATCH and number % 2 == 0
+        fields = measurements(rng, faulty=rng.random() < 0.028, drift_12v=drift(app, jig, moment), bad_usb=bad_usb)
+        yield make_log(rng, app, product, jig, moment, fields, batch_id=batch(number))
         if not fields["passed"] and rng.random() < 0.7:
             again = moment + timedelta(minutes=whole(rng, 15, 120), milliseconds=whole(rng, 0, 59_999))
             other = one_of(rng, tuple(j for j in app.jigs if j not in (jig, DRIFTING_JIG)))
-            yield make_log(rng, app, product, other, again, measurements(rng, faulty=rng.random() < 0.15))
+            fields = measurements(rng, faulty=rng.random() < 0.15, bad_usb=bad_usb)
+            yield make_log(rng, app, product, other, again, fields, batch_id=batch(number))
 
 
 def registrations(rng: Random, app: App, numbers: Iterator[int]) -> Iterator[Log]:
@@ -231,7 +257,8 @@ def registrations(rng: Random, app: App, numbers: Iterator[int]) -> Iterator[Log
 
 
 def repair_tests(rng: Random, repairs: list[Repair]) -> Iterator[Log]:
-    """Units in repair, several tests each: the first on arrival at the bench, often failed, then after the work."""
+    """Yield several tests for each unit in repair: the first on arrival, which often fails, the others after the
+    work."""
     while True:
         tested = False
         for repair in repairs:
@@ -252,8 +279,23 @@ def repair_tests(rng: Random, repairs: list[Repair]) -> Iterator[Log]:
             raise ValueError("no repair is open in these three days")
 
 
+def returns(rng: Random, repairs: list[Repair]) -> Iterator[Log]:
+    """Yield the final test of some repaired units that left the repair centre in these days."""
+    for repair in repairs:
+        left = repair.refurbishment
+        if (
+            left is not None
+            and left >= FIRST_DAY
+            and left + timedelta(hours=3) < END
+            and repair.process == "Repair and Return"
+        ):
+            jig = one_of(rng, tuple(j for j in TIGER.jigs if j != DRIFTING_JIG))
+            moment = left + timedelta(minutes=whole(rng, 30, 150))
+            yield make_log(rng, TIGER, repair.product_imei, jig, moment, measurements(rng, faulty=rng.random() < 0.2))
+
+
 def make_logs(rng: Random, repairs: list[Repair], count: int) -> list[Log]:
-    """`count` logs in the order of time."""
+    """Return `count` logs in order of time."""
     makers: list[tuple[App, Callable[[int], Iterator[Log]]]] = [
         (TIGER, lambda first: production_tests(rng, TIGER, iter(range(first, 1_000_000)))),
         (KOALA, lambda first: production_tests(rng, KOALA, iter(range(first, 1_000_000)))),
@@ -264,6 +306,7 @@ def make_logs(rng: Random, repairs: list[Repair], count: int) -> list[Log]:
     for place, (app, make) in enumerate(makers):
         source = make(176_148 + place * 200_000)
         logs += [next(source) for _ in range(int(count * app.share))]
+    logs += returns(rng, repairs)
     rest = repair_tests(rng, repairs)
     logs += [next(rest) for _ in range(count - len(logs))]
     return sorted(logs, key=lambda log: (log["timestamp"], log["app_name"], log["product_imei"]))
