@@ -133,14 +133,14 @@ async def test_using_a_token_does_not_prolong_its_cache_entry(
 async def test_the_cache_time_begins_before_the_query(
     authenticator: Authenticator, header: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look_up = TokenRepository.look_up
+    look_up = authenticator._tokens.look_up
 
-    async def slowly(self: TokenRepository, token_hash: bytes) -> Any:
-        found = await look_up(self, token_hash)
+    async def slowly(token_hash: bytes) -> Any:
+        found = await look_up(token_hash)
         clock.now += 2
         return found
 
-    monkeypatch.setattr(TokenRepository, "look_up", slowly)
+    monkeypatch.setattr(authenticator._tokens, "look_up", slowly)
     await authenticator.authenticate(header)
     clock.now += 1
     assert authenticator.cached(header) is None
@@ -362,13 +362,13 @@ async def test_the_background_task_survives_errors_and_writes_the_rest_at_the_en
 ) -> None:
     tries: list[set[bytes]] = []
 
-    async def touch(_: TokenRepository, ages: Mapping[bytes, float]) -> None:
+    async def touch(ages: Mapping[bytes, float]) -> None:
         tries.append(set(ages))
         if len(tries) == 1:
             raise error
 
     monkeypatch.setattr(module, "FLUSH_EVERY_SECONDS", 0.01)
-    monkeypatch.setattr(TokenRepository, "touch", touch)
+    monkeypatch.setattr(authenticator._tokens, "touch", touch)
     await authenticator.authenticate(header)
     running = asyncio.create_task(authenticator.run())
     await eventually(lambda: len(tries) >= 2)
