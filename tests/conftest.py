@@ -23,9 +23,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 from factory_logs.db import distribution
 from factory_logs.db.engine import Database
+from factory_logs.db.errors import BROKEN_OFF
 from factory_logs.db.migrations import upgrade
 from factory_logs.db.models import Base
 from factory_logs.embedded import running
+from factory_logs.errors import DatabaseUnavailableError
 from factory_logs.settings import Settings
 
 # A busy machine may be slow without an error in the code.
@@ -238,12 +240,24 @@ it knew of them has ended.
 """
 
 
+EMPTY_TRIES = 10
+"""A service that a module has started writes in the background, for example its catalog, and PostgreSQL may end our
+transaction as a deadlock with it."""
+
+
 @pytest_asyncio.fixture
 async def database(_shared_database: Database) -> Database:
     """Yield the database with empty tables and ids that start at 1."""
-    async with _shared_database.begin() as connection:
-        await connection.execute(text(EMPTY_ALL_TABLES))
-    return _shared_database
+    for _ in range(EMPTY_TRIES):
+        try:
+            async with _shared_database.begin() as connection:
+                await connection.execute(text(EMPTY_ALL_TABLES))
+        except DatabaseUnavailableError as error:
+            if error.message != BROKEN_OFF:
+                raise
+            continue
+        return _shared_database
+    raise AssertionError("The tables were locked by others in each try.")
 
 
 pytest_plugins = ["tests.devices", "tests.influxd"]
