@@ -1,5 +1,6 @@
 """`serve` restarts its embedded PostgreSQL, and a killed `serve` leaves nothing that blocks the next one."""
 
+import asyncio
 import re
 import signal
 import time
@@ -47,9 +48,20 @@ class EmbeddedSite:
         pid = server.postmaster_pid(cluster)
         return [pid, *processes.children(pid)] if pid and server.is_server(pid, cluster) else []
 
+    async def _connect(self) -> asyncpg.Connection:
+        """Connect as soon as PostgreSQL runs: a backend that a kill missed may acknowledge a write before the new one
+        starts."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return await asyncpg.connect(self.url)
+            except (ConnectionError, FileNotFoundError, asyncpg.CannotConnectNowError):
+                assert time.monotonic() < deadline, "PostgreSQL is not started again"
+                await asyncio.sleep(0.1)
+
     async def check(self, ledger: Ledger) -> None:
         assert ledger.surprises == []
-        connection = await asyncpg.connect(self.url)
+        connection = await self._connect()
         try:
             (await judge(connection, ledger.writes)).check()
         finally:
