@@ -20,8 +20,8 @@ import httpx
 from benchmarks.harness import Service, interleaved, ratio, report, service
 from benchmarks.writes import log
 from factory_logs.client import Client, ClientSettings
-from factory_logs.client.log_line import log_line
 from factory_logs.client.spool import Spool
+from factory_logs.client.spool_line import log_line
 from factory_logs.schemas.record_limits import RecordLimits
 
 SENDS = 1000

@@ -36,7 +36,7 @@ from factory_logs.db.users import UserRepository
 from factory_logs.embedded import running
 from factory_logs.ingest.fast_validation import read_log
 from factory_logs.logging import AccessLog
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
 from factory_logs.settings import Settings
 

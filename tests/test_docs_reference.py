@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from factory_logs.app import create_app
 from factory_logs.cli import app as command_line
 from factory_logs.errors import HTTP_STATUS
+from factory_logs.permissions import Level
 from factory_logs.query.operators import markdown_table
-from factory_logs.schemas.auth import Level
 from factory_logs.schemas.factory_log import FactoryLogOut
 from factory_logs.schemas.repair import RepairOut
 from factory_logs.settings import Settings

@@ -17,7 +17,7 @@ from factory_logs.app import create_app
 from factory_logs.db.engine import Database
 from factory_logs.db.migrations import upgrade
 from factory_logs.db.users import UserRepository
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
 from factory_logs.settings import Settings
 

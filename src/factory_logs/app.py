@@ -20,9 +20,9 @@ from factory_logs.api.openapi import document, swagger_ui
 from factory_logs.api.routes import auth, health, influxdb, influxdb_query, logs, page, repairs, results, stats, tail
 from factory_logs.api.services import Services
 from factory_logs.db.connection_pool import BatchConnections
+from factory_logs.db.database_metrics import DatabaseMetrics
 from factory_logs.db.engine import Database
 from factory_logs.db.records import RecordRepository
-from factory_logs.db.statistics import DatabaseStatistics
 from factory_logs.db.tokens import TokenRepository
 from factory_logs.db.users import UserRepository
 from factory_logs.durations import vary
@@ -200,7 +200,7 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
         "tail": services.tail.run,
         "known-results": services.known.run,
         "gauges": partial(_measure, services),
-        "database-statistics": DatabaseStatistics(database, settings).run,
+        "database-metrics": DatabaseMetrics(database, settings).run,
         "idempotency-keys": partial(
             purge_regularly,
             "idempotency keys",

@@ -11,7 +11,7 @@ from sqlalchemy import insert
 from factory_logs.app import create_app
 from factory_logs.db.engine import Database
 from factory_logs.db.models import Token, User
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.security.passwords import Passwords
 from factory_logs.security.tokens import hash_token, new_token
 from factory_logs.settings import Settings

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from factory_logs.db.engine import Database, Pool
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
 
 pytestmark = pytest.mark.slow

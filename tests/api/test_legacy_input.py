@@ -10,7 +10,7 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
 
 LOG = {"app_name": "a", "timestamp": "2024-01-31"}

@@ -16,7 +16,7 @@ from factory_logs import metrics
 from factory_logs.api.services import Services
 from factory_logs.db import migrations
 from factory_logs.db.engine import Database
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
 from tests.serving import free_port, serving
 

@@ -18,7 +18,7 @@ import pytest
 from factory_logs.client import Client, ClientSettings
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
 from tests.client import victim
 from tests.client.servers import BadLink, Server

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from factory_logs.client.delivery import ServerLink
-from factory_logs.client.log_line import log_line
 from factory_logs.client.outbox import Outbox
 from factory_logs.client.sender import Sender
 from factory_logs.client.settings import ClientSettings
 from factory_logs.client.spool import Spool
+from factory_logs.client.spool_line import log_line
 from factory_logs.client.token_source import FixedToken
 from factory_logs.schemas.record_limits import RecordLimits
 from tests.client.links import Switched

@@ -20,7 +20,7 @@ from factory_logs.client.retry import Backoff
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
 from factory_logs.errors import BadRequestError, ForbiddenError, NotFoundError, UnauthenticatedError
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
 from tests.client.links import Cutting
 from tests.client.reading import IMEIS, attempts, numbered, store

@@ -23,7 +23,7 @@ from factory_logs.db.connecting import SESSION, connect_once
 from factory_logs.db.engine import Database
 from factory_logs.embedded.server import DATABASE
 from factory_logs.errors import DatabaseConnectError, UnsuitableDatabaseError
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.settings import Settings
 from tests.api.conftest import client_of, password_hash, tokens, worker
 from tests.serving import COMMAND, free_port, serving

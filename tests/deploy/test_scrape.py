@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from factory_logs import __version__
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import password_hash, tokens  # noqa: F401
 from tests.serving import free_port, serving
 

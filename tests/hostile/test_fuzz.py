@@ -16,7 +16,7 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
 from tests.faults import processes
 from tests.hostile.conftest import GROWTH_BYTES, MIB, SETTINGS

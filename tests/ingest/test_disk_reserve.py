@@ -13,7 +13,7 @@ from factory_logs import metrics
 from factory_logs.db.engine import Database
 from factory_logs.ingest import disk_reserve
 from factory_logs.ingest.disk_reserve import CLUSTER_VARIABLE, DiskReserve, free_bytes
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.settings import Settings
 from tests.api.conftest import assert_error, client_of, password_hash, tokens, worker  # noqa: F401
 

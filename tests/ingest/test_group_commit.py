@@ -17,7 +17,7 @@ from factory_logs.ingest.disk_reserve import DiskReserve
 from factory_logs.ingest.group_commit import GroupCommit
 from factory_logs.ingest.idempotency import WriteKey
 from factory_logs.ingest.validation import NewLog, parse_log
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.schemas.record_limits import RecordLimits
 from factory_logs.settings import Settings
 from tests.locking import locked

@@ -9,7 +9,7 @@ from factory_logs.db.idempotency_keys import RETRY_PREFIX, RETRY_SECONDS
 from factory_logs.db.users import UserRepository
 from factory_logs.errors import BadRequestError
 from factory_logs.ingest.idempotency import KeyedBody, WriteKey, retry_key
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.settings import Settings
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory_logs.client.errors import InvalidLogError
-from factory_logs.client.log_line import log_line
+from factory_logs.client.spool_line import log_line
 from factory_logs.errors import BadRequestError
 from factory_logs.influxdb.line_reader import LineProtocolReader
 from factory_logs.ingest.batch_collector import Batch, BatchLimits

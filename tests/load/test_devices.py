@@ -9,9 +9,9 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
+from factory_logs.load.counts import LoadCounts
 from factory_logs.load.devices import DeviceGroup, Load, LoadError, count_stored
-from factory_logs.load.tally import Tally
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
 from tests.client.servers import Server
 
@@ -68,11 +68,11 @@ def a_load(
     return Load(url, token, devices, batch, duration, grace)
 
 
-def run(load: Load, link: Link) -> Tally:
+def run(load: Load, link: Link) -> LoadCounts:
     group = DeviceGroup(load, range(load.devices), link.transport)
     group.start()
     assert group.wait(END_SECONDS)
-    return group.tally()
+    return group.counts()
 
 
 @pytest.mark.parametrize("batch", [1, 20])
@@ -81,15 +81,15 @@ def test_every_log_gets_a_201_and_is_stored(shared_server: Server, token: str, b
     group = DeviceGroup(load, range(load.devices))
     group.start()
     assert group.wait(END_SECONDS)
-    tally = group.tally()
+    counts = group.counts()
     with load.client() as http:
-        assert tally.stored == count_stored(load, http) > 0
+        assert counts.stored == count_stored(load, http) > 0
         assert count_stored(a_load(shared_server.url, token), http) == 0
-    assert tally.latencies.count * batch == tally.stored
-    assert tally.requests == tally.latencies.count
-    assert (tally.refused, tally.in_doubt, tally.failures.total(), tally.retry_seconds) == (0, 0, 0, 0)
-    assert tally.request_seconds > 0
-    assert tally.processor_seconds > 0
+    assert counts.latencies.count * batch == counts.stored
+    assert counts.requests == counts.latencies.count
+    assert (counts.refused, counts.in_doubt, counts.failures.total(), counts.retry_seconds) == (0, 0, 0, 0)
+    assert counts.request_seconds > 0
+    assert counts.processor_seconds > 0
 
 
 @pytest.mark.parametrize("batch", [1, 20])
@@ -101,12 +101,12 @@ def test_a_write_whose_response_is_lost_is_retried_and_stored_once(
             raise httpx.ReadError("lost")
 
     load = a_load(shared_server.url, token, batch=batch)
-    tally = run(load, Link(after=lose))
+    counts = run(load, Link(after=lose))
     with load.client() as http:
-        assert tally.stored == count_stored(load, http)
-    assert 0 < tally.replayed <= tally.failures["ReadError"] * batch
-    assert tally.in_doubt == 0
-    assert tally.retry_seconds > 0
+        assert counts.stored == count_stored(load, http)
+    assert 0 < counts.replayed <= counts.failures["ReadError"] * batch
+    assert counts.in_doubt == 0
+    assert counts.retry_seconds > 0
 
 
 def test_retry_after_is_honoured(shared_server: Server, token: str) -> None:
@@ -114,22 +114,22 @@ def test_retry_after_is_honoured(shared_server: Server, token: str) -> None:
         return httpx.Response(503, headers={"Retry-After": "1"}) if number == 0 else None
 
     link = Link(before=refuse_first)
-    tally = run(a_load(shared_server.url, token, devices=1, duration=0.01), link)
+    counts = run(a_load(shared_server.url, token, devices=1, duration=0.01), link)
     assert link.times[1] - link.times[0] >= 1
-    assert (tally.stored, tally.failures) == (1, {"HTTP 503": 1})
-    assert tally.retry_seconds >= 1
+    assert (counts.stored, counts.failures) == (1, {"HTTP 503": 1})
+    assert counts.retry_seconds >= 1
 
 
 def test_a_write_that_stays_without_a_response_is_in_doubt() -> None:
     link = Link(before=lambda number: httpx.Response(502))
-    tally = run(a_load("http://logs.test", "t", devices=2, batch=5, duration=0.01, grace=0.2), link)
-    assert (tally.stored, tally.in_doubt) == (0, 10)
+    counts = run(a_load("http://logs.test", "t", devices=2, batch=5, duration=0.01, grace=0.2), link)
+    assert (counts.stored, counts.in_doubt) == (0, 10)
 
 
 def test_a_write_that_is_refused_is_not_retried() -> None:
     link = Link(before=lambda number: httpx.Response(413))
-    tally = run(a_load("http://logs.test", "t", devices=1, duration=0.05), link)
-    assert tally.refused == tally.failures["HTTP 413"] == len(link.times) > 0
+    counts = run(a_load("http://logs.test", "t", devices=1, duration=0.05), link)
+    assert counts.refused == counts.failures["HTTP 413"] == len(link.times) > 0
 
 
 @pytest.mark.parametrize(("level", "reason"), [(None, "refuses the token"), (Level.OVERVIEW, "may not write")])
@@ -155,7 +155,7 @@ def test_devices_that_are_stopped_end_after_their_request(shared_server: Server,
     group.stop()
     assert group.wait(END_SECONDS)
     with load.client() as http:
-        assert group.tally().stored == count_stored(load, http)
+        assert group.counts().stored == count_stored(load, http)
 
 
 def test_each_device_has_one_connection_of_its_own(shared_server: Server, token: str) -> None:
@@ -171,4 +171,4 @@ def test_each_device_has_one_connection_of_its_own(shared_server: Server, token:
     group.start()
     assert group.wait(END_SECONDS)
     assert len(made) == 4
-    assert group.tally().requests > 4
+    assert group.counts().requests > 4

@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
+from factory_logs.load.counts import LoadCounts
 from factory_logs.load.limit import Measured, ServiceTimes, limit, service_times
-from factory_logs.load.tally import Tally
 from tests.client.servers import Server
 
 
@@ -13,10 +13,10 @@ def measured(
     processes: int = 2,
 ) -> Measured:  # fmt: skip
     """Return ten seconds of 10 devices on two cores; each request took 10 ms."""
-    tally = Tally(
+    counts = LoadCounts(
         requests=1000, request_seconds=10.0, retry_seconds=retries, processor_seconds=10 * own_cores, stored=1000
     )
-    return Measured(tally, 10.0, 10, processes, 2, busy, service)
+    return Measured(counts, 10.0, 10, processes, 2, busy, service)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_the_limit_is_named_with_its_measures(run: Measured, expected: str) -> N
 
 
 def test_a_run_without_requests_has_a_limit_too() -> None:
-    assert limit(Measured(Tally(), 1.0, 1, 1, 2, None, None)).startswith("the service or the link")
+    assert limit(Measured(LoadCounts(), 1.0, 1, 1, 2, None, None)).startswith("the service or the link")
 
 
 def test_the_services_own_times_are_those_of_the_writes_between(shared_server: Server, token: str) -> None:

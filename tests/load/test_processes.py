@@ -5,9 +5,9 @@ import multiprocessing
 import pytest
 
 from factory_logs.load import processes
+from factory_logs.load.counts import LoadCounts
 from factory_logs.load.devices import Load, LoadError, count_stored
 from factory_logs.load.processes import run_load
-from factory_logs.load.tally import Tally
 from tests.client.servers import Server
 
 pytestmark = pytest.mark.slow
@@ -16,12 +16,12 @@ pytestmark = pytest.mark.slow
 def test_two_processes_share_the_devices_and_report_while_they_run(shared_server: Server, token: str) -> None:
     load = Load(shared_server.url, token, 3, 1, 2.0, 60.0)
     shown: list[tuple[int, float]] = []
-    tally, elapsed = run_load(load, 2, lambda tally, seconds: shown.append((tally.stored, seconds)))
+    counts, elapsed = run_load(load, 2, lambda counts, seconds: shown.append((counts.stored, seconds)))
     assert elapsed >= 2
     assert shown == sorted(shown)
     assert 0 < shown[0][1] <= elapsed
     with load.client() as http:
-        assert tally.stored == count_stored(load, http) > 0
+        assert counts.stored == count_stored(load, http) > 0
         response = http.get("v1/factory_logs/facets", params={"field": "tags__jig_id"})
     values = response.json()["facets"]["tags__jig_id"]["values"]
     assert {value["value"] for value in values} == {"J-000", "J-001", "J-002"}
@@ -30,12 +30,12 @@ def test_two_processes_share_the_devices_and_report_while_they_run(shared_server
 
 def test_an_error_of_a_process_ends_all(shared_server: Server) -> None:
     with pytest.raises(LoadError, match="the service refuses the token"):
-        run_load(Load(shared_server.url, "x" * 64, 2, 1, 600.0, 60.0), 2, lambda tally, seconds: None)
+        run_load(Load(shared_server.url, "x" * 64, 2, 1, 600.0, 60.0), 2, lambda counts, seconds: None)
     assert multiprocessing.active_children() == []
 
 
 def test_an_interrupt_ends_all_processes(shared_server: Server, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(tally: Tally, seconds: float) -> None:
+    def interrupt(counts: LoadCounts, seconds: float) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(processes, "REPORT_SECONDS", 0.01)
@@ -45,7 +45,7 @@ def test_an_interrupt_ends_all_processes(shared_server: Server, token: str, monk
 
 
 def test_a_process_that_is_killed_is_an_error(shared_server: Server, token: str) -> None:
-    def kill(tally: Tally, seconds: float) -> None:
+    def kill(counts: LoadCounts, seconds: float) -> None:
         multiprocessing.active_children()[0].kill()
 
     with pytest.raises(LoadError, match="has ended before its time"):

@@ -8,7 +8,7 @@ import pytest
 from factory_logs.audit import Audit
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.security.passwords import Passwords
 from tests.api.conftest import client_of, worker
 

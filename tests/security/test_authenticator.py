@@ -13,10 +13,9 @@ from factory_logs.db.errors import UNREACHABLE
 from factory_logs.db.tokens import TokenRepository
 from factory_logs.db.users import UserRecord, UserRepository
 from factory_logs.errors import DatabaseUnavailableError, UnauthenticatedError
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import CurrentUser, Level
 from factory_logs.security import authenticator as module
 from factory_logs.security.authenticator import Authenticator
-from factory_logs.security.permissions import CurrentUser
 from factory_logs.security.tokens import hash_token, issue_sliding_token, issue_token, new_token
 from factory_logs.settings import Settings
 

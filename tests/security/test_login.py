@@ -9,7 +9,7 @@ from factory_logs.db.engine import Database
 from factory_logs.db.login_attempts import LoginAttemptRepository
 from factory_logs.db.users import UserRepository
 from factory_logs.errors import DatabaseUnavailableError, TooManyTriesError, UnauthenticatedError
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.security.authenticator import Authenticator
 from factory_logs.security.login import LoginService
 from factory_logs.security.passwords import Passwords

@@ -6,8 +6,7 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader
 
 from factory_logs.api.services import Services
-from factory_logs.schemas.auth import Level
-from factory_logs.security.permissions import CurrentUser, check_permission
+from factory_logs.permissions import CurrentUser, Level, check_permission
 
 TOKEN = APIKeyHeader(
     name="Authorization",

@@ -20,9 +20,9 @@ from factory_logs.durations import parse_duration
 from factory_logs.processors import processor_times, usable_cores
 
 if TYPE_CHECKING:
+    from factory_logs.load.counts import LoadCounts
     from factory_logs.load.devices import Load
     from factory_logs.load.limit import Measured
-    from factory_logs.load.tally import Tally
 
 RATE_SAMPLES = 10
 PICTURE_COLUMNS = 100
@@ -79,18 +79,18 @@ def _run(load: "Load", processes: int, svg: Path | None) -> bool:
         with load.client() as http:
             service_before, machine_before = service_times(http), processor_times()
             with _Progress(load) as progress:
-                tally, elapsed = run_load(load, processes, progress.show)
+                counts, elapsed = run_load(load, processes, progress.show)
             service_after, machine_after = service_times(http), processor_times()
             stored = count_stored(load, http)
     except LoadError as error:
         raise CommandError(str(error)) from None
     measured = Measured(
-        tally, elapsed, load.devices, processes, usable_cores(),
+        counts, elapsed, load.devices, processes, usable_cores(),
         machine_before.busy_share(machine_after) if machine_before and machine_after else None,
         service_before.mean_until(service_after) if service_before and service_after else None,
     )  # fmt: skip
-    is_complete = not tally.refused and not tally.in_doubt and stored == tally.stored
-    table = _table(load, tally, elapsed, tally.stored / elapsed)
+    is_complete = not counts.refused and not counts.in_doubt and stored == counts.stored
+    table = _table(load, counts, elapsed, counts.stored / elapsed)
     table.add_row("stored, by the service", f"{stored:,}", style="bold green" if is_complete else "bold red")
     _add_limit(table, measured)
     Console().print(table)
@@ -117,31 +117,33 @@ class _Progress:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, tally: "Tally", elapsed: float) -> None:
+    def show(self, counts: "LoadCounts", elapsed: float) -> None:
         """Show the counts so far. The rate is that of the last few seconds."""
         if self._live is None:
             return
         since, before = self._samples[0]
-        self._samples.append((elapsed, tally.stored))
-        self._live.update(_table(self._load, tally, elapsed, (tally.stored - before) / (elapsed - since)), refresh=True)
+        self._samples.append((elapsed, counts.stored))
+        self._live.update(
+            _table(self._load, counts, elapsed, (counts.stored - before) / (elapsed - since)), refresh=True
+        )
 
 
-def _table(load: "Load", tally: "Tally", elapsed: float, rate: float) -> Table:
+def _table(load: "Load", counts: "LoadCounts", elapsed: float, rate: float) -> Table:
     size = "one log" if load.batch == 1 else f"{load.batch:,} logs"
     table = Table(title=f"{load.devices} devices, {size} a request, {elapsed:.0f} s of {load.duration_seconds:.0f} s")
     table.add_column("app_name")
     table.add_column(load.run, justify="right")
     table.add_row("logs a second", f"{rate:,.0f}")
     for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99)):
-        table.add_row(f"{name} of a write", _milliseconds(tally.latencies.percentile(share)))
-    for kind, count in sorted(tally.failures.items()):
+        table.add_row(f"{name} of a write", _milliseconds(counts.latencies.percentile(share)))
+    for kind, count in sorted(counts.failures.items()):
         table.add_row(f"failed requests: {kind}", f"{count:,}", style="yellow")
-    for name, logs in (("refused", tally.refused), ("in doubt", tally.in_doubt)):
+    for name, logs in (("refused", counts.refused), ("in doubt", counts.in_doubt)):
         if logs:
             table.add_row(name, f"{logs:,}", style="red")
-    if tally.replayed:
-        table.add_row("replayed", f"{tally.replayed:,}")
-    table.add_row("acknowledged (201)", f"{tally.stored:,}")
+    if counts.replayed:
+        table.add_row("replayed", f"{counts.replayed:,}")
+    table.add_row("acknowledged (201)", f"{counts.stored:,}")
     return table
 
 

@@ -18,7 +18,6 @@ from factory_logs import device_environment
 from factory_logs.client import forks
 from factory_logs.client.delivery import ServerLink
 from factory_logs.client.errors import ClosedError, SpoolFullError
-from factory_logs.client.log_line import log_line
 from factory_logs.client.outbox import Outbox
 from factory_logs.client.sender import Sender
 from factory_logs.client.sender_thread import FlushThread, SenderThread
@@ -26,6 +25,7 @@ from factory_logs.client.settings import ClientSettings, checked_url, tls_verifi
 from factory_logs.client.spool import FilePosition, RejectedLine, Spool, SpoolTotals
 from factory_logs.client.spool_file import SpoolFile
 from factory_logs.client.spool_folder import SenderStatus, SpoolLock
+from factory_logs.client.spool_line import log_line
 from factory_logs.client.token_source import environment_source, token_source
 from factory_logs.schemas.record_limits import RecordLimits
 

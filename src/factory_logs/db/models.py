@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.schemas.repair import Process
 
 UTC_NOW = text("(now() at time zone 'utc')")

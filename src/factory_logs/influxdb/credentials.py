@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl
 
 from factory_logs.errors import BadRequestError, UnauthenticatedError
 from factory_logs.influxdb.line_protocol import PRECISIONS
+from factory_logs.permissions import CurrentUser
 from factory_logs.security.authenticator import Authenticator
-from factory_logs.security.permissions import CurrentUser
 
 MAX_PARAMETERS = 50
 CACHED_QUERY_BYTES = 256

@@ -24,7 +24,7 @@ import orjson
 
 from factory_logs.client.retry import Backoff, retry_after
 from factory_logs.client.settings import tls_verification
-from factory_logs.load.tally import Tally
+from factory_logs.load.counts import LoadCounts
 
 PATH = "v1/factory_logs"
 FIRST_IMEI = 990_000_000_000_000
@@ -107,7 +107,7 @@ class DeviceGroup:
         self._url = httpx.URL(f"{load.url.rstrip('/')}/{PATH}")
         self._headers = [("Authorization", f"Token token={load.token}"), ("Content-Type", "application/json")]
         make = transports or load.transports()
-        self._tally = Tally()
+        self._counts = LoadCounts()
         self._counting = threading.Lock()
         self._stop = threading.Event()
         self._end = 0.0
@@ -147,11 +147,11 @@ class DeviceGroup:
             raise self._error
         return True
 
-    def tally(self) -> Tally:
+    def counts(self) -> LoadCounts:
         """Return a copy of the counts so far."""
         with self._counting:
-            self._tally.processor_seconds = time.process_time() - self._started_processor
-            return copy.deepcopy(self._tally)
+            self._counts.processor_seconds = time.process_time() - self._started_processor
+            return copy.deepcopy(self._counts)
 
     def _run(self, device: int, transport: httpx.BaseTransport) -> None:
         """Write until the duration is over, but once at least. Keep the error that ends the device."""
@@ -203,23 +203,23 @@ class DeviceGroup:
             self._failed(failure, now - sent)
             self._stop.wait(wait)
             with self._counting:
-                self._tally.retry_seconds += wait
+                self._counts.retry_seconds += wait
 
     def _acknowledged(self, write_seconds: float, request_seconds: float, is_replayed: bool) -> None:
         with self._counting:
-            self._tally.requests += 1
-            self._tally.request_seconds += request_seconds
-            self._tally.latencies.add(write_seconds)
-            self._tally.stored += self._load.batch
-            self._tally.replayed += self._load.batch if is_replayed else 0
+            self._counts.requests += 1
+            self._counts.request_seconds += request_seconds
+            self._counts.latencies.add(write_seconds)
+            self._counts.stored += self._load.batch
+            self._counts.replayed += self._load.batch if is_replayed else 0
 
     def _failed(self, failure: str, request_seconds: float, *, refused: int = 0, in_doubt: int = 0) -> None:
         with self._counting:
-            self._tally.requests += 1
-            self._tally.request_seconds += request_seconds
-            self._tally.failures[failure] += 1
-            self._tally.refused += refused
-            self._tally.in_doubt += in_doubt
+            self._counts.requests += 1
+            self._counts.request_seconds += request_seconds
+            self._counts.failures[failure] += 1
+            self._counts.refused += refused
+            self._counts.in_doubt += in_doubt
 
 
 def count_stored(load: Load, http: httpx.Client) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from factory_logs.load.tally import Tally
+from factory_logs.load.counts import LoadCounts
 
 FULL = 0.85
 """Processors busier than this count as the limit; measured shares are a few percent too low."""
@@ -47,7 +47,7 @@ def service_times(http: httpx.Client) -> ServiceTimes | None:
 class Measured:
     """The measurements of a run from which its limit is derived."""
 
-    tally: Tally
+    counts: LoadCounts
     elapsed_seconds: float
     devices: int
     processes: int
@@ -60,19 +60,19 @@ class Measured:
     @property
     def own_cores(self) -> float:
         """The average number of cores that the load test has used."""
-        return self.tally.processor_seconds / self.elapsed_seconds
+        return self.counts.processor_seconds / self.elapsed_seconds
 
     @property
     def request_seconds(self) -> float:
         """The mean time of a request, as the devices see it."""
-        return self.tally.request_seconds / max(1, self.tally.requests)
+        return self.counts.request_seconds / max(1, self.counts.requests)
 
 
 def limit(measured: Measured) -> str:
     """Return the reason why the rate was not higher, and how to find out more."""
-    tally = measured.tally
+    counts = measured.counts
     own = f"loadtest used {measured.own_cores:.1f} of {measured.cores} cores"
-    if tally.retry_seconds > measured.elapsed_seconds * measured.devices / 2:
+    if counts.retry_seconds > measured.elapsed_seconds * measured.devices / 2:
         return "waits before retries: see the failed requests"
     if measured.own_cores >= FULL * min(measured.processes, measured.cores):
         return f"loadtest itself: {own}; raise --processes, or run it on another machine"

@@ -8,8 +8,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import wait
 from typing import Any
 
+from factory_logs.load.counts import LoadCounts, merged
 from factory_logs.load.devices import DeviceGroup, Load, LoadError
-from factory_logs.load.tally import Tally, merged
 
 REPORT_SECONDS = 0.5
 END_SECONDS = 5.0
@@ -22,19 +22,19 @@ _CONTEXT = get_context("spawn")  # on every system alike; the command may have t
 class Report:
     """The counts of a process; the final ones if `is_last`. `error` is the reason if it ended early."""
 
-    tally: Tally
+    counts: LoadCounts
     is_last: bool = False
     error: str | None = None
 
 
-def run_load(load: Load, processes: int, show: Callable[[Tally, float], None]) -> tuple[Tally, float]:
+def run_load(load: Load, processes: int, show: Callable[[LoadCounts, float], None]) -> tuple[LoadCounts, float]:
     """Run all devices in this number of processes until the duration is over and each write has a response or is given
     up.
 
     `show` gets the counts so far and the seconds since the start, about twice a second. Return the counts and the
     seconds. Raises LoadError.
     """
-    running: dict[Pipe, Tally] = {}
+    running: dict[Pipe, LoadCounts] = {}
     children = []
     try:
         for number in range(processes):
@@ -45,13 +45,13 @@ def run_load(load: Load, processes: int, show: Callable[[Tally, float], None]) -
             child.start()
             there.close()
             children.append(child)
-            running[here] = Tally()
+            running[here] = LoadCounts()
         for pipe in running:
             _received(pipe)  # it has imported what it needs
         for pipe in running:
             pipe.send(None)
         started = time.monotonic()
-        _follow(running, lambda tally: show(tally, time.monotonic() - started))
+        _follow(running, lambda counts: show(counts, time.monotonic() - started))
         return merged(running.values()), time.monotonic() - started
     finally:
         for pipe in running:
@@ -62,14 +62,14 @@ def run_load(load: Load, processes: int, show: Callable[[Tally, float], None]) -
                 child.terminate()
 
 
-def _follow(running: dict[Pipe, Tally], show: Callable[[Tally], None]) -> None:
+def _follow(running: dict[Pipe, LoadCounts], show: Callable[[LoadCounts], None]) -> None:
     """Receive the reports of all processes until each has sent its last one. Raises LoadError."""
     unfinished = set(running)
     shown_at = time.monotonic()
     while unfinished:
         for pipe in wait(list(unfinished), REPORT_SECONDS):
             report = _received(pipe)
-            running[pipe] = report.tally
+            running[pipe] = report.counts
             if report.is_last:
                 unfinished.remove(pipe)
         if time.monotonic() - shown_at >= REPORT_SECONDS:
@@ -93,13 +93,13 @@ def _run_group(load: Load, numbers: range, pipe: Pipe) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the command ends them
     try:
         group = DeviceGroup(load, numbers)
-        pipe.send(Report(Tally()))
+        pipe.send(Report(LoadCounts()))
         pipe.recv()
         group.start()
         while not group.wait(REPORT_SECONDS):
-            pipe.send(Report(group.tally()))
-        pipe.send(Report(group.tally(), is_last=True))
+            pipe.send(Report(group.counts()))
+        pipe.send(Report(group.counts(), is_last=True))
     except LoadError as error:
-        pipe.send(Report(Tally(), is_last=True, error=str(error)))
+        pipe.send(Report(LoadCounts(), is_last=True, error=str(error)))
     except (EOFError, BrokenPipeError):
         pass  # the command has ended

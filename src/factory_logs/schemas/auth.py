@@ -1,26 +1,8 @@
 """The models of login and validate_user, compatible with the legacy API (docs/reference/http-api.md#log-in)."""
 
-from enum import StrEnum
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-
-
-class Level(StrEnum):
-    """The permission levels, lowest first; each includes the lower ones."""
-
-    OVERVIEW = "OVERVIEW"
-    TECHNICAL = "TECHNICAL"
-    ADMIN = "ADMIN"
-    FACTORY = "FACTORY"
-    SYSTEM = "SYSTEM"
-
-    def includes(self, other: "Level") -> bool:
-        """Return whether this level allows everything that `other` allows."""
-        return _RANK[self] >= _RANK[other]
-
-
-_RANK = {level: rank for rank, level in enumerate(Level)}
 
 LOGIN_HOURS = 3
 """The default time from the last use of a login's token to its end, in hours; the setting is `session_idle_seconds`.

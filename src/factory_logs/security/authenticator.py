@@ -16,8 +16,7 @@ from cachetools import FIFOCache
 from factory_logs.db.engine import Database
 from factory_logs.db.tokens import TokenRepository, ValidToken
 from factory_logs.errors import DatabaseUnavailableError, UnauthenticatedError
-from factory_logs.schemas.auth import Level
-from factory_logs.security.permissions import CurrentUser
+from factory_logs.permissions import CurrentUser, Level
 from factory_logs.security.tokens import hash_token, parse_authorization
 from factory_logs.settings import Settings
 

@@ -7,10 +7,9 @@ from factory_logs.audit import Audit
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRecord, UserRepository
 from factory_logs.errors import TooManyTriesError, UnauthenticatedError
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import CurrentUser, Level
 from factory_logs.security.authenticator import Authenticator
 from factory_logs.security.passwords import Passwords
-from factory_logs.security.permissions import CurrentUser
 from factory_logs.security.throttle import LoginThrottle
 from factory_logs.security.tokens import issue_sliding_token
 from factory_logs.settings import Settings

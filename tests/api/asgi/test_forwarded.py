@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from factory_logs.api.asgi.forwarded import Forwarded
 from factory_logs.db.engine import Database
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.settings import Settings
 from tests.api.conftest import worker
 

@@ -8,7 +8,7 @@ import pytest
 import zstandard
 
 from factory_logs.api.http.content_coding import preferred
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.settings import Settings
 from tests.api.conftest import client_of, worker
 from tests.factories import LOG

@@ -11,7 +11,7 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from factory_logs.api.http.streaming import DISCONNECT_CHECK_DELAY, cancel_on_disconnect
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.client.servers import Server
 from tests.factories import LOG, REPAIR
 from tests.locking import locked

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from factory_logs.api.services import Services
 from factory_logs.db.engine import Database
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import assert_error, client_of, worker
 
 PATHS = {

@@ -15,8 +15,8 @@ from starlette.requests import Request
 
 from factory_logs.api.http.query_responses import ExportBrokenOffError, checked_parts, export_format
 from factory_logs.errors import UnauthenticatedError
+from factory_logs.permissions import Level
 from factory_logs.querier.exports import ExportFormat
-from factory_logs.schemas.auth import Level
 from tests.api.conftest import ask, client_of, worker
 from tests.client.servers import Server
 from tests.factories import LOG

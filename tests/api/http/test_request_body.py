@@ -11,7 +11,7 @@ import zstandard
 
 from factory_logs.api.http.request_body import RATIO_FROM_BYTES
 from factory_logs.db.engine import Database
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.schemas.factory_log import FactoryLogIn
 from tests.api.conftest import client_of, worker
 

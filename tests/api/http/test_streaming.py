@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from factory_logs.db.engine import Database
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ import zstandard
 from fastapi import FastAPI
 
 from factory_logs.db.engine import Database
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
 
 POINT = "tiger,jig_id=J-07,product_imei=352099001761481 passed=true,voltage=3.28 1706708700123456789"

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 import influxdb
 from factory_logs.app import create_app
 from factory_logs.db.engine import Database
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
 
 POINTS = """

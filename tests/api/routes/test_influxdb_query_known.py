@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
 
 BEGIN = 1_706_700_000

@@ -9,7 +9,7 @@ import pytest
 import zstandard
 
 from factory_logs.db.engine import Database
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
 
 LOG = {"app_name": "koala_test_jig_production", "timestamp": "2024-01-31 13:45:00"}

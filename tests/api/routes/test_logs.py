@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import ask, client_of
 from tests.factories import LOG
 from tests.schemas.strategies import STORABLE

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from factory_logs.db.engine import Database
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
 
 START = datetime(2024, 1, 31, 23, 30)

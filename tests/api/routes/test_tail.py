@@ -16,7 +16,7 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.tokens import TokenRepository
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 from factory_logs.security.tokens import hash_token
 from tests.client.servers import Server
 

@@ -14,8 +14,7 @@ from starlette.types import Receive, Scope, Send
 from factory_logs.api.http.content_coding import Encoder
 from factory_logs.api.services import Services
 from factory_logs.errors import DatabaseUnavailableError, ForbiddenError, UnauthenticatedError
-from factory_logs.schemas.auth import Level
-from factory_logs.security.permissions import check_permission
+from factory_logs.permissions import Level, check_permission
 
 CHECK_SECONDS = 2.0
 """The interval between two checks of the token of a streamed response: a revoked token must stop working within 5

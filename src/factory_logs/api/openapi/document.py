@@ -7,9 +7,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
-from factory_logs.api.openapi.query_schema import query_parameter, query_schemas
+from factory_logs.api.openapi.q_parameter import query_parameter, query_schemas
+from factory_logs.permissions import Level
 from factory_logs.query import FACTORY_LOGS, REPAIRS
-from factory_logs.schemas.auth import Level
 from factory_logs.schemas.errors import ErrorBody
 from factory_logs.schemas.factory_log import EXPECTED_IMEI, IMEI_DIGITS, FactoryLogIn
 from factory_logs.settings import default

@@ -9,7 +9,7 @@ from factory_logs.schemas.factory_log import BatchCreated, FactoryLogIn, Factory
 from factory_logs.settings import default
 
 Q: dict[str, Any] = {"name": "q", "in": "query", "required": False}
-"""The schema is in api/openapi/query_schema.py."""
+"""The schema is in api/openapi/q_parameter.py."""
 
 EXPORTS: dict[int | str, dict[str, Any]] = {
     200: {

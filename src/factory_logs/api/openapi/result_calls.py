@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from factory_logs.api.openapi.document import errors
 from factory_logs.api.openapi.parameters import ESCAPE_FORMULAS, Q
-from factory_logs.api.openapi.query_schema import PATH_PARTS
+from factory_logs.api.openapi.q_parameter import PATH_PARTS
 from factory_logs.query import DURATION
 from factory_logs.query.parameters import NUMBER, PASSED, ZONE
 from factory_logs.query.parameters import UNIT as UNIT_NAME

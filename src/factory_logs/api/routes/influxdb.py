@@ -35,8 +35,7 @@ from factory_logs.influxdb.responses import (
 from factory_logs.ingest.batch_collector import Batch, read_parts
 from factory_logs.ingest.batch_writer import BatchResult, WriteResponse
 from factory_logs.ingest.idempotency import KeyedBody, WriteKey, retry_key
-from factory_logs.schemas.auth import Level
-from factory_logs.security.permissions import CurrentUser, check_permission
+from factory_logs.permissions import CurrentUser, Level, check_permission
 
 router = APIRouter(tags=["InfluxDB"])
 writes = APIRouter(tags=["InfluxDB"], route_class=FastRoute)

@@ -22,9 +22,9 @@ from factory_logs.ingest.batch_collector import Batch, read_parts
 from factory_logs.ingest.batch_decoder import BatchReader, NdjsonReader
 from factory_logs.ingest.batch_writer import BatchResult, WriteBody, WriteResponse
 from factory_logs.ingest.idempotency import KeyedBody, WriteKey
+from factory_logs.permissions import CurrentUser
 from factory_logs.query import FACTORY_LOGS
 from factory_logs.schemas.factory_log import FactoryLogOut, FactoryLogPage
-from factory_logs.security.permissions import CurrentUser
 
 router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"], route_class=FastRoute)
 

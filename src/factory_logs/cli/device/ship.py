@@ -97,7 +97,7 @@ def _spool_lines(shipper: "Shipper", follow: bool) -> None:
 
 
 def _json_line(client: "Client", app_name: str | None, tags: dict[str, Any] | None) -> "LineMaker":
-    from factory_logs.client.log_line import log_line_from_json
+    from factory_logs.client.spool_line import log_line_from_json
 
     given = {name: value for name, value in (("app_name", app_name), ("tags", tags)) if value is not None}
     limits = client.limits
@@ -105,7 +105,7 @@ def _json_line(client: "Client", app_name: str | None, tags: dict[str, Any] | No
 
 
 def _plain_line(client: "Client", app_name: str, tags: dict[str, Any] | None) -> "LineMaker":
-    from factory_logs.client.log_line import log_line
+    from factory_logs.client.spool_line import log_line
 
     limits = client.limits
 

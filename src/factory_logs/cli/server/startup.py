@@ -29,9 +29,9 @@ from factory_logs.db.migrations import current, head
 from factory_logs.db.users import UserRepository
 from factory_logs.errors import ConflictError
 from factory_logs.ingest.disk_reserve import CLUSTER_VARIABLE
+from factory_logs.permissions import Level
 from factory_logs.query import QueryLimits
 from factory_logs.retention.policies import check_archives, read_policies
-from factory_logs.schemas.auth import Level
 from factory_logs.schemas.factory_log import FactoryLogIn
 from factory_logs.security.tokens import issue_token, short_hash
 from factory_logs.settings import Settings

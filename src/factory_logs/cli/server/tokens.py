@@ -13,7 +13,8 @@ from rich.table import Table
 
 from factory_logs.cli.output import CommandError, audit, print_message, print_table, reporting_errors, utc
 from factory_logs.durations import parse_duration
-from factory_logs.schemas.auth import LOGIN_HOURS, Level
+from factory_logs.permissions import Level
+from factory_logs.schemas.auth import LOGIN_HOURS
 
 if TYPE_CHECKING:
     from factory_logs.db.engine import Database

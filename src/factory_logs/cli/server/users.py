@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from factory_logs.cli.output import CommandError, audit, print_message, print_table, reporting_errors, utc
-from factory_logs.schemas.auth import Level
+from factory_logs.permissions import Level
 
 if TYPE_CHECKING:
     from factory_logs.db.engine import Database

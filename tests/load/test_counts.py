@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory_logs.load.tally import LONGEST_SECONDS, SHORTEST_SECONDS, STEP, Latencies, Tally, merged
+from factory_logs.load.counts import LONGEST_SECONDS, SHORTEST_SECONDS, STEP, Latencies, LoadCounts, merged
 
 SECONDS = st.lists(st.floats(SHORTEST_SECONDS, LONGEST_SECONDS), min_size=1, max_size=50)
 
@@ -43,8 +43,8 @@ def test_without_times_there_is_no_percentile() -> None:
 
 
 def test_merged_tallies_are_the_sum_of_each_count() -> None:
-    one = Tally(1, 2, 3, 4, 5, Counter(a=1), latencies_of(1), 6, 7, 8)
-    other = Tally(10, 20, 30, 40, 50, Counter(a=1, b=2), latencies_of(2), 60, 70, 80)
+    one = LoadCounts(1, 2, 3, 4, 5, Counter(a=1), latencies_of(1), 6, 7, 8)
+    other = LoadCounts(10, 20, 30, 40, 50, Counter(a=1, b=2), latencies_of(2), 60, 70, 80)
     total = merged([one, other])
     assert (total.stored, total.replayed, total.refused, total.in_doubt, total.requests) == (11, 22, 33, 44, 55)
     assert total.failures == {"a": 2, "b": 2}

@@ -1,10 +1,25 @@
 import itertools
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
+from factory_logs.db.engine import Database
+from factory_logs.db.users import UserRepository
 from factory_logs.errors import ForbiddenError
-from factory_logs.schemas.auth import Level
-from factory_logs.security.permissions import CurrentUser, check_permission
+from factory_logs.permissions import CurrentUser, Level, check_permission
+
+
+async def test_the_database_accepts_each_level_for_a_user_and_no_other_text(database: Database) -> None:
+    users = UserRepository(database)
+    for level in Level:
+        assert (await users.create(level.lower(), level.title(), None, level)).permission == level
+    with pytest.raises(IntegrityError, match="permission_is_known"):
+        await users.create("ann", "Ann", None, "BOSS")
+
+
+def test_each_level_includes_itself_and_the_lower_ones() -> None:
+    for rank, level in enumerate(Level):
+        assert [level.includes(other) for other in Level] == [other <= rank for other in range(len(Level))]
 
 
 @pytest.mark.parametrize(("lower", "higher"), list(itertools.combinations(Level, 2)))

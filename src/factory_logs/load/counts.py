@@ -1,4 +1,4 @@
-"""The counts of a load test. They take memory that does not grow with its length."""
+"""The counts and latencies of a load test. Their memory does not grow with the length of the test."""
 
 import math
 from collections import Counter
@@ -21,8 +21,8 @@ class Latencies:
         self.count = 0
 
     def add(self, seconds: float) -> None:
-        place = math.ceil(math.log(max(seconds, SHORTEST_SECONDS) / SHORTEST_SECONDS, STEP))
-        self._counts[min(place, _BUCKETS - 1)] += 1
+        bucket = math.ceil(math.log(max(seconds, SHORTEST_SECONDS) / SHORTEST_SECONDS, STEP))
+        self._counts[min(bucket, _BUCKETS - 1)] += 1
         self.count += 1
 
     def merge(self, other: "Latencies") -> None:
@@ -31,18 +31,20 @@ class Latencies:
         self.count += other.count
 
     def percentile(self, share: float) -> float | None:
-        """Return the seconds within which this share of the writes ended, at most 2 % too many, or None without
-        values."""
+        """Return the seconds within which this share of the writes ended, or None without values.
+
+        The result is at most 2 % too large.
+        """
         if not self.count:
             return None
         wanted = max(share * self.count, 1)
-        place = next(place for place, seen in enumerate(accumulate(self._counts)) if seen >= wanted)
-        return float(SHORTEST_SECONDS * STEP**place)
+        bucket = next(bucket for bucket, seen in enumerate(accumulate(self._counts)) if seen >= wanted)
+        return float(SHORTEST_SECONDS * STEP**bucket)
 
 
 @dataclass(slots=True)
-class Tally:
-    """The outcome of the writes so far, counted in logs; `failures` and `requests` count requests."""
+class LoadCounts:
+    """The results of the writes so far. `requests` and `failures` count requests, the other counts are logs."""
 
     stored: int = 0
     """Acknowledged with 201."""
@@ -51,11 +53,11 @@ class Tally:
     refused: int = 0
     """Refused with an error that a retry does not solve."""
     in_doubt: int = 0
-    """Still without a response when the time for retries was over, so stored or not."""
+    """Without a response at the end of the time for retries, so they may be stored or not."""
     requests: int = 0
     """Requests that were sent, retries included."""
     failures: Counter[str] = field(default_factory=Counter)
-    """Requests without a 201, by the way in which they ended."""
+    """The number of requests without a 201, by their error."""
     latencies: Latencies = field(default_factory=Latencies)
     """The time of each write until its 201, including its retries and waits."""
     request_seconds: float = 0.0
@@ -66,18 +68,18 @@ class Tally:
     """The processor time of the load's processes."""
 
 
-def merged(tallies: Iterable[Tally]) -> Tally:
-    """Return the sum of tallies."""
-    total = Tally()
-    for tally in tallies:
-        total.stored += tally.stored
-        total.replayed += tally.replayed
-        total.refused += tally.refused
-        total.in_doubt += tally.in_doubt
-        total.requests += tally.requests
-        total.failures.update(tally.failures)
-        total.latencies.merge(tally.latencies)
-        total.request_seconds += tally.request_seconds
-        total.retry_seconds += tally.retry_seconds
-        total.processor_seconds += tally.processor_seconds
+def merged(parts: Iterable[LoadCounts]) -> LoadCounts:
+    """Return the sum of the counts of several processes."""
+    total = LoadCounts()
+    for part in parts:
+        total.stored += part.stored
+        total.replayed += part.replayed
+        total.refused += part.refused
+        total.in_doubt += part.in_doubt
+        total.requests += part.requests
+        total.failures.update(part.failures)
+        total.latencies.merge(part.latencies)
+        total.request_seconds += part.request_seconds
+        total.retry_seconds += part.retry_seconds
+        total.processor_seconds += part.processor_seconds
     return total

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory_logs.client.errors import InvalidLogError
-from factory_logs.client.log_line import log_line, log_line_from_json
+from factory_logs.client.spool_line import log_line, log_line_from_json
 from factory_logs.errors import BadRequestError
 from factory_logs.ingest.validation import parse_log
 from factory_logs.schemas.record_limits import RecordLimits

@@ -1,4 +1,7 @@
-"""Convert a script's values to the NDJSON line of a log, which is validated by the server's own schema."""
+"""Convert the values of a log to the line of NDJSON that the spool stores and the sender sends.
+
+The line is validated by the server's own schema.
+"""
 
 import math
 from collections.abc import Iterator, Mapping

@@ -1,17 +1,31 @@
-"""The user of a request, and the check of the user's permission, which every call makes.
-
-The levels are in `schemas.auth`, because the database and the commands need them too.
-"""
+"""The permission levels, the user of a request, and the check of the user's permission, which every call makes."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from factory_logs.errors import ForbiddenError
-from factory_logs.schemas.auth import Level
+
+
+class Level(StrEnum):
+    """The permission levels, lowest first. Each level includes the lower ones."""
+
+    OVERVIEW = "OVERVIEW"
+    TECHNICAL = "TECHNICAL"
+    ADMIN = "ADMIN"
+    FACTORY = "FACTORY"
+    SYSTEM = "SYSTEM"
+
+    def includes(self, other: "Level") -> bool:
+        """Return whether this level allows everything that `other` allows."""
+        return _RANK[self] >= _RANK[other]
+
+
+_RANK = {level: rank for rank, level in enumerate(Level)}
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentUser:
-    """The user of a request. With an `only_write` token the user may store logs and nothing else."""
+    """The user of a request. A user with an `only_write` token may only store logs."""
 
     user_id: int
     username: str

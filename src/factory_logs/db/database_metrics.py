@@ -64,7 +64,7 @@ WHERE app_name = :app_name AND timestamp <= now() AT TIME ZONE 'UTC' ORDER BY ti
 _log = structlog.get_logger(__name__)
 
 
-class DatabaseStatistics:
+class DatabaseMetrics:
     """Sets the gauges of PostgreSQL and of the apps. `run` must run in the background."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
