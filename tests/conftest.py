@@ -122,6 +122,14 @@ def _no_settings_of_the_developer() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _one_certificate_authority() -> Iterator[None]:
+    """Let every HTTP client, also in processes that tests start, load one certificate: those of certifi take 50 ms."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(Path(__file__).parent / "db" / "tls" / "other.crt"))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _cheap_password_hashes() -> Iterator[None]:
     """Hash passwords with argon2id of little cost: the usual one takes more time than most tests."""
     with pytest.MonkeyPatch.context() as patch:

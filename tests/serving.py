@@ -1,5 +1,6 @@
 """The service as users run it: `factory-logs serve` in its own process, over HTTP."""
 
+import http.client
 import json
 import os
 import secrets
@@ -12,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import httpx
 import pytest
 
 from factory_logs.cli.server.supervisor import STARTED
@@ -22,6 +22,8 @@ COMMAND = [sys.executable, "-m", "factory_logs"]
 READY_SECONDS = 300
 """A start takes some seconds, and minutes on a machine that is as busy as one that runs many tests."""
 
+TRY_SECONDS = 5
+"""After it the next try begins, because a frozen worker may have accepted the connection."""
 
 PORTS = range(12_000, 32_768)
 """Below those that Linux gives to connections: ten thousand of another test cannot take one that was free just now."""
@@ -68,22 +70,29 @@ def started_workers(output: Path) -> set[int]:
     return {json.loads(line)["worker"] for line in lines if f'"{STARTED}"' in line}
 
 
+def responds(port: int, path: str = "/healthz") -> int | None:
+    """Return the status of the response, or None if the service does not respond.
+
+    A client of httpx would cost the starting service more of the processors than the request.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TRY_SECONDS)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
 def wait_until_healthy(port: int, process: subprocess.Popen[bytes], output: Path, number_of_workers: int) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, output.read_text()
-        if _is_healthy(port) and (number_of_workers == 1 or _have_started(process, output, number_of_workers)):
+        if responds(port) is not None and (number_of_workers == 1 or _have_started(process, output, number_of_workers)):
             return
         time.sleep(0.1)
     pytest.fail(f"not serving after {READY_SECONDS} s: {output.read_text()}")
-
-
-def _is_healthy(port: int) -> bool:
-    try:
-        httpx.get(f"http://127.0.0.1:{port}/v1/factory_logs", timeout=5)
-    except httpx.TransportError:
-        return False
-    return True
 
 
 def _have_started(supervisor: subprocess.Popen[bytes], output: Path, number: int) -> bool:

@@ -6,11 +6,10 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
-from sqlalchemy import insert
+from sqlalchemy import text
 
 from factory_logs.app import create_app
 from factory_logs.db.engine import Database
-from factory_logs.db.models import Token, User
 from factory_logs.permissions import Level
 from factory_logs.security.passwords import Passwords
 from factory_logs.security.tokens import hash_token, new_token
@@ -50,17 +49,27 @@ async def own_app(database: Database, migrated_url: str) -> AsyncIterator[FastAP
         yield app
 
 
+USERS = text("""
+INSERT INTO users (username, display_name, permission, password_hash)
+SELECT lower(level), initcap(level), level, :password_hash FROM unnest(CAST(:levels AS text[])) AS level
+""")
+TOKENS = text("""
+INSERT INTO tokens (token_hash, user_id) SELECT hash, user_id
+FROM unnest(CAST(:levels AS text[]), CAST(:hashes AS bytea[])) AS given (level, hash)
+JOIN users ON username = lower(level)
+""")
+"""Two statements for all levels: most tests of the API begin with them."""
+
+
 @pytest.fixture
 async def tokens(database: Database, password_hash: str) -> dict[Level, str]:
     """Return a token of each level. Its user is named like the level, in lower case, with the password `open
     sesame`."""
     result = {level: new_token() for level in Level}
-    async with database.begin() as connection:  # one transaction for all: most tests of the API begin with them
-        for level, token in result.items():
-            user = {"username": level.lower(), "display_name": level.title(), "permission": level}
-            statement = insert(User).values(user | {"password_hash": password_hash}).returning(User.user_id)
-            user_id = await connection.scalar(statement)
-            await connection.execute(insert(Token).values(token_hash=hash_token(token), user_id=user_id))
+    levels, hashes = list(map(str, result)), [hash_token(token) for token in result.values()]
+    async with database.begin() as connection:
+        await connection.execute(USERS, {"levels": levels, "password_hash": password_hash})
+        await connection.execute(TOKENS, {"levels": levels, "hashes": hashes})
     return result
 
 

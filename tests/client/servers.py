@@ -1,7 +1,6 @@
 """A real server in its own process, which can be killed, and a proxy in front of it that behaves like a bad link."""
 
 import asyncio
-import contextlib
 import os
 import random
 import signal
@@ -12,9 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-
-from tests.serving import free_port
+from tests.serving import free_port, responds
 
 
 class Server:
@@ -43,8 +40,7 @@ class Server:
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             assert self._process.poll() is None, self.output
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"{self.url}/healthz", timeout=5)
+            if responds(self.port) is not None:
                 return
             time.sleep(0.05)
         raise AssertionError(f"not serving after 300 s: {self.output}")

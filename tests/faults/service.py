@@ -8,10 +8,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import httpx
-
 from tests.faults import processes
-from tests.serving import COMMAND, READY_SECONDS, free_port, started_workers, workers
+from tests.serving import COMMAND, READY_SECONDS, free_port, responds, started_workers, workers
 
 
 class Service:
@@ -70,10 +68,7 @@ class Service:
         return len(found) == self._workers and found <= started_workers(self.output)
 
     def _is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
-        except httpx.TransportError:
-            return False
+        return responds(self.port, "/readyz") == 200
 
     def kill(self) -> None:
         """Send SIGKILL to the supervisor and its workers at once."""
