@@ -248,7 +248,7 @@ async def _refuse_unsuitable(database: Database) -> None:
         _log.error("the database cannot be used", reason=error.reason)
         raise
     except DatabaseConnectError as error:
-        _log.warning("the database cannot be connected to", reason=error.reason)
+        _log.warning("cannot connect to the database", reason=error.reason)
 
 
 async def _measure(services: Services) -> None:

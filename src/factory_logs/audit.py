@@ -51,8 +51,8 @@ def _as_text(action: str, details: dict[str, object]) -> str:
 
 
 def _for_terminal(value: object) -> str:
-    """Return the value with every character escaped that controls a terminal or makes the value look like another
-    detail."""
+    """Return the value. Every character that controls a terminal, or makes the value look like another detail, is
+    escaped."""
     text = str(value)
     safe = text.isascii() and text.isprintable() and not set(text) & set(' "=')
     return text if safe else json.dumps(text)

@@ -1,4 +1,4 @@
-"""Durations that people write, such as 30s, 15m, 12h, 90d, 2w; and durations that vary."""
+"""Parse durations that people write, such as 30s, 15m, 12h, 90d, 2w, and vary durations at random."""
 
 import random
 import re
@@ -8,12 +8,12 @@ from factory_logs.errors import BadRequestError
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _RANDOM = random.SystemRandom()
-"""A source of its own: the random module's may be seeded by other code."""
+"""A separate generator, because other code may seed the generator of the random module."""
 _DURATION = re.compile(r"([0-9]+)([smhdw])")
 
 
 def parse_duration(text: str) -> timedelta:
-    """Return the duration of a text such as `90d`. Raises BadRequestError if it is not a duration, or too long for
+    """Return the duration for a text such as `90d`. Raises BadRequestError if it is not a duration or is too long for
     dates."""
     match = _DURATION.fullmatch(text)
     now = datetime.now(UTC)
@@ -23,10 +23,10 @@ def parse_duration(text: str) -> timedelta:
     except (OverflowError, ValueError):
         raise BadRequestError(f"{text[:30]} is too long") from None
     if not duration:
-        raise BadRequestError(f"{text[:30]!r} is no duration such as 30s, 15m, 12h, 90d, 2w")
+        raise BadRequestError(f"{text[:30]!r} is not a duration such as 30s, 15m, 12h, 90d, 2w")
     return duration
 
 
 def vary(seconds: float) -> float:
-    """Return between half of `seconds` and one and a half, so that workers rarely act at the same time."""
+    """Return a random duration between 0.5 and 1.5 times `seconds`, so that workers rarely act at the same time."""
     return seconds * _RANDOM.uniform(0.5, 1.5)

@@ -1,6 +1,6 @@
 """The domain exceptions, and the table that maps them to HTTP status codes (docs/reference/http-api.md#errors).
 
-Code below `api/` raises them and knows no status codes. `api/` turns each into the same JSON body:
+Code below `api/` raises these exceptions and does not know status codes. `api/` converts each to the same JSON body:
 `{"message", "errors"?, "request_id"}`.
 """
 
@@ -12,7 +12,7 @@ MAX_FIELD_CHARACTERS = 200
 
 
 def printable(text: str) -> str:
-    """Return the text with all characters replaced that cannot be written as JSON or UTF-8."""
+    """Return the text, in which every character that JSON or UTF-8 cannot contain is replaced."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -20,8 +20,8 @@ def printable(text: str) -> str:
 class FieldError:
     """One error in the input: where it is and what would be right.
 
-    `field` is a dotted path in the record (`tags.jig_id`); `index` is the record's position in a batch, from 0. Field
-    and message are made printable here: they contain input of the client, which must never make the response fail.
+    `field` is a dotted path in the record (`tags.jig_id`); `index` is the record's position in a batch, from 0. This
+    class makes field and message printable: they contain input of the client, which must never make the response fail.
     """
 
     field: str
@@ -61,7 +61,7 @@ class UnauthenticatedError(FactoryLogsError):
 
 
 class ForbiddenError(FactoryLogsError):
-    """The token is valid, but its permission is not sufficient."""
+    """The token is valid, but the user's permission level is too low."""
 
 
 class NotFoundError(FactoryLogsError):
@@ -93,7 +93,7 @@ class RetryableError(FactoryLogsError):
 
 
 class TooManyTriesError(RetryableError):
-    """Too many failed logins from this address, or for this user."""
+    """There were too many failed logins from this address or for this user."""
 
 
 class OverloadedError(RetryableError):
@@ -108,11 +108,11 @@ class DiskNearlyFullError(OverloadedError):
 
 
 class DatabaseUnavailableError(RetryableError):
-    """PostgreSQL is unreachable or did not respond in time; nothing of the request was acknowledged."""
+    """PostgreSQL is unreachable or did not respond in time. No part of the request was acknowledged."""
 
 
 class QueryTooLongError(DatabaseUnavailableError):
-    """PostgreSQL has cancelled a statement at its time limit."""
+    """PostgreSQL has cancelled a statement that ran into the time limit."""
 
     def with_advice(self, advice: str) -> "QueryTooLongError":
         """Return the same error with advice for the client."""

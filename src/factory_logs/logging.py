@@ -1,4 +1,5 @@
-"""Structured log lines on stderr, one JSON object each, from the service, uvicorn, other libraries, and each request.
+"""Write structured log lines to stderr, one JSON object each, for the service, uvicorn, other libraries, and each
+request.
 
 Request lines are collected for a tenth of a second and written together: a separate write for each line would take a
 considerable part of the time of a small request.
@@ -24,7 +25,8 @@ STANDARD_LIBRARY: dict[str, Any] = {
     "loggers": {"uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False}},
     "root": {"handlers": ["stderr"], "level": "WARNING"},
 }
-"""For logging.config.dictConfig: writes the lines of the standard library's loggers in the same format."""
+"""The configuration for logging.config.dictConfig that writes the lines of the standard library's loggers in the same
+format."""
 
 
 def json_formatter() -> logging.Formatter:
@@ -44,7 +46,7 @@ def json_formatter() -> logging.Formatter:
 
 
 def format_line(value: object, **_: Any) -> bytes:
-    """Return the JSON of a line with any values: a line that cannot be written would hide an error."""
+    """Return the JSON of a line with values of any type, because a line that cannot be written would hide an error."""
     try:
         return orjson.dumps(value, default=repr)
     except orjson.JSONEncodeError:  # a lone surrogate, a number over 64 bits
@@ -56,7 +58,7 @@ def _json_text(value: object, **options: Any) -> str:
 
 
 def configure(level: str) -> None:
-    """Configure logging for the process; less severe lines than `level` are not written."""
+    """Configure logging for the process. Lines that are less severe than `level` are not written."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -18,21 +18,25 @@ _ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 20_000)
 
 REQUESTS = Counter("factory_logs_requests", "Requests with a response", ["method", "route", "status"])
 REQUEST_SECONDS = Histogram(
-    "factory_logs_request_seconds", "From the request's headers to the end of its response", ["method", "route"],
+    "factory_logs_request_seconds", "Seconds from a request's headers to the end of its response", ["method", "route"],
     buckets=_SECONDS,
 )  # fmt: skip
-REJECTED = Counter("factory_logs_rejected", "Requests refused, by the kind of error", ["reason"])
-LEFT_OUT = Counter("factory_logs_left_out", "Logs refused by writes that store the others", ["by"])
+REJECTED = Counter("factory_logs_rejected", "Refused requests, by the kind of error", ["reason"])
+LEFT_OUT = Counter("factory_logs_left_out", "Logs refused in writes that stored the other logs", ["by"])
 STORED = Counter("factory_logs_stored", "Logs committed", ["by"])
 COMMIT_ROWS = Histogram("factory_logs_commit_rows", "Logs in one commit", ["by"], buckets=_ROWS)
-COMMIT_SECONDS = Histogram("factory_logs_commit_seconds", "From sending a commit to its end", ["by"], buckets=_SECONDS)
+COMMIT_SECONDS = Histogram(
+    "factory_logs_commit_seconds", "Seconds from sending a commit to its end", ["by"], buckets=_SECONDS
+)
 COMMIT_FAILURES = Counter("factory_logs_commit_failures", "Group commits that failed as a whole")
 QUEUED_LOGS = Gauge("factory_logs_queued_logs", "Logs that wait for a group commit", multiprocess_mode="livesum")
 QUEUED_BYTES = Gauge("factory_logs_queued_bytes", "Bytes that wait for a group commit", multiprocess_mode="livesum")
-BODY_BYTES = Gauge("factory_logs_body_bytes", "Bytes of request bodies being held", multiprocess_mode="livesum")
-TAILS = Gauge("factory_logs_tails", "Connections that follow new logs", multiprocess_mode="livesum")
-EXPORTS = Gauge("factory_logs_exports", "NDJSON and CSV exports that run", multiprocess_mode="livesum")
-STREAMS_REFUSED = Counter("factory_logs_streams_refused", "Tails and exports refused, as too many ran", ["kind"])
+BODY_BYTES = Gauge("factory_logs_body_bytes", "Bytes of request bodies in memory", multiprocess_mode="livesum")
+TAILS = Gauge("factory_logs_tails", "Open tails of new logs", multiprocess_mode="livesum")
+EXPORTS = Gauge("factory_logs_exports", "Running NDJSON and CSV exports", multiprocess_mode="livesum")
+STREAMS_REFUSED = Counter(
+    "factory_logs_streams_refused", "Tails and exports refused because too many were running", ["kind"]
+)
 TAILS_REFUSED, EXPORTS_REFUSED = (STREAMS_REFUSED.labels(kind) for kind in ("tail", "export"))
 DISK_FREE = Gauge(
     "factory_logs_disk_free_bytes", "Bytes free for the embedded database's tables and write-ahead log", ["of"],
@@ -40,7 +44,9 @@ DISK_FREE = Gauge(
 )  # fmt: skip
 
 DISK_RESERVE = Gauge(
-    "factory_logs_disk_reserve_bytes", "With fewer bytes free, new logs are refused", multiprocess_mode="livemax"
+    "factory_logs_disk_reserve_bytes",
+    "New logs are refused if fewer bytes than this are free",
+    multiprocess_mode="livemax",
 )
 INFO = Gauge("factory_logs_info", "1; the version is in the label", ["version"], multiprocess_mode="livemax")
 DATABASE_UP = Gauge("factory_logs_database_up", "1 while PostgreSQL responds, else 0", multiprocess_mode="livemin")
@@ -69,7 +75,7 @@ LAST_LOG_SECONDS = Gauge(
     multiprocess_mode="livemostrecent",
 )  # fmt: skip
 CATALOG_MISSING = Gauge(
-    "factory_logs_catalog_missing_logs", "Ids up to the watermark that are not in the catalog yet",
+    "factory_logs_catalog_missing_logs", "Ids up to the watermark that are not yet in the catalog",
     multiprocess_mode="livemostrecent",
 )  # fmt: skip
 CATALOG_SECONDS = Counter("factory_logs_catalog_seconds", "Time spent in the background on adding logs to the catalog")
@@ -80,7 +86,7 @@ RETENTION_RUNS = Counter(
 RETENTION_REMOVED = Counter("factory_logs_retention_removed_logs", "Logs that retention policies removed", ["policy"])
 RETENTION_DONE = Gauge(
     "factory_logs_retention_done_timestamp_seconds",
-    "The set hour up to which a retention policy has run, as Unix time", ["policy"],
+    "The scheduled hour up to which a retention policy has run, as Unix time", ["policy"],
     multiprocess_mode="livemostrecent",
 )  # fmt: skip
 
@@ -105,7 +111,7 @@ def _request_children(method: str, route: str, status: int) -> tuple[Counter, Hi
 
 
 def count_response(method: str, route: str, status: int, seconds: float) -> None:
-    """Count one request. `route` is the template of the path, never a path, as each value of a label stays in
+    """Count one request. `route` is the template of the path and never a path, because each value of a label stays in
     memory."""
     requests, histogram = _request_children(method, route, status)
     requests.inc()

@@ -1,4 +1,4 @@
-"""The number of processors, and how busy they are."""
+"""Read the number of processors and how busy they are."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ def usable_cores() -> int:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorTimes:
-    """The time of all processors since the start of the machine, in ticks."""
+    """The times of all processors since the start of the machine, in ticks."""
 
     busy: int
     total: int

@@ -115,7 +115,7 @@ def test_a_log_that_is_missing_in_the_end_is_exit_code_1() -> None:
             "error: the CA file /nowhere cannot be used: No such file or directory\n",
         ),
         (["--token", "t", "--url", "ftp://x"], "error: the URL must be like https://logs.example.com\n"),
-        (["--token", "t", "--duration", "soon"], "error: 'soon' is no duration such as 30s, 15m, 12h, 90d, 2w\n"),
+        (["--token", "t", "--duration", "soon"], "error: 'soon' is not a duration such as 30s, 15m, 12h, 90d, 2w\n"),
     ],
 )
 def test_an_invalid_option_is_a_one_line_error(arguments: list[str], message: str) -> None:

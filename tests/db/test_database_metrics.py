@@ -91,5 +91,5 @@ async def test_before_the_first_migration_a_warning_is_logged_and_measuring_cont
                 await asyncio.sleep(0.1)
         assert not running.done()
         running.cancel()
-    assert {line["event"] for line in lines} == {"PostgreSQL cannot be measured"}
+    assert {line["event"] for line in lines} == {"the metrics of PostgreSQL cannot be read"}
     assert "factory_logs" in lines[0]["reason"]

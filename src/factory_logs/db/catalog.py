@@ -37,7 +37,7 @@ PathRow = tuple[str, list[str], str, int]
 OPENED = 500
 """The number of logs that are opened at a time."""
 MOST_COMPARED = 1_000
-"""If there are more places than this, comparing a log takes longer than opening it."""
+"""With more paths than this, comparing a log takes longer than opening it."""
 
 _TOP = """
 logs CROSS JOIN LATERAL (VALUES ('tags', logs.tags), ('fields', logs.fields)) AS top (name, value)
@@ -61,7 +61,7 @@ _HOLDS_ANYTHING = "(factory_logs.tags IS NOT NULL OR factory_logs.fields IS NOT 
 
 
 class _Place(NamedTuple):
-    """A place in the logs of an app: in `tags` or `fields`, below these keys."""
+    """A path in the logs of an app: in `tags` or `fields`, then these keys."""
 
     app_name: str
     name: str
@@ -76,7 +76,7 @@ class _Place(NamedTuple):
 
 
 class _Value(NamedTuple):
-    """A place, and the type of a value there."""
+    """A path, and the type of a value there."""
 
     place: _Place
     type: str
@@ -89,8 +89,8 @@ _WORK_ALONE = text("""
 
 
 async def work_alone(connection: AsyncConnection) -> bool:
-    """Return whether this transaction may work on the catalog in the background: only one does at a time, and on one
-    processor."""
+    """Return whether this transaction may work on the catalog in the background. Only one does so at a time, without
+    parallel workers."""
     return bool((await connection.execute(_WORK_ALONE)).scalar_one())
 
 
@@ -168,9 +168,9 @@ async def _opened(connection: AsyncConnection, conditions: Conditions, most: int
 
 
 def _unlike(values: set["_Value"]) -> Conditions:
-    """Return conditions for the logs that contain a value not among these values.
+    """Return SQL conditions for the logs that contain a value that is not in the list of known values.
 
-    The conditions are text: for hundreds of places, SQLAlchemy would take longer to compile them than PostgreSQL takes
+    The conditions are text: for hundreds of paths, SQLAlchemy would take longer to compile them than PostgreSQL takes
     to evaluate them.
     """
     if not values:
@@ -179,7 +179,7 @@ def _unlike(values: set["_Value"]) -> Conditions:
     for place, kind in values:
         types[place].add(kind)
     for place in list(types):
-        for name in ("tags", "fields"):  # an app may have had none of them so far
+        for name in ("tags", "fields"):  # an app may have no such value so far
             types.setdefault(_Place(place.app_name, name, ()), set())
     keys: defaultdict[_Place, list[str]] = defaultdict(list)
     for place in sorted(types):

@@ -42,7 +42,7 @@ class Coalescer(ABC, Generic[Item, Results]):
     """
 
     def __init__(self, database: Database, *, name: str, tasks: int, timeout_seconds: float) -> None:
-        """`timeout_seconds` is the time limit of PostgreSQL for one batch."""
+        """Wait up to `timeout_seconds` for PostgreSQL to process one batch."""
         self._database = database
         self._name = name
         self._task_count = tasks
@@ -60,7 +60,7 @@ class Coalescer(ABC, Generic[Item, Results]):
         ]
 
     async def stop(self, drain_seconds: float = 0.0) -> None:
-        """Send the waiting items for up to `drain_seconds`, then stop and fail the rest."""
+        """Send the waiting items for up to `drain_seconds`, then stop, and raise an error for the rest."""
         self._draining = True
         self._arrived.set()
         if self._tasks and drain_seconds:
@@ -84,14 +84,14 @@ class Coalescer(ABC, Generic[Item, Results]):
 
     @abstractmethod
     def _resolve(self, batch: list[Item], results: Results, seconds: float) -> None:
-        """Give each waiter its result, `seconds` after its batch was sent."""
+        """Set the result of each waiter; its batch was sent `seconds` ago."""
 
     @abstractmethod
     def _stopping_error(self) -> RetryableError:
         """Return the error for an item that was not sent before the service stopped."""
 
     def _note_failure(self, error: BaseException) -> None:
-        """Handle a failed batch, in addition to failing its waiters."""
+        """React to a failed batch. Its waiters get the error anyway."""
 
     async def _run(self, number: int) -> None:
         connection: asyncpg.Connection | None = None
@@ -113,7 +113,7 @@ class Coalescer(ABC, Generic[Item, Results]):
                 connection.terminate()
 
     async def _process(self, connection: asyncpg.Connection | None, batch: list[Item]) -> asyncpg.Connection | None:
-        """Send one batch; return the connection for the next one, or None if it is lost."""
+        """Send one batch. Return the connection for the next batch, or None if the connection is lost."""
         started = time.perf_counter()
         try:
             async with self._database.available():

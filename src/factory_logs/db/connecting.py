@@ -1,6 +1,6 @@
-"""Open a connection: read its URL, set its parameters, and say why it cannot be opened.
+"""Open a connection to PostgreSQL: parse the URL, set the session's parameters, and explain why a connection fails.
 
-The parameters are set by a statement and not in the startup message, where pgbouncer accepts only a few of them.
+A statement sets the parameters, because pgbouncer accepts only a few of them in the startup message.
 """
 
 import os
@@ -44,7 +44,7 @@ SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('sync
 """
 _REFUSALS = (asyncpg.PostgresError, *CLIENT_ERRORS, OSError, TimeoutError, UnicodeError)
 _POOLED_STATES = ("26000", "42P05")
-"""SQLSTATEs of a prepared statement that exists on another connection only, or that another client has made."""
+"""SQLSTATEs of a prepared statement that exists only on another connection, or that another client has made."""
 _POOLED = (
     "there is a pooler before PostgreSQL that gives each transaction another connection (pgbouncer's pool_mode = "
     "transaction or statement); this program needs pool_mode = session"
@@ -52,7 +52,7 @@ _POOLED = (
 
 
 def normalise_url(url: str) -> URL:
-    """Return the SQLAlchemy URL of any usual PostgreSQL URL. Raises ValueError for another database."""
+    """Return the SQLAlchemy URL for any usual form of a PostgreSQL URL. Raises ValueError for another database."""
     # SQLAlchemy cannot parse the multi-host authority `a:1,b:2`. asyncpg gets the original URL, so the first host is
     # sufficient here.
     scheme, authority, tail = _parts(url)
@@ -64,7 +64,7 @@ def normalise_url(url: str) -> URL:
 
 
 def destination(url: str) -> str:
-    """Return host, port, database and user of a URL for a message, as libpq finds them, without the password."""
+    """Return the host, port, database and user of a URL for a message, with libpq's defaults, without the password."""
     parsed, (_, authority, tail) = normalise_url(url), _parts(url)
     query = {name: values[-1] for name, values in parse_qs(tail.partition("?")[2]).items()}
     hosts = unquote(authority.rpartition("@")[2]) or query.get("host") or os.environ.get("PGHOST") or "its local socket"
@@ -76,7 +76,7 @@ def destination(url: str) -> str:
 
 
 def _parts(url: str) -> tuple[str, str, str]:
-    """Return the scheme with its `://`, the authority, and the rest."""
+    """Split a URL into the scheme with its `://`, the authority, and the rest."""
     scheme, separator, rest = url.partition("://")
     end = next((place for place, letter in enumerate(rest) if letter in "/?"), len(rest))
     return scheme + separator, rest[:end], rest[end:]
@@ -88,11 +88,10 @@ async def connect_once(
     settings: Mapping[str, str] | None = None,
     answer_seconds: float | None = None,
 ) -> citus.Connection:
-    """Open a citus.Connection with SESSION and `settings` set, and on a cluster its parameters; its commits are flushed
-    to disk.
+    """Open a citus.Connection and set SESSION, `settings` and, on a cluster, the cluster's parameters.
 
-    asyncpg reads libpq's URLs: several hosts, `?host=/socket`, `sslmode`. Raises DatabaseConnectError, and
-    UnsuitableDatabaseError if a retry cannot help.
+    Its commits are flushed to disk. asyncpg accepts libpq's URLs: several hosts, `?host=/socket`, `sslmode`. Raises
+    DatabaseConnectError, and UnsuitableDatabaseError if a retry cannot help.
     """
     normalise_url(url)
     dsn = "postgresql://" + url.partition("://")[2]
@@ -121,7 +120,8 @@ async def connect_once(
 
 
 def setting(settings: Mapping[str, str]) -> str:
-    """Return the SQL that sets these parameters. It has no placeholders, as a pooler may lack prepared statements."""
+    """Return the SQL that sets these parameters, without placeholders, because a pooler may not support prepared
+    statements."""
     rows = ", ".join(f"('{name}', '{value}')" for name, value in settings.items())
     return f"""
         SELECT set_config(name, value, false) FROM (VALUES {rows}) AS wanted (name, value)
@@ -159,7 +159,7 @@ def _reason(error: BaseException, seconds: float) -> str:
 async def check_pooler(url: str, connect_seconds: float) -> None:
     """Raise UnsuitableDatabaseError if a pooler shares connections between clients. Raises DatabaseConnectError too.
 
-    The service needs a session of its own for parameters, the lock of a migration and prepared statements.
+    The service needs its own session for parameters, for the lock of a migration and for prepared statements.
     """
     first = await connect_once(url, connect_seconds)
     try:
@@ -182,8 +182,7 @@ async def check_pooler(url: str, connect_seconds: float) -> None:
 
 
 async def _is_behind_pooler(connection: asyncpg.Connection) -> bool:
-    """Return whether there is a pooler: the process id that it sends in the startup messages is not that of the
-    backend."""
+    """Return whether there is a pooler: the startup messages contain another process id than that of the backend."""
     return bool(connection.get_server_pid() != await _process(connection))
 
 

@@ -1,8 +1,9 @@
-"""A bounded number of asyncpg connections, opened when they are needed and reused.
+"""Pools of asyncpg connections for pages and batches: connections are opened when needed, up to a limit, and reused.
 
-For pages and batches: SQLAlchemy's pool costs more than a page does, and they must not take connections away from
-other requests. Not asyncpg.create_pool: its proxy costs 1.8 times the processor time of this pool for a short query
-(131 against 73 us for `SELECT 1` on 4 connections), and it has no connections of several kinds.
+They do not use SQLAlchemy's pool, because it costs more than a page does, and because pages and batches must not take
+connections away from other requests. They do not use asyncpg.create_pool, because its proxy costs 1.8 times the
+processor time for a short query (131 against 73 us for `SELECT 1` on 4 connections), and because it does not support
+connections of several kinds.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ async def _as_opened(connection: asyncpg.Connection, kind: object) -> None:
 
 
 class ConnectionPool(Generic[Kind]):
-    """Connections of several kinds. `become` turns an idle connection of another kind into the wanted one."""
+    """A pool with connections of several kinds. `become` changes the kind of an idle connection."""
 
     def __init__(
         self,
@@ -39,7 +40,7 @@ class ConnectionPool(Generic[Kind]):
         busy: Callable[[], FactoryLogsError],
         become: Callable[[asyncpg.Connection, Kind], Awaitable[object]] = _as_opened,
     ) -> None:
-        """`most` is the number of connections. `busy` creates the error to raise if no connection is free within
+        """Open up to `most` connections. `busy` creates the error to raise if no connection is free within
         `wait_seconds`."""
         self._database = database
         self._wait_seconds = wait_seconds
@@ -53,7 +54,7 @@ class ConnectionPool(Generic[Kind]):
     async def connect(self, kind: Kind) -> AsyncIterator[asyncpg.Connection]:
         """Yield a connection, and reuse it afterwards unless it is closed.
 
-        Raises the error of `busy`, DatabaseUnavailableError.
+        Raises the error that `busy` creates, or DatabaseUnavailableError.
         """
         await self._acquire()
         connection: asyncpg.Connection | None = None
@@ -118,7 +119,7 @@ class ConnectionPool(Generic[Kind]):
 class Planning(Enum):
     """How PostgreSQL plans a prepared statement; the value is its `plan_cache_mode`.
 
-    A generic plan halves the time of a page, and may be a bad plan for other values. On a cluster there is none.
+    A generic plan halves the time of a page, but it may be bad for some values. On a cluster there is no generic plan.
     """
 
     FOR_THESE_VALUES = "force_custom_plan"
@@ -131,8 +132,7 @@ async def _plan(connection: asyncpg.Connection, planning: Planning) -> None:
 
 
 class PageConnections:
-    """Provides the connections for reading pages. Each connection plans statements in one way, and the caller chooses
-    the way."""
+    """A pool for reading pages. Each connection plans its statements in one way, which the caller chooses."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._pool = ConnectionPool(
@@ -186,9 +186,9 @@ async def _committing(connection: asyncpg.Connection) -> AsyncIterator[None]:
         await transaction.start()
         yield
         await transaction.commit()
-    except FactoryLogsError:  # ours: the connection is still good
+    except FactoryLogsError:  # raised by our own code: the connection is still good
         await transaction.rollback()
         raise
-    except BaseException:  # PostgreSQL rolls back by itself; a request to do so would wait if PostgreSQL is silent
+    except BaseException:  # PostgreSQL rolls back by itself; a ROLLBACK would wait if PostgreSQL does not respond
         connection.terminate()
         raise

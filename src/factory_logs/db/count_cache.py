@@ -1,10 +1,10 @@
 """The SQL of counting logs, and the counts and sums that the database stores for other workers and after a restart.
 
-A stored count is as durable as the logs that it counts, as it follows them in the write-ahead log. So it is also
-correct after a crash, on a standby and in a restored backup: if the count is there, so are the logs.
+A stored count is as durable as the logs that it counts, because it follows them in the write-ahead log. So it is also
+correct after a crash, on a standby and in a restored backup: if the count is present, the logs are present.
 
-On a Citus cluster the removal of logs becomes visible node by node. So the state is read after the logs, and while
-retention removes logs, counts are used but no new ones are stored (db/retention.py).
+On a Citus cluster the removal of logs becomes visible node by node. So the state is read after the logs. While
+retention removes logs, stored counts are used, but no new counts are stored (db/retention.py).
 """
 
 import hashlib
@@ -44,12 +44,13 @@ CASE WHEN NOT pg_is_in_recovery(){condition} THEN concat_ws(' ',
     (SELECT oid FROM pg_database WHERE datname = current_database())
 ) END"""
 REMOVING = "EXISTS (SELECT FROM retention_runs WHERE removed = 0)"
-"""SQL for whether a run on a cluster removes logs now, or was interrupted. It stores a row without removed logs for
-that time."""
+"""SQL that is true while a run on a cluster removes logs, or if such a run was interrupted. During that time the run
+has a row with `removed` 0."""
 TABLE_FILE = "coalesce(pg_relation_filenode('factory_logs'), 0)::bigint"
 REMOVED_LOGS = "(SELECT coalesce(sum(removed), 0)::bigint FROM retention_runs)"
-"""SQL for the file of the table, and for the number of logs that retention has removed. TRUNCATE and everything else
-that rewrites the table gives it a new file. While both are unchanged, no log up to the watermark has been removed."""
+"""SQL for the file of the table, and for the number of logs that retention has removed. TRUNCATE, and any other
+statement that rewrites the table, gives it a new file. While both are unchanged, no log up to the watermark has been
+removed."""
 _RUN_ON_SERVER = _RUN.format(condition="")
 _RUN_ON_CLUSTER = _RUN.format(condition=f" AND NOT {REMOVING}")
 _STATE: list[ColumnElement[Any]] = [
@@ -76,8 +77,8 @@ class TableState(NamedTuple):
     removed: int
 
     def same_table(self, other: "TableState") -> bool:
-        """Return whether both are states of the same table in the same run of a server; a watermark is valid that
-        long."""
+        """Return whether both states are of the same table in the same run of a server. A watermark stays valid until
+        then."""
         return (self.run, self.file) == (other.run, other.file) and self.run is not None
 
 
@@ -96,7 +97,8 @@ class Known(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """The row of `counting`: the number of matching logs, the number of those up to the watermark, the lowest id."""
+    """The row of `counting`: the number of matching logs, the number of matching logs up to the watermark, and the
+    lowest id."""
 
     state: TableState
     logs: int
@@ -112,8 +114,8 @@ def counting(
     conditions: Conditions, watermark: int | Placeholder, known: int | Placeholder | None = None
 ) -> Select[Any]:
     """Return a statement with one row: the state of the table, and the columns of `counting_alone`."""
-    # A subquery of its own: PostgreSQL does not count in parallel if the same query reads the state, which is parallel
-    # restricted.
+    # A separate subquery: reading the state is parallel restricted, and PostgreSQL would not count in parallel in the
+    # same query.
     counted = counting_alone(conditions, watermark, known).subquery("counted")
     return select(*_STATE, *counted.columns)
 
@@ -121,7 +123,7 @@ def counting(
 def counting_alone(
     conditions: Conditions, watermark: int | Placeholder, known: int | Placeholder | None = None
 ) -> Select[Any]:
-    """Return a statement with one row about the matching logs with ids above `known`: their number, the number of those
+    """Return a statement with one row about the matching logs with ids above `known`: their number, the number of them
     up to `watermark`, and the lowest id."""
     is_below_watermark = _ID <= literal(watermark, BigInteger)  # noqa: SIM300 - SQL
     newer = () if known is None else (_ID > literal(known, BigInteger),)  # noqa: SIM300
@@ -146,9 +148,10 @@ async def current_state(connection: asyncpg.Connection) -> TableState:
 
 
 async def snapshot_state(connection: AsyncConnection) -> tuple[TableState, int | None]:
-    """Return the state in the snapshot of a transaction, and an id that no log in it is above, None if not known.
+    """Return the state in the snapshot of a transaction, and an upper limit of the ids in the snapshot, or None if
+    unknown.
 
-    The sequence is read after the snapshot is taken, so all logs in the snapshot have drawn their ids before.
+    The sequence is read after the snapshot is taken, so all logs in the snapshot already have their ids.
     """
     statement = _SNAPSHOT_STATE[await runs_on_cluster(connection)]
     *state, drawn = (await connection.execute(statement)).one()
@@ -166,13 +169,14 @@ async def count(
 
 
 def digest(conditions: Conditions) -> bytes:
-    """Return the name of a filter. It is derived from the SQL, so a fix in the compiler does not find old counts."""
+    """Return the name under which counts of a filter are stored. It is derived from the SQL, so after a fix in the
+    compiler no old count is found."""
     asked = select(func.count()).where(*conditions).compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
     return hashlib.sha256(f"{asked} {sorted(asked.params.items())}".encode()).digest()
 
 
 EVERYTHING = digest(())
-"""The filter of all logs."""
+"""The filter that matches all logs."""
 
 _LOAD = {
     is_distributed: text(f"""
@@ -194,14 +198,14 @@ _FORGET = text("""
 
 
 async def load(connection: AsyncConnection, name: bytes) -> Known | None:
-    """Return the count that a worker has stored under this name, if it is valid now."""
+    """Return the count that a worker has stored under this name, or None if it is not valid now."""
     row = (await connection.execute(_LOAD[await runs_on_cluster(connection)], {"digest": name})).one_or_none()
     return None if row is None else Known(TableState(*row[:3]), *row[3:])
 
 
 async def save(database: Database, found: Mapping[bytes, Known], most: int, most_bytes: int) -> None:
-    """Store these results. Keep only the newest `most` results, and as many of them as have at most `most_bytes` of
-    content in all.
+    """Store these results. Delete the oldest ones, until at most `most` results with at most `most_bytes` of content
+    remain.
 
     Raises DatabaseUnavailableError.
     """

@@ -54,7 +54,7 @@ SELECT app_name, extract(epoch FROM (
 FROM apps WHERE app_name IS NOT NULL
 """)
 
-# The same, one app at a time: Citus has no recursive queries.
+# The same for one app at a time, because Citus does not support recursive queries.
 _NEXT_APP = text("SELECT app_name FROM factory_logs WHERE app_name > :app_name ORDER BY app_name LIMIT 1")
 _LAST_LOG = text("""
 SELECT extract(epoch FROM timestamp)::float8 FROM factory_logs
@@ -80,7 +80,7 @@ class DatabaseMetrics:
             try:
                 await self.measure()
             except (FactoryLogsError, SQLAlchemyError) as error:  # for example before the first migration
-                _log.warning("PostgreSQL cannot be measured", reason=str(error).partition("\n")[0])
+                _log.warning("the metrics of PostgreSQL cannot be read", reason=str(error).partition("\n")[0])
             await asyncio.sleep(self._seconds)
 
     async def measure(self) -> None:

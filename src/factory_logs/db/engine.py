@@ -23,14 +23,15 @@ from factory_logs.settings import Settings
 PLANNING = {"random_page_cost": "1.1", "jit": "off"}
 """PostgreSQL's defaults suit spinning disks and queries that take minutes (docs/explanation/indexes.md)."""
 PLANNED_EACH_TIME = {"plan_cache_mode": "force_custom_plan"}
-"""The best plan depends on the values, such as the number of logs of an app or the length of a time range."""
+"""The best plan depends on the values, for example on the number of logs of an app or on the length of a time range."""
 ANSWER_GRACE_SECONDS = 5.0
 """How long to wait for a response after the statement timeout. After that, the server or the network is considered
 lost."""
 
 
 class Pool(Enum):
-    """The use of a pooled connection. No use waits for another use: reads never delay the look-up of a token."""
+    """The purposes of pooled connections. Each has its own pool, so that reads never delay the look-up of a token, for
+    example."""
 
     READING = "reading"
     AUTHENTICATION = "authentication"
@@ -61,13 +62,13 @@ class Database:
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
         self.is_distributed = False
-        """Whether the logs are distributed over a Citus cluster, as the newest connection has found them."""
+        """Whether the logs are distributed over a Citus cluster, according to the newest connection."""
         self.heartbeat = Heartbeat(self._connect, settings.stall_seconds, self._end_what_waits)
         self._waiting: set[asyncio.Timeout] = set()
 
     def _engine(self, size: int) -> AsyncEngine:
-        # asyncpg opens the connections from the original URL: it supports all that libpq does, unlike SQLAlchemy's
-        # asyncpg dialect.
+        # asyncpg opens the connections from the original URL, because SQLAlchemy's asyncpg dialect does not support
+        # everything that libpq does.
         engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=self._connect_for_queries,
@@ -75,7 +76,7 @@ class Database:
             max_overflow=0,
             pool_timeout=self._settings.pool_timeout_seconds,
             pool_pre_ping=False,
-            hide_parameters=True,  # error texts are logged, and stored values must not be
+            hide_parameters=True,  # error texts are logged, but stored values must not be logged
             json_deserializer=orjson.Fragment,  # rows are sent as JSON, so PostgreSQL's text is not decoded
         )
         event.listen(engine.sync_engine, "handle_error", self._note_timeout)
@@ -98,7 +99,7 @@ class Database:
         return connection
 
     async def connect_raw(self) -> asyncpg.Connection:
-        """Open a connection outside the pools; the caller closes it. Raises DatabaseUnavailableError."""
+        """Open a connection outside the pools. The caller must close it. Raises DatabaseUnavailableError."""
         async with self.available():
             return await self._connect()
 
@@ -120,8 +121,8 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """Yield a connection for reads whose statements all see one snapshot, on a cluster one of each node. Errors are
-        translated."""
+        """Yield a connection for reads. All its statements see one snapshot; on a cluster, one snapshot of each node.
+        Errors are translated."""
         async with self.available(), self._snapshots.connect() as connection:
             if self.is_distributed:
                 await connection.execute(text(citus.ONE_SNAPSHOT_OF_EACH_NODE))
@@ -174,13 +175,13 @@ class Database:
 
     def _refuse_suspect(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
         """Make the pool open another connection if this one was opened before PostgreSQL last stopped responding."""
-        if record.info.pop("is new", False):  # if it is already lost, it fails like any other
+        if record.info.pop("is new", False):  # if it is already lost, it fails like any other connection
             return
         if record.info["losses"] != self.heartbeat.losses or connection.driver_connection.is_closed():
             raise DisconnectionError
 
     def _note_timeout(self, context: ExceptionContext) -> None:
-        """Note the limit on the error, so that `translate_errors` can name it."""
+        """Add the time limit to the error as a note, which `translate_errors` puts into the message."""
         cause = context.original_exception.__cause__
         if isinstance(cause, asyncpg.QueryCanceledError):
             self._note_limit(cause)

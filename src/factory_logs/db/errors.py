@@ -1,7 +1,7 @@
-"""Translate errors of PostgreSQL that are caused by the server's state and not by the statement, as a retry may succeed
+"""Translate errors of PostgreSQL that the server's state has caused and not the statement, so that a retry may succeed
 (docs/reference/http-api.md#errors).
 
-Every statement runs in `translate_errors`, which raises a DatabaseUnavailableError for them.
+Every statement runs in `translate_errors`, which raises a DatabaseUnavailableError for these errors.
 """
 
 import re
@@ -38,11 +38,13 @@ UNAVAILABLE = {
     "57": UNREACHABLE,  # starting, stopping, crashed; 57014 is QueryTooLongError
     "58": FAILED,
 }
-"""The message for the client, by SQLSTATE or by its first characters. Each of these errors is worth a retry."""
+"""The message for the client, by SQLSTATE or by its first characters. A retry may succeed after each of these errors.
+"""
 LOST_NODE = re.compile(r"connect|\bnode\b|server closed|terminat", re.IGNORECASE)
 """Matches internal errors (XX) by which a cluster's coordinator reports a lost node. Any other XX is a bug."""
 TOO_LARGE = "the intermediate result size exceeds"
-"""An internal error of a cluster whose nodes would send the coordinator more than it may store for one query."""
+"""The beginning of the internal error of a cluster if the nodes would send the coordinator more than it may store for
+one query."""
 TIMEOUT_NOTE = "statement timeout: "
 CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 """The errors that asyncpg raises for a lost connection; the second one if PostgreSQL has closed it."""
@@ -50,10 +52,10 @@ CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 @contextmanager
 def translate_errors() -> Iterator[None]:
-    """Raise DatabaseUnavailableError if the database is away or full, QueryTooLongError if the statement took too long
-    or needs too much of a cluster.
+    """Raise DatabaseUnavailableError if the database is unreachable or full, QueryTooLongError if the statement took
+    too long or would exceed a cluster's limit.
 
-    Any other error passes through, such as that of a constraint: the server's state did not cause it.
+    Any other error passes through, such as the violation of a constraint, because the server's state did not cause it.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Check once a second, on a separate connection, whether PostgreSQL responds.
+"""Check once a second on a separate connection whether PostgreSQL responds.
 
 A server that is stopped, unreachable or starting leaves its connections open and sends nothing. Without the heartbeat,
 each request would wait for its own timeout, and hold a connection until then.
@@ -16,11 +16,11 @@ from factory_logs.errors import DatabaseConnectError
 
 BEAT_SECONDS = 1.0
 RETRY_SECONDS = 0.2
-"""How soon a server that did not respond is checked again. The service is available at most this long after the
-server."""
+"""The time until a server that did not respond is checked again. The service becomes available at most this long after
+the server."""
 TURNS = 20
 _AWAY = ("08", "57P")
-"""SQLSTATE classes of a server that starts, stops or ends its connections."""
+"""The SQLSTATE classes that a server sends while it starts, stops or closes connections."""
 
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +36,8 @@ class Heartbeat:
     ) -> None:
         self.is_responding = True
         self.losses = 0
-        """How often the heartbeat lost its connection. Connections opened before the last loss may be lost too."""
+        """The number of times that the heartbeat lost its connection. Connections from before the last loss may be lost
+        too."""
         self._connect = connect
         self._seconds = seconds
         self.on_silence = on_silence
@@ -44,7 +45,7 @@ class Heartbeat:
         self._reason: str | None = None
 
     async def run(self) -> None:
-        """Check PostgreSQL until cancelled."""
+        """Check PostgreSQL repeatedly until cancelled."""
         try:
             while True:
                 try:
@@ -70,14 +71,13 @@ class Heartbeat:
             return error.sqlstate is not None and not error.sqlstate.startswith(_AWAY)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             self._lose()
-            # A cut connection does not show that the server is away.
+            # A cut connection does not prove that the server is unavailable.
             return tries > 1 and await self._beat(tries - 1)
         self._note_reason(None)
         return True
 
     async def _in_time(self, question: Coroutine[Any, Any, object]) -> None:
-        """Wait for the response. Raises TimeoutError. If this process itself was paused, the pause counts as one turn
-        only."""
+        """Wait for the response. Raises TimeoutError. If this process was paused, the pause counts as one turn."""
         asking = asyncio.create_task(question)
         try:
             for _ in range(TURNS):
@@ -90,9 +90,9 @@ class Heartbeat:
         raise TimeoutError
 
     def _note_reason(self, reason: str | None) -> None:
-        """Log why no connection can be opened, each reason once."""
+        """Log the reason why no connection can be opened, and each reason only once."""
         if reason is not None and reason != self._reason:
-            _log.warning("the database cannot be connected to", reason=reason)
+            _log.warning("cannot connect to the database", reason=reason)
         self._reason = reason
 
     def _note(self, is_responding: bool) -> None:

@@ -1,4 +1,4 @@
-"""The SQL of Idempotency-Key. It runs in the transaction of the write with the key."""
+"""The SQL for idempotency keys. It runs in the transaction of the write that has the key."""
 
 from datetime import datetime
 from typing import NamedTuple, Protocol
@@ -14,7 +14,7 @@ _FIND = """
 SELECT fingerprint, factory_log_id, answer, created_at FROM idempotency_keys WHERE user_id = $1 AND key = $2
 """
 RETRY_PREFIX = " retry of "
-"""The prefix of keys that the service derives from requests. Each write has one, so they expire sooner.
+"""The prefix of keys that the service derives from requests. Each such write has a key, so these keys expire sooner.
 
 The prefix begins with a space, so no client can send such a key: header values do not begin with a space.
 """
@@ -55,12 +55,12 @@ async def claim(connection: asyncpg.Connection, key: Key) -> bool:
 
 
 async def finish(connection: asyncpg.Connection, key: Key, body: bytes) -> None:
-    """Store the response of a claimed key; it is committed together with the records."""
+    """Store the response for a claimed key. It is committed together with the records."""
     await connection.execute(_FINISH, key.user_id, key.key, body)
 
 
 async def find(connection: asyncpg.Connection, key: Key) -> FirstResponse | None:
-    """Return the response to the first write with this key, or None for a new key."""
+    """Return the response to the first write with this key, or None if the key is new."""
     row = await connection.fetchrow(_FIND, key.user_id, key.key)
     return None if row is None else FirstResponse(*row)
 

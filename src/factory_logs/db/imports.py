@@ -13,7 +13,7 @@ from factory_logs.db.models import LOG_COLUMNS
 _CLAIM = """
 INSERT INTO imports (source, part, logs, rejected) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING true
 """
-# The ids are not returned, so PostgreSQL assigns them during the COPY. A Citus cluster does not.
+# The ids are not returned, so PostgreSQL can assign them during the COPY. A Citus cluster cannot.
 _COPIED = (*LOG_COLUMNS, "created_by")
 _DONE = "SELECT part, logs, rejected FROM imports WHERE source = $1"
 
@@ -21,7 +21,7 @@ _DONE = "SELECT part, logs, rejected FROM imports WHERE source = $1"
 async def claim_part(connection: asyncpg.Connection, source: bytes, part: int, stored: int, rejected: int) -> bool:
     """Record inside the caller's transaction that a part is stored; return False if it is recorded already.
 
-    Waits for another command that stores the same part right now.
+    Waits while another command stores the same part.
     """
     return bool(await connection.fetchval(_CLAIM, source, part, stored, rejected))
 
@@ -36,7 +36,7 @@ async def store_part(
 ) -> bool:
     """Store a part's logs inside the caller's transaction; return False if the part is stored already.
 
-    Waits for another command that stores the same part right now.
+    Waits while another command stores the same part.
     """
     if not await claim_part(connection, source, part, len(logs), rejected):
         return False

@@ -1,4 +1,4 @@
-"""The SQL that stores logs, on asyncpg without SQLAlchemy: this is the hot path of the service
+"""The SQL that stores logs. It uses asyncpg without SQLAlchemy, because this is the hot path of the service
 (docs/explanation/decisions.md). `python -m benchmarks.writes` measures it."""
 
 import asyncio
@@ -17,7 +17,7 @@ from factory_logs.db.models import LOG_COLUMNS
 
 
 class LogRow(Protocol):
-    """The values of a log that its sender sets; `tags` and `fields` are JSON text."""
+    """The values of a log that the client sets; `tags` and `fields` are JSON text."""
 
     @property
     def app_name(self) -> str: ...
@@ -34,7 +34,7 @@ class LogRow(Protocol):
 
 
 class NewRow(NamedTuple):
-    """A log to store, its sender, and the Idempotency-Key of the request if it has one."""
+    """A log to store, the name of its user, and the Idempotency-Key of the request if there is one."""
 
     log: LogRow
     created_by: str | None
@@ -50,13 +50,14 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Nothing was stored, as the key was used before. The key has been purged since, so the first response is lost."""
+    """Nothing was stored, because the key was used before. The key was purged in the meantime, so the first response is
+    lost."""
 
 
 Outcome = Stored | FirstResponse | Forgotten | None
-"""The result for a row: it is stored, its key was used before, or None if its repair does not exist."""
+"""The result for a row: the row is stored, or its key was used before, or None if its repair does not exist."""
 
-# A row whose repair does not exist fails alone: the statement leaves it out. Ids are drawn in the order of the input,
+# If the repair of a row does not exist, the statement skips only that row. Ids are drawn in the order of the input,
 # inside the transaction that uses them.
 _INPUT = """
 WITH input AS MATERIALIZED (
@@ -103,7 +104,7 @@ log_values = attrgetter(*LOG_COLUMNS)
 
 
 async def insert_logs(connection: asyncpg.Connection, rows: Sequence[NewRow]) -> list[Outcome]:
-    """Store rows in one statement and one commit; return the outcome of each, in the order of the input.
+    """Store rows in one statement and one commit. Return the result for each row, in the order of the input.
 
     On a Citus cluster, db/cluster_inserts.py does this.
     """
@@ -135,7 +136,8 @@ async def insert_logs(connection: asyncpg.Connection, rows: Sequence[NewRow]) ->
 
 
 def _outcomes(count: int, stored: Sequence[asyncpg.Record]) -> list[Outcome]:
-    """Return the outcomes: a row without an id had a used key, and a missing row refers to no repair."""
+    """Return the result for each row. A row without an id had a key that was used before; the repair of a missing row
+    does not exist."""
     outcomes: list[Outcome] = [None] * count
     for place, factory_log_id, created_at in stored:
         outcomes[place - 1] = Forgotten() if factory_log_id is None else Stored(factory_log_id, created_at)
@@ -152,7 +154,7 @@ async def unknown_repairs(connection: asyncpg.Connection, logs: Sequence[LogRow]
 
 
 async def copy_logs(connection: asyncpg.Connection, logs: Sequence[LogRow], created_by: str | None) -> list[int]:
-    """Store many logs by binary COPY in the caller's transaction; return their ids in the order of the input."""
+    """Store many logs by binary COPY in the caller's transaction. Return their ids in the order of the input."""
     draw = citus.NEXT_IDS if citus.is_distributed(connection) else _NEXT_IDS
     ids: list[int] = [row[0] for row in await connection.fetch(draw, len(logs))]
     rows = [(factory_log_id, *log_values(log), created_by) for factory_log_id, log in zip(ids, logs, strict=True)]
@@ -171,10 +173,10 @@ async def copy_rows(connection: asyncpg.Connection, columns: Sequence[str], rows
 
 @asynccontextmanager
 async def _ending_with(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """Run a COPY, and end it if the connection is lost: asyncpg would wait forever for a socket that takes no more
+    """Run a COPY, and abort it if the connection is lost. asyncpg alone would wait forever for a socket that accepts no
     data.
 
-    The error that asyncpg then raises depends on the event loop, so this raises one of its own.
+    asyncpg's error for this depends on the event loop, so this function raises its own error.
     """
     loop = asyncio.get_running_loop()
     try:

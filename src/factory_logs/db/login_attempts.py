@@ -1,7 +1,7 @@
 """Count failed logins for all workers together: the SQL of `login_tries`.
 
 Counting an attempt locks the key's row, so attempts on several workers at the same time are counted one after the
-other. All times are of PostgreSQL's clock.
+other. All times are from PostgreSQL's clock.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,14 @@ from factory_logs.db.engine import Database, Pool
 from factory_logs.db.models import TIME
 
 FORGOTTEN_AT_ONCE = 20
-"""The number of expired rows that an attempt deletes: more than it adds, so that expired rows do not accumulate."""
+"""The number of expired rows that an attempt deletes. It is more than an attempt adds, so expired rows do not
+accumulate."""
 
 _NOW = "(now() AT TIME ZONE 'utc')"
 _KEY = bindparam("key", type_=LargeBinary)
 _MOST = bindparam("most", type_=Integer)
 _WINDOW = bindparam("seconds", type_=Float)
-# An attempt in the future was counted before the clock was set back: it counts, but not forever.
+# An attempt with a time in the future was stored before the clock was set back. It counts too, but not forever.
 _COUNTS = f"tried BETWEEN {_NOW} - make_interval(secs => :seconds) AND {_NOW} + make_interval(secs => :seconds)"
 _COUNTING = f"ARRAY(SELECT tried FROM unnest(known.tried_at) AS tried WHERE {_COUNTS})"  # noqa: S608 - our own text
 _ADD = text(f"""
@@ -30,13 +31,13 @@ _ADD = text(f"""
     WHERE cardinality({_COUNTING}) < :most
     RETURNING {_NOW}
 """).bindparams(_KEY, _MOST, _WINDOW)  # noqa: S608
-# The next attempt is allowed when the oldest of the `most` newest attempts expires.
+# The next attempt is allowed after the oldest of the `most` newest attempts has expired.
 _WAIT = text(f"""
     SELECT least(extract(epoch FROM tried - {_NOW}), 0) + :seconds FROM login_tries, unnest(tried_at) AS tried
     WHERE key = :key AND {_COUNTS}
     ORDER BY tried DESC OFFSET :most - 1 LIMIT 1
 """).bindparams(_KEY, _MOST, _WINDOW)  # noqa: S608
-# Rows that another worker deletes or counts at the same time are skipped, so that no worker waits.
+# Skip rows that another worker deletes or counts at the same time, so that no worker waits.
 _FORGET = text(f"""
     DELETE FROM login_tries WHERE key = ANY (ARRAY(
         SELECT key FROM login_tries WHERE ends_at < {_NOW} ORDER BY ends_at LIMIT {FORGOTTEN_AT_ONCE}
@@ -71,7 +72,7 @@ class LoginAttemptRepository:
     async def add(self, limits: Sequence[tuple[bytes, int]]) -> datetime | Refusal:
         """Count one more attempt for each key, if all keys are below their limits.
 
-        Return the time that identifies the attempt for `take_back`, or the refusal.
+        Return the time of the attempt, which identifies it for `take_back`, or the refusal.
         """
         moment = datetime.min
         async with self._database.connect(Pool.AUTHENTICATION) as connection:

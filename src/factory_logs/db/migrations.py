@@ -1,4 +1,4 @@
-"""Migrate the database's tables to this version of the program, with Alembic. Every worker may call this.
+"""Migrate the tables of the database to this version of the program with Alembic. Every worker may call this.
 
 Migrations change the indexes of a table that is in use with `change_indexes`. CREATE INDEX and DROP INDEX block
 writers, the first one until it has read the whole table; with CONCURRENTLY they do not. But CONCURRENTLY cannot run in
@@ -42,7 +42,7 @@ def config(database_url: str | None = None) -> Config:
 
 
 async def upgrade(database_url: str) -> None:
-    """Run the missing migrations. Other processes that do the same wait.
+    """Run the missing migrations. Other processes that migrate at the same time wait.
 
     Raises DatabaseUnavailableError, and UnsuitableDatabaseError if no migration can help.
     """
@@ -53,7 +53,8 @@ async def upgrade(database_url: str) -> None:
 
 
 async def current(database: Database) -> str | None:
-    """Return the migration revision of the database, or None if it has no tables. Raises DatabaseUnavailableError."""
+    """Return the migration revision of the database, or None if the database has no tables. Raises
+    DatabaseUnavailableError."""
 
     def read(connection: Connection) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
@@ -71,7 +72,7 @@ def head() -> str:
 
 
 def is_known(revision: str) -> bool:
-    """Return whether this program has this revision, so that it can migrate a database from it."""
+    """Return whether this program knows this revision, and so can migrate a database that has it."""
     return any(script.revision == revision for script in ScriptDirectory.from_config(config()).walk_revisions())
 
 
@@ -100,7 +101,8 @@ def change_indexes(op: Operations, table: str, wanted: Mapping[str, str | None])
 
 
 def _change_beside_writers(connection: Connection, table: str, name: str, definition: str | None) -> None:
-    """Build the new index under another name, then drop the old one and rename; one of them always serves queries."""
+    """Build the new index under another name, then drop the old one and rename the new one. One of them always serves
+    queries."""
     successor = _successor(name)
     there: dict[str, str] = {}
     for found, is_valid, its_definition in connection.execute(_THERE, {"table": table}):

@@ -14,7 +14,8 @@ from sqlalchemy import Dialect, Select
 
 Make = Callable[[Any], Any]
 LONGEST_SHARED = 15 * 1024
-"""The maximum length of a shared statement in characters. A longer one is built and prepared by asyncpg each time."""
+"""The maximum length of a shared statement in characters. A longer statement is built each time, and asyncpg prepares
+it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def compile_statement(statement: Select[Any], dialect: Dialect) -> PreparedState
 
 
 class PreparedStatements:
-    """The compiled statements of one worker: the `most` that were used last."""
+    """The compiled statements of one worker. Only the `most` recently used ones are kept."""
 
     def __init__(self, dialect: Dialect, most: int) -> None:
         self._dialect = dialect
@@ -67,7 +68,7 @@ class PreparedStatements:
         return len(self._statements)
 
     def get(self, name: Hashable, build: Callable[[], Select[Any]]) -> PreparedStatement:
-        """Return the statement with this name; if there is none, compile the result of `build`."""
+        """Return the statement with this name. If there is none, compile and remember the result of `build`."""
         known = self._statements.get(name)
         if known is not None:
             return known

@@ -1,10 +1,10 @@
 """SQL that writes records as text: JSON byte for byte as the contract shows it (docs/reference/http-api.md#records),
 and lines of CSV.
 
-PostgreSQL writes the text, as it already has `tags` and `fields` as JSON, and a record that arrives as one value costs
-the worker very little. The SQL is text and not an expression tree, which SQLAlchemy would compile in more time than the
-query takes. It contains names of our own columns only. They are unqualified, as the rows may come from the table or
-from a subquery.
+PostgreSQL writes the text, because it already has `tags` and `fields` as JSON, and because a record that arrives as one
+value costs the worker very little. The SQL is text and not an expression tree, which SQLAlchemy would compile in more
+time than the query takes. It contains only names of our own columns. The names are unqualified, because the rows may
+come from the table or from a subquery.
 """
 
 import csv
@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from factory_logs.schemas.formulas import FORMULA_STARTS
 
 # PostgreSQL omits trailing zeros of a fraction. asyncpg stores datetime.min and datetime.max as -infinity and infinity.
-# Rounding a time is cheap and writing it as text is not, so it is written once.
+# Rounding a time is cheap, but writing it as text is not, so the SQL writes it once.
 _MOMENT = f"""CASE WHEN {{0}} <> {{0}}::timestamp(0) THEN rpad({{0}}::text, 26, '0')
     WHEN {{0}} = 'infinity' THEN '{datetime.max}' WHEN {{0}} = '-infinity' THEN '{datetime.min}' ELSE {{0}}::text END"""
 # PostgreSQL also omits the fraction of a float if it is zero.
@@ -89,7 +89,7 @@ def _as_text(rows: Select[Any], text: str) -> Select[Any]:
 
 
 def _json(column: Column[Any]) -> tuple[str, str]:
-    """Return the quote on both sides of the column's value, and SQL for the value as JSON."""
+    """Return the quote to put on both sides of the column's value, and SQL for the value as JSON."""
     is_moment = isinstance(column.type, TIMESTAMP)
     value = f"to_json({_plain(column)})::text" if isinstance(column.type, String) else _plain(column)
     if not column.nullable:
@@ -108,7 +108,7 @@ def _plain(column: Column[Any]) -> str:
             return _FLOAT.format(text)
         case String() | Integer() | JSONB():
             return text
-    raise TypeError(f"no text is known for {column}")
+    raise TypeError(f"no text format is defined for {column}")
 
 
 def _may_need_quotes(column: Column[Any]) -> bool:

@@ -1,6 +1,6 @@
 """Read stored rows as JSON text, byte for byte as the contract shows it (docs/reference/http-api.md#records).
 
-PostgreSQL sends a page as one value. So a record costs the worker a tenth of the time that a row would
+PostgreSQL sends a page as one value. So a record costs the worker a tenth of the time of a row
 (docs/explanation/reading.md; `python -m benchmarks.reads`).
 """
 
@@ -47,7 +47,7 @@ class RecordRepository:
         """Return the record with this id, or None. Any int is allowed."""
         if not 0 < record_id < 2**63:
             return None
-        # A bigint even if the key is an int: for a number that does not fit an int there is no record, and no error.
+        # A bigint even if the key is an int: a number that does not fit an int finds no record and causes no error.
         found = await self.found(select(self._table).where(self._key == literal(record_id, BigInteger)))
         return found[0][1] if found else None
 
@@ -60,8 +60,8 @@ class RecordRepository:
     async def newest(self, count: Select[Any], alone: Select[Any]) -> tuple[Sequence[Any], int]:
         """Return the one row of the statement `count`, and the highest id, or 0; both in one snapshot.
 
-        On a cluster, read the columns of the statement `alone`, the other columns of `count`, which are the state of
-        the table, and the highest id one after another.
+        On a cluster, three statements run one after another: `alone`, the other columns of `count` (the state of the
+        table), and the highest id.
         """
         counted = count.subquery()
         highest = select(func.coalesce(func.max(self._key), literal_column("0"))).scalar_subquery()
@@ -80,7 +80,7 @@ class RecordRepository:
             return int((await connection.execute(select(func.coalesce(func.max(self._key), 0)))).scalar_one())
 
     async def keys(self, statement: Select[Any]) -> tuple[Any, ...] | None:
-        """Return the one row of a statement that selects values and not records, or None if there is none."""
+        """Return the single row of a statement that selects values instead of records, or None if there is no row."""
         async with self._database.connect_reader() as connection:
             row = (await connection.execute(statement)).one_or_none()
             return None if row is None else tuple(row)
@@ -109,7 +109,7 @@ _BY_ID = f"SELECT factory_log_id, {json_text(_LOGS)} FROM factory_logs WHERE fac
 
 
 async def logs_by_id(connection: asyncpg.Connection, ids: Sequence[int]) -> dict[int, str]:
-    """Return the logs with these ids, in one round trip on asyncpg: this is a hot path."""
+    """Return the logs with these ids, in one round trip. It uses asyncpg, because this is a hot path."""
     if is_distributed(connection):
         return dict(
             await connection.fetch(f"{_BY_ID} AND shard_key = ANY($2::bigint[])", ids, list(map(shard_key, ids)))
@@ -126,7 +126,7 @@ def as_record(row: Row[Any]) -> Record:
 class RecordText(NamedTuple):
     """The JSON of a log before it is stored, without the values that the commit sets.
 
-    It is written before the commit, so that a log is not stored if its response cannot be written.
+    It is written before the commit, so that no log is stored whose response cannot be written.
     """
 
     head: bytes
@@ -145,7 +145,7 @@ def record_text(log: LogRow, created_by: str) -> RecordText:
         {
             "app_name": log.app_name,
             "product_imei": log.product_imei,
-            # A number of any length is valid JSON; the commit finds that there is no such repair.
+            # A number of any length is valid JSON; the commit detects that there is no such repair.
             "repair_id": None if log.repair_id is None else orjson.Fragment(str(log.repair_id)),
             "timestamp": format_timestamp(log.timestamp),
             "tags": None if log.tags is None else orjson.Fragment(log.tags),

@@ -38,7 +38,7 @@ class RepairRepository:
         self._database = database
 
     async def add(self, values: Mapping[str, Any], created_by: str | None) -> tuple[int, bytes]:
-        """Store one repair; return its id and its JSON, which is written before the commit."""
+        """Store one repair. Return its id and its JSON, which is written before the commit."""
         async with self._database.begin() as connection:
             return await _insert(connection, values, created_by)
 
@@ -69,14 +69,15 @@ async def _insert(connection: AsyncConnection, values: Mapping[str, Any], create
 async def insert_repairs(
     connection: asyncpg.Connection, repairs: Sequence[Mapping[str, Any]], created_by: str | None
 ) -> list[int]:
-    """Store repairs in one commit, each under its `repair_id`, or under the next free one if that is None.
+    """Store repairs in one commit, each under its `repair_id`, or under the next free id if its `repair_id` is None.
 
     Return the indexes of repairs that are not stored because their id is taken.
     """
     taken = []
     async with connection.transaction():
         await connection.execute("LOCK TABLE repairs IN SHARE ROW EXCLUSIVE MODE")
-        # Repairs with ids come first. Then no other repair may be added until the sequence is above these ids.
+        # Repairs with ids are stored first. After that, no other repair may be added until the sequence is above these
+        # ids.
         advanced = False
         for index in sorted(range(len(repairs)), key=lambda index: repairs[index]["repair_id"] is None):
             repair = repairs[index]

@@ -1,8 +1,8 @@
 """The SQL of test results: yield, failures, distributions, facets, and one unit's history
 (docs/reference/test-results.md).
 
-Each function returns a statement. Most are over the logs of a `Selection`; values are expressions over their
-table.
+Each function returns a statement. Most statements read the logs of a `Selection`, and take values as expressions over
+its table.
 """
 
 from collections.abc import Sequence

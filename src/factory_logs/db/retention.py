@@ -4,7 +4,7 @@ Stored counts stay exact (db/count_cache.py): each batch changes the sum on whic
 
 On a Citus cluster a batch is committed in two phases with that sum, as it concerns several shards, but becomes visible
 node by node, and after a node's crash only when recovery has committed it. So a batch first marks that logs are being
-removed, and deletes the mark when all nodes have committed. Meanwhile no counts are stored.
+removed, and deletes the mark when all nodes have committed. No counts are stored while the mark exists.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -26,7 +26,8 @@ from factory_logs.db.record_formats import json_text
 from factory_logs.db.watermark import LAST_DRAWN
 
 LOGS = FactoryLog.__table__
-# One batch at a time, as counts depend on the sum of the removed logs. Reads and writes of logs never take these locks.
+# One batch at a time, as counts depend on the sum of the removed logs. Reads and writes of logs never wait for these
+# locks.
 _ALONE = "LOCK TABLE retention_runs, known_counts IN SHARE ROW EXCLUSIVE MODE"
 _MARK = "INSERT INTO retention_runs (cutoff, removed) VALUES ('-infinity', 0)"
 _UNMARK = "DELETE FROM retention_runs WHERE removed = 0"
@@ -68,7 +69,7 @@ def expired(cutoff: datetime, conditions: Conditions = ()) -> Conditions:
 
 
 async def old_logs(connection: asyncpg.Connection, old: Conditions) -> Sequence[OldLogs]:
-    """Return the logs that match all conditions, by app."""
+    """Return the number and the time range of the logs that match all conditions, for each app."""
     app, moment = LOGS.c.app_name, LOGS.c.timestamp
     found = select(app, func.count(), func.min(moment), func.max(moment)).where(*old).group_by(app).order_by(app)
     return [OldLogs(*row) for row in await _fetch(connection, found)]
@@ -79,9 +80,10 @@ async def remove_batch(
 ) -> Removal:
     """Remove the next logs before the cutoff that match all of `conditions`, at most `most`; fewer if no more are left.
 
-    `before` is the result of the last batch, at first `START`. A run that removes nothing stores nothing.
+    `before` is the result of the previous batch, or `START` for the first one. A run that removes nothing stores
+    nothing.
     """
-    # Begins where the last batch ended: until a vacuum, the index still contains the logs that it removed.
+    # Begin where the last batch ended, because until a vacuum the index still contains the removed logs.
     older = select(LOGS.c.factory_log_id).where(
         LOGS.c.timestamp >= literal(before.reached), *expired(cutoff, conditions)
     )
@@ -92,7 +94,7 @@ async def remove_batch(
 
 
 async def remove_logs(connection: asyncpg.Connection, ids: Sequence[int], cutoff: datetime, before: Removal) -> Removal:
-    """Remove the logs with these ids. `before` and the result have the meaning as in `remove_batch`."""
+    """Remove the logs with these ids. `before` and the result are the same as in `remove_batch`."""
     return await _remove(connection, literal(list(ids), ARRAY(BigInteger)), cutoff, before)
 
 
@@ -119,9 +121,9 @@ async def _remove(
 
 @asynccontextmanager
 async def _marked(connection: asyncpg.Connection) -> AsyncIterator[None]:
-    """On a cluster, mark that logs are being removed or brought back, until all nodes have done so.
+    """On a cluster, mark that logs are being removed or restored, until all nodes have committed.
 
-    A run whose connection is lost leaves the mark, which the next one deletes.
+    If a run loses its connection, the mark remains, and the next run deletes it.
     """
     if not is_distributed(connection):
         yield
@@ -138,7 +140,8 @@ async def _marked(connection: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 def _removal(ids: ColumnElement[Any], known: int) -> Select[Any]:
-    """Remove the logs with these ids: one row with their number, that of those up to the id `known`, the last time."""
+    """Return a statement that removes the logs with these ids. Its row has their number, the number up to the id
+    `known`, and the last time."""
     columns = LOGS.c.factory_log_id, LOGS.c.timestamp
     gone = delete(FactoryLog).where(LOGS.c.factory_log_id == any_(ids)).returning(*columns).cte("gone")
     is_known = gone.c.factory_log_id <= literal(known, BigInteger)
@@ -157,7 +160,8 @@ async def _fetch(connection: asyncpg.Connection, statement: Select[Any]) -> list
 
 
 class PolicyState(NamedTuple):
-    """The set hour for which a policy was last run, and the time when its last run began; UTC without zone."""
+    """The scheduled hour for which a policy has last run, and the time when its last run began. Both are UTC without
+    zone."""
 
     done_for: datetime
     tried_at: datetime | None
@@ -175,9 +179,9 @@ _FINISH_POLICY = "UPDATE retention_policies SET done_for = $2 WHERE name = $1"
 async def policy_states(
     connection: asyncpg.Connection, names: Sequence[str], last_hour: datetime, *, forgotten: Sequence[str] = ()
 ) -> dict[str, PolicyState]:
-    """Return the state of each policy. A policy that is seen for the first time counts as done for `last_hour`.
+    """Return the state of each policy. A new policy counts as done for `last_hour`.
 
-    The states of the `forgotten` policies are removed, and no others: another host may have a file of its own.
+    Only the states of the `forgotten` policies are deleted, because another host may have its own file of policies.
     """
     if forgotten:
         await connection.execute(_FORGET_POLICIES, forgotten)
@@ -198,7 +202,7 @@ async def note_policy_tried(connection: asyncpg.Connection, name: str, moment: d
 
 
 async def note_policy_done(connection: asyncpg.Connection, name: str, hour: datetime) -> None:
-    """Store that the run of the policy for this set hour has ended."""
+    """Store that the run of the policy for this scheduled hour has ended."""
     await connection.execute(_FINISH_POLICY, name, hour)
 
 
@@ -210,12 +214,13 @@ _SEQUENCE = "pg_get_serial_sequence('factory_logs', 'factory_log_id')::regclass"
 _DRAW = f"SELECT max(nextval({_SEQUENCE})) FROM generate_series(1, $1::bigint)"  # noqa: S608 - our own text
 DRAWN_AT_ONCE = 1_000_000
 LARGEST_GAP = 1_000_000_000
-"""So many ids may lie between the last one of this database and one in an archive: each is drawn, which takes time."""
+"""The maximum number of ids between the last id of this database and an id in an archive. Each of them is drawn, which
+takes time."""
 _ID = "(record->>'factory_log_id')::bigint"
 
 
 def _moment(name: str) -> str:
-    """Return SQL for a time of a record's JSON, which writes both infinities as times (db/record_formats.py)."""
+    """Return SQL for a time in a record's JSON, which writes both infinities as times (db/record_formats.py)."""
     return f"""(CASE record->>'{name}' WHEN '{datetime.max}' THEN 'infinity' WHEN '{datetime.min}' THEN '-infinity'
         ELSE record->>'{name}' END)::timestamp"""
 
@@ -260,7 +265,7 @@ SELECT count(*) AS logs, count(*) FILTER (WHERE {_ID} <= $2) AS known, min({_ID}
        max({_moment("timestamp")}) AS reached
 FROM {_RECORDS}
 """  # noqa: S608
-# In a statement after the one that inserts, so that it sees the new logs.
+# A separate statement after the INSERT, so that it sees the new logs.
 _DIFFERENT = f"""
 SELECT {_ID} FROM {_RECORDS}
 WHERE NOT EXISTS (SELECT FROM factory_logs WHERE factory_log_id = {_ID} AND {json_text(LOGS)} = line) LIMIT 1
@@ -268,10 +273,11 @@ WHERE NOT EXISTS (SELECT FROM factory_logs WHERE factory_log_id = {_ID} AND {jso
 
 
 async def bring_back(connection: asyncpg.Connection, lines: Sequence[str], before: Removal) -> Removal:
-    """Store archived logs, given as JSON, whose ids are missing; `logs` in the result is their number.
+    """Store the archived logs, given as JSON, whose ids are missing. `logs` in the result is their number.
 
-    `before` is the result of the last batch, at first `START`. Raises OtherLogError if another log has one of the ids,
-    asyncpg.DataError or asyncpg.IntegrityConstraintViolationError for JSON that is not a log or names a missing repair.
+    `before` is the result of the previous batch, or `START` for the first one. Raises OtherLogError if another log has
+    one of the ids, asyncpg.DataError or asyncpg.IntegrityConstraintViolationError for JSON that is not a log or names a
+    missing repair.
     """
     async with _marked(connection), connection.transaction():
         await connection.execute(_ALONE)
@@ -324,9 +330,9 @@ def _other_log(factory_log_id: int) -> str:
 
 
 async def _draw_ids(connection: asyncpg.Connection, lines: Sequence[str]) -> None:
-    """Draw ids until the sequence is at the greatest id of the logs, so that no new log gets one of their ids.
+    """Draw ids until the sequence has reached the greatest id of the logs, so that no new log gets one of their ids.
 
-    Setting the sequence instead could set it back, if others draw ids at the same time.
+    Setting the sequence instead could set it back if other transactions draw ids at the same time.
     """
     highest = await connection.fetchval(f"SELECT max({_ID}) FROM {_RECORDS}", lines)  # noqa: S608 - our own text
     drawn = await connection.fetchval(LAST_DRAWN)

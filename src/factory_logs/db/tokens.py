@@ -39,7 +39,7 @@ class ValidToken:
 
     `idle_seconds` is the time from the last use to the end, or None if the end is fixed. `expires_at` is the current
     end, or None for never. `seconds_left` and `seconds_since_use` are relative to PostgreSQL's clock at the look-up;
-    the latter is None if no use has been written yet. An `only_write` token may store logs and nothing else.
+    the latter is None if no use has been written yet. An `only_write` token may only store logs.
     """
 
     user_id: int
@@ -134,7 +134,7 @@ _TOUCH = text("""
     from uses join locked using (token_hash)
     where tokens.token_hash = uses.token_hash and tokens.revoked_at is null
 """)
-"""Rows are locked in the same order, or two workers that write the same tokens could deadlock."""
+"""Rows are locked in the same order everywhere; otherwise two workers that write the same tokens could deadlock."""
 
 
 class TokenRepository:
@@ -168,7 +168,7 @@ class TokenRepository:
         label: str | None = None,
         only_write: bool = False,
     ) -> datetime | None:
-        """Store a token that ends `idle_seconds` after its last use; return its end if it is not used (UTC without
+        """Store a token that ends `idle_seconds` after its last use. Return its end if it is not used (UTC without
         zone).
 
         Return None if the user no longer exists or is disabled.
@@ -231,15 +231,15 @@ class TokenRepository:
             await connection.execute(_TOUCH, {"hashes": list(ages), "ages": list(ages.values())})
 
     async def revoke(self, token_hash: bytes) -> int:
-        """Revoke one token; return the number of revoked tokens, 0 or 1."""
+        """Revoke one token. Return the number of revoked tokens, 0 or 1."""
         return await self._revoke(Token.token_hash == token_hash)
 
     async def revoke_all(self, user_id: int) -> int:
-        """Revoke all tokens of one user; return their number."""
+        """Revoke all tokens of one user. Return their number."""
         return await self._revoke(Token.user_id == user_id)
 
     async def purge(self, keep_seconds: float, at_once: int = PURGED_AT_ONCE) -> int:
-        """Delete tokens that expired or were revoked longer ago than this; return their number.
+        """Delete tokens that expired or were revoked longer ago than this. Return their number.
 
         Each transaction deletes `at_once` rows, so it is short, and skips rows that another transaction has locked.
         """

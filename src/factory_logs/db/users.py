@@ -124,8 +124,7 @@ def _record(row: Row[*tuple[Any, ...]]) -> UserRecord:
 
 
 def _can_be_stored(name: str) -> bool:
-    """Return whether PostgreSQL can store the name; a query for any other name would fail instead of finding
-    nothing."""
+    """Return whether PostgreSQL can store the name. A query for another name would fail instead of finding nothing."""
     try:
         name.encode()
     except UnicodeEncodeError:

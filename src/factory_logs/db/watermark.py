@@ -1,17 +1,18 @@
-"""Find the watermark: the id at or below which no transaction can commit a log any more.
+"""Find the watermark: the id up to which no transaction can commit any more logs.
 
 Ids come from a sequence inside the transaction that inserts them, and `nextval` holds a lock on the sequence until that
 transaction ends. So after a value V of the sequence is read, only transactions that hold the lock now can still commit
-an id up to V. When each of them has ended, V is the watermark. A virtual transaction id names one transaction only,
-exists before the transaction has written anything, and every role sees all of `pg_locks`.
+an id up to V. When each of them has ended, V is the watermark. The lock holders are found in `pg_locks`, which every
+role may read, by their virtual transaction ids. A virtual transaction id identifies one transaction, and it exists
+before the transaction has written anything.
 
 A lock is released after the commit has become visible. So a snapshot taken *after* V became the watermark sees all logs
 up to V that there will ever be.
 
 On a Citus cluster a transaction commits on the coordinator first. If a worker node fails at that moment, the part of
 the transaction on that node stays prepared, invisible, until recovery commits it. So after the transactions on the
-coordinator have ended, those that are prepared on any node must end too. If a node does not respond, the watermark
-stays (docs/how-to/scale-out.md).
+coordinator have ended, the transactions that are prepared on any node must end too. If a node does not respond, the
+watermark stays (docs/how-to/scale-out.md).
 """
 
 import time
@@ -25,7 +26,7 @@ _SEQUENCE = "pg_get_serial_sequence('factory_logs', 'factory_log_id')::regclass"
 LAST_VALUE = f"pg_sequence_last_value({_SEQUENCE})"
 LAST_DRAWN = f"SELECT coalesce({LAST_VALUE}, 0)"
 """The highest id that a transaction has drawn from the sequence."""
-# In this order, in two statements: a transaction that draws an id between them draws one above V.
+# These must be two statements in this order: a transaction that draws an id between them draws one above V.
 _DRAWN = f"""
 SELECT ({LAST_DRAWN}), seqcache = 1 AND seqincrement > 0 AND NOT seqcycle
 FROM pg_sequence WHERE seqrelid = {_SEQUENCE} AND NOT pg_is_in_recovery()
@@ -41,8 +42,8 @@ WHERE locktype = 'relation'
 
 
 class Watermark:
-    """Tracks the watermark for a worker. `id` never decreases while the server is the same; it is 0 if the watermark is
-    unknown."""
+    """Tracks the watermark for a worker. `id` never decreases while the server stays the same. It is 0 if the watermark
+    is unknown."""
 
     def __init__(self, every_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._every = every_seconds
@@ -58,7 +59,7 @@ class Watermark:
         self._candidate = 0
         self._drawers: frozenset[str] = frozenset()
         self._ended = 0
-        """No transaction on the coordinator can commit an id up to this one any more."""
+        """No transaction on the coordinator can commit a log with an id up to this one any more."""
         self._prepared_at = 0
         self._prepared: frozenset[Holder] = frozenset()
         """The transactions that were prepared on any node when `_ended` was `_prepared_at`."""
@@ -77,8 +78,8 @@ class Watermark:
     async def observe(self, connection: asyncpg.Connection) -> None:
         """Read the sequence and its lock holders, outside any transaction, and raise the watermark if that allows it.
 
-        The new `id` holds for every snapshot that is taken from now on. Only one observation runs at a time, as the
-        lock holders must be read after the candidate that they are compared with.
+        The new `id` is valid for every snapshot taken from now on. Only one observation runs at a time, because the
+        lock holders must be read after the id that they may still commit.
         """
         if self._observing:
             return

@@ -14,8 +14,8 @@ from factory_logs.ingest.validation import NewLog
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """The limits of one body: its records (or lines, including blank ones), its bad records, and the listed bad
-    records."""
+    """The limits of one body: the number of records (or of lines, including blank ones), of bad records, and of bad
+    records that the response lists."""
 
     max_records: int = 200_000
     max_bad: int = 10_000
@@ -45,7 +45,7 @@ class Batch:
     positions: Sequence[int]
     errors: Sequence[FieldError]
     rejected: int
-    """The number of bad records. `errors` may list fewer, or several for one record."""
+    """The number of bad records. `errors` may list fewer records, or several errors for one record."""
 
 
 class BatchCollector:

@@ -1,4 +1,4 @@
-"""Decode a batch: a whole JSON array, or NDJSON while it arrives (docs/reference/http-api.md#batches)."""
+"""Decode a batch: a complete JSON array, or NDJSON while it arrives (docs/reference/http-api.md#batches)."""
 
 import asyncio
 import json
@@ -16,14 +16,16 @@ from factory_logs.schemas.factory_log import FactoryLogIn
 from factory_logs.schemas.record_limits import RecordLimits
 
 _LOGS = TypeAdapter(Annotated[list[FactoryLogIn], FailFast()])
-"""Stops at the first bad record; otherwise it would hold a million errors in memory, of which only a few are listed."""
+"""Stops at the first bad record. Otherwise it would hold a million errors in memory, and the response lists only a
+few."""
 CONTAINERS_PER_RECORD = 8
-"""If an array has more objects and arrays than this number for each allowed record, its records are counted first."""
+"""If an array has more objects and arrays per allowed record than this, its records are counted before they are
+decoded."""
 TOKENS_AT_A_TIME = 50_000
-"""While counting, other requests may run after this number of tokens."""
+"""While records are counted, other requests may run each time after this number of tokens."""
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
 RECORDS_AT_A_TIME = 500
-"""Other requests may run after this number of records."""
+"""While records are decoded, other requests may run each time after this number of records."""
 LINE_BYTES_PER_RECORD_BYTE = 8
 """The factor by which a line may be longer than its compact JSON: an escape `\\u00e9` takes six bytes for two."""
 
@@ -74,7 +76,7 @@ class BatchReader:
             self.reject(error)
 
     async def read_array(self, body: bytes) -> None:
-        """Decode a whole JSON array. Raises BadRequestError if the body is not a JSON array, TooLargeError."""
+        """Decode a complete JSON array. Raises BadRequestError if the body is not a JSON array, TooLargeError."""
         await self._check_count(body)
         if await self._read_fast(body):
             return

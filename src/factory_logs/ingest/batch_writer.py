@@ -44,7 +44,8 @@ _METRICS = CommitMetrics("batch")
 
 
 class BatchWriter:
-    """Writes batches, each in its own transaction. It never retries, as a lost transaction may have been committed."""
+    """Writes each batch in its own transaction. It never retries, because a lost transaction may have been
+    committed."""
 
     def __init__(self, connections: BatchConnections, settings: Settings, disk: DiskReserve) -> None:
         self._connections = connections
@@ -54,7 +55,7 @@ class BatchWriter:
     async def store(
         self, batch: Batch, created_by: str | None, key: WriteKey | None, body: WriteBody, *, skip_bad: bool = False
     ) -> WriteResponse:
-        """Store a batch in one transaction and return the response, whose body is made before the commit.
+        """Store a batch in one transaction and return the response. The body of the response is made before the commit.
 
         If the key was used before, store nothing and return the first response. Raises BadRequestError, with nothing
         stored, if a record is bad and `skip_bad` is false; ConflictError if the key was used for another body;
@@ -85,9 +86,9 @@ class BatchWriter:
     ) -> WriteResponse:
         """Store a long batch in one transaction, with only one part in memory at a time.
 
-        The whole body must have arrived, so that a slow client cannot prolong the transaction. `key` is called after
-        the last part, as its fingerprint covers the whole body, and the key is claimed last. Raises the errors of
-        `store`.
+        The whole body must have arrived before, so that a slow client cannot prolong the transaction. `key` is called
+        after the last part, because its fingerprint covers the whole body. The key is claimed last. Raises the errors
+        of `store`.
         """
         self._disk.refuse_if_low()
         started = time.perf_counter()
@@ -110,7 +111,7 @@ class BatchWriter:
 
 
 class _StoredBeforeError(Exception):
-    """Rolls back a transaction whose key was used before."""
+    """Raised to roll back a transaction whose key was used before."""
 
     def __init__(self, first: WriteResponse) -> None:
         super().__init__()

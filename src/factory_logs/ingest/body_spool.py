@@ -18,7 +18,7 @@ from factory_logs.errors import OverloadedError
 Result = TypeVar("Result")
 _log = structlog.get_logger(__name__)
 ARRIVING_SHARE = 2
-"""Arriving bodies use at most half of the memory, as complete bodies need the rest."""
+"""Arriving bodies use at most half of the memory, because complete bodies need the rest."""
 
 
 class BodyBudget:
@@ -43,7 +43,7 @@ class BodyBudget:
         self.held -= size
 
     def take_arriving(self, size: int) -> bool:
-        """Count more bytes of an arriving body, and return whether there is memory for them; if not, they go to a
+        """Count more bytes of an arriving body. Return whether there is memory for them; otherwise they go to a
         file."""
         if self.arriving + size > self._max_bytes // ARRIVING_SHARE or self.held + size > self._max_bytes:
             return False
@@ -66,10 +66,11 @@ class BodyBudget:
 
 
 class BodySpool:
-    """One body: first written, then read. `close` releases its share of the budget."""
+    """One body, which is first written and then read. `close` releases its share of the budget."""
 
     def __init__(self, budget: BodyBudget, memory_bytes: int, folder: Path | None) -> None:
-        """Store up to `memory_bytes` in memory. The file has no name, so it disappears with the process."""
+        """Store up to `memory_bytes` in memory and the rest in a file. The file has no name, so it disappears with the
+        process."""
         self._budget = budget
         self._memory_bytes = memory_bytes
         self._folder = folder
@@ -82,7 +83,7 @@ class BodySpool:
         self.size = 0
 
     async def write(self, piece: bytes) -> None:
-        """Add a part. Raises OverloadedError if there is space neither in memory nor in files."""
+        """Add a part. Raises OverloadedError if neither memory nor files have space for it."""
         size = len(piece)
         self.size += size
         if self._in_memory + size <= self._memory_bytes and self._budget.take_arriving(size):

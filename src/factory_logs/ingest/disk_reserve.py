@@ -1,9 +1,9 @@
-"""Refuse new logs while the disk of the embedded database is nearly full, before PostgreSQL must stop.
+"""Refuse new logs while the disk of the embedded database is nearly full, so that PostgreSQL need not stop.
 
 PostgreSQL stops if there is no space for its write-ahead log. Then no client can read, and retention cannot free space.
-So a reserve of the disk remains free for these two. Rows that retention has removed leave free space inside the table,
-whose file does not shrink. If that space is as large as the reserve, logs are stored until only half of the reserve is
-free.
+So a reserve of the disk remains free for reading and retention. Rows that retention has removed leave free space inside
+the table, but its file does not shrink. If that space is as large as the reserve, logs are stored until only half of
+the reserve is free.
 """
 
 import asyncio
@@ -24,9 +24,10 @@ CLUSTER_VARIABLE = "FACTORY_LOGS_EMBEDDED_CLUSTER"
 """The environment variable in which `serve` passes the folder of the embedded PostgreSQL to its workers."""
 CHECK_SECONDS = 1.0
 ROOM_CHECKS = 30
-"""The free space inside the table is read in one of this number of checks, while the disk is low."""
+"""While the disk is low, the free space inside the table is read once in this number of checks."""
 
-# Only pages that are at least half empty count. The extension is gone with the transaction, so no backup holds it.
+# Only pages that are at least half empty count. The extension is created in a transaction that is rolled back, so no
+# backup contains it.
 _EXTENSION = "CREATE EXTENSION IF NOT EXISTS pg_freespacemap"
 _ROOM = "SELECT coalesce(sum(avail), 0)::bigint FROM pg_freespace('factory_logs') WHERE avail >= 4096"
 
@@ -37,7 +38,7 @@ class DiskReserve:
     """Checks the disk and sets `is_low` while new logs must be refused. `run` must run in the background, or `is_low`
     never changes.
 
-    Without a cluster, that is, with the operator's own PostgreSQL, nothing is checked.
+    Without a `cluster`, which means that the operator runs PostgreSQL, nothing is checked.
     """
 
     def __init__(self, database: Database, settings: Settings, cluster: Path | None) -> None:
@@ -60,7 +61,7 @@ class DiskReserve:
             await asyncio.sleep(CHECK_SECONDS)
 
     async def check(self) -> None:
-        """Read how much is free, set the metric, and set `is_low`."""
+        """Read the free bytes, and set the metric and `is_low`."""
         if self._cluster is None:
             return
         try:
@@ -96,7 +97,7 @@ class DiskReserve:
         return free < self._reserve and (free < self._reserve // 2 or await self._known_room() < self._reserve)
 
     async def _known_room(self) -> int:
-        """Return how many bytes the table can take without growing."""
+        """Return the number of bytes that the table can store without growing."""
         if self._low_checks % ROOM_CHECKS == 0:
             self._room = await self._read_room()
         self._low_checks += 1
@@ -119,7 +120,7 @@ class DiskReserve:
 
 
 def embedded_cluster() -> Path | None:
-    """Return where the embedded PostgreSQL of this service has its files, or None for an own PostgreSQL."""
+    """Return the folder of the embedded PostgreSQL's files, or None if the operator runs PostgreSQL."""
     place = os.environ.get(CLUSTER_VARIABLE)
     return None if place is None else Path(place)
 

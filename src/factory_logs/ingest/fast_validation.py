@@ -1,9 +1,9 @@
 """Validate ordinary logs, one or many at a time, at a fraction of the cost of their Pydantic schema.
 
-The schema (schemas/factory_log.py) alone defines what is accepted. A function here returns exactly the rows that the
-schema would return, or None; then the schema decides, so every error comes from the schema. All functions apply the
-same rules, and tests/ingest/test_fast_validation.py compares them with the schema. `python -m benchmarks.hot_path`
-shows what this saves for a single log, `python -m benchmarks.writes` for batches.
+Only the schema (schemas/factory_log.py) defines which logs are accepted. A function here returns exactly the rows that
+the schema would return, or None. After a None the schema decides, so every error comes from the schema. All functions
+apply the same rules, and tests/ingest/test_fast_validation.py compares them with the schema. `python -m
+benchmarks.hot_path` shows what this saves for a single log, `python -m benchmarks.writes` for batches.
 
 The input is the output of orjson, which has already rejected lone surrogates, NaN and invalid UTF-8. It decodes an
 integer beyond 64 bits as a large float, which the check of floats detects.
@@ -27,7 +27,7 @@ _new_log = NewLog._make
 
 
 def read_log(text: bytes, limits: RecordLimits) -> NewLog:
-    """Return one log from its JSON text. Raises the errors of parse_log."""
+    """Return one log from its JSON text. Raises the same errors as `parse_log`."""
     return fast_log_from_text(text, limits) or parse_log(text, limits)
 
 
@@ -102,9 +102,9 @@ def fast_logs(records: list[Any], limits: RecordLimits) -> list[NewLog] | None:
 
 
 def _has_known_names(record: dict[str, Any]) -> bool:
-    """Return whether each name is a field, or metadata (which is ignored) with a plain value.
+    """Return whether each name is a field, or is metadata with a plain value. Metadata is ignored.
 
-    The nesting of metadata must be checked by the parser of the schema.
+    The parser of the schema must check metadata that is nested.
     """
     if FIELDS.issuperset(record):
         return True

@@ -1,8 +1,8 @@
 """Group commit: single logs of concurrent clients share one statement and one commit (ARCHITECTURE.md).
 
-A batch is limited in rows and bytes (db/coalescer.py collects it), so a busy service shares its fsyncs. The queue is
-limited too: if it is full, the caller gets an OverloadedError at once. `python -m benchmarks.hot_path` shows where the
-time of a single POST goes.
+db/coalescer.py collects each batch, up to a limit of rows and bytes. So the more requests arrive, the more of them
+share an fsync. The queue is limited too: if it is full, the caller gets an OverloadedError at once. `python -m
+benchmarks.hot_path` shows where the time of a single POST goes.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
         return len(self._waiting), self._queued_bytes
 
     async def drain(self) -> None:
-        """Write the accepted logs, then stop. Logs that are not written within `drain_seconds` fail."""
+        """Store the accepted logs, then stop. Logs that are not stored within `drain_seconds` get an error."""
         await self.stop(self._settings.drain_seconds)
 
     def store(
@@ -71,7 +71,7 @@ class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
     ) -> "asyncio.Future[Stored | FirstResponse]":
         """Queue one log. The future ends when the log is committed, or raises the reason why it was not stored.
 
-        If `key` was used before, nothing is stored and the result is the response to the first write. Raises
+        If `key` was used before, store nothing; the result is then the response to the first write. Raises
         OverloadedError if the queue is full, if PostgreSQL has not responded to any writer for a while, or if the disk
         is nearly full.
         """
@@ -121,8 +121,8 @@ class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
                 entry.future.set_result(result)
 
     def _note_failure(self, error: BaseException) -> None:
-        """Count the failure. If the database is unavailable, fail the waiting logs at once, not after another
-        timeout."""
+        """Count the failure. If the database is unavailable, give the waiting logs the error at once instead of after
+        another timeout."""
         COMMIT_FAILURES.inc()
         if isinstance(error, DatabaseUnavailableError):
             self._fail_waiting(error)

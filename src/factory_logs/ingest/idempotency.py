@@ -16,7 +16,7 @@ _KEY = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 @dataclass(frozen=True, slots=True)
 class WriteKey:
-    """A user's idempotency key for one write, with the fingerprint of the request."""
+    """An idempotency key of a user for one write, with the fingerprint of the request."""
 
     user_id: int
     key: str
@@ -48,7 +48,7 @@ class KeyedBody:
 
 
 def retry_key(key: WriteKey) -> WriteKey:
-    """Return a key derived from the request, for protocols in which repeating a request has no effect.
+    """Return a key derived from the request, for protocols in which a retry must have no effect.
 
     InfluxDB's clients rely on this when they retry a write whose response was lost
     (docs/reference/http-api.md#influxdbs-calls). The key is stored for an hour.
@@ -57,8 +57,8 @@ def retry_key(key: WriteKey) -> WriteKey:
 
 
 def just_forgotten() -> OverloadedError:
-    """Return the error of a write whose expired key was deleted between its claim and its look-up."""
-    return OverloadedError("This Idempotency-Key has just been forgotten; try again")
+    """Return the error for a write whose expired key was deleted between the claim of the key and its look-up."""
+    return OverloadedError("This Idempotency-Key has just expired; try again")
 
 
 def check_same(key: WriteKey, first_fingerprint: bytes) -> None:

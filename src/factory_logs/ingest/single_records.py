@@ -1,6 +1,6 @@
 """Store a single log or repair and return its record. A log shares a commit with the logs of other clients.
 
-The JSON of a log is written before the commit: otherwise a log could be stored for which no response can be written.
+The JSON of a log is written before the commit. Otherwise a log could be stored for which no response can be written.
 """
 
 from collections.abc import Awaitable, Callable
@@ -43,7 +43,7 @@ class SingleLogs:
         self._read = read
 
     async def store(self, text: bytes, username: str, key: WriteKey | None) -> StoredRecord:
-        """Store one log from its JSON text; if the key was used before, store nothing and return the first record.
+        """Store one log from its JSON text. If the key was used before, store nothing and return the first record.
 
         Raises BadRequestError, ConflictError, OverloadedError, DatabaseUnavailableError.
         """
@@ -54,7 +54,7 @@ class SingleLogs:
             return StoredRecord(result.factory_log_id, record.stored(result))
         assert key is not None  # noqa: S101 - only a key was used before
         check_same(key, result.fingerprint)
-        # The body and the user are the same, so only a server time in it must be read from the database.
+        # The body and the user are the same, so only a server time in the log must be read from the database.
         stored = Stored(result.factory_log_id or 0, result.created_at)
         if SERVER_TIME.encode() in text:
             first = await self._read(stored.factory_log_id)
@@ -80,7 +80,7 @@ class RepairWriter:
         self._repairs = RepairRepository(database)
 
     async def store(self, repair: RepairIn, username: str, key: WriteKey | None) -> StoredRecord:
-        """Store one repair; if the key was used before, store nothing and return the first record.
+        """Store one repair. If the key was used before, store nothing and return the first record.
 
         Raises ConflictError, OverloadedError, DatabaseUnavailableError.
         """

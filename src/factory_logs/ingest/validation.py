@@ -1,4 +1,4 @@
-"""Validate records by their schemas: return rows that can be stored, or raise errors with the path of each
+"""Validate records by their schemas: return rows that can be stored, or raise errors with their paths
 (docs/reference/http-api.md#records)."""
 
 import json
@@ -52,8 +52,8 @@ def validate_log(record: object, limits: RecordLimits) -> NewLog:
 
 
 def _with_few_unknown_names(record: dict[str, Any], most: int) -> dict[str, Any]:
-    """Return the record with at most `most` unknown names, as Pydantic would make an error object for each of
-    millions."""
+    """Return the record with at most `most` unknown names, because Pydantic would create an error object for each name,
+    even for millions."""
     unknown = islice((name for name in record if name not in _NAMES), most)
     return {name: record[name] for name in [*(record.keys() & _NAMES), *unknown]}
 

@@ -5,9 +5,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 LOGIN_HOURS = 3
-"""The default time from the last use of a login's token to its end, in hours; the setting is `session_idle_seconds`.
+"""The default time, in hours, after which an unused token from a login expires; the setting is `session_idle_seconds`.
 
-It is not in settings.py, because a device's installation cannot import that, and `tokens --help` shows it there too.
+It is not in settings.py, because `tokens --help` shows it on devices too, where settings.py cannot be imported.
 """
 
 
@@ -31,17 +31,17 @@ class LoginSuccessful(BaseModel):
     hub_id: None = None
     shop_id: None = None
     API_token: str = Field(
-        description="64 characters; shown this once, stored only as a hash",
+        description="64 characters. Only this response contains it; the service stores only its hash",
         examples=["J7lPbxpnSdjkOoqOWM2bwtELJa29ABPwrxPgkfCJEKoCI6gMWKxrTyTGcWCc4mVQ"],
     )
     token_expiry: str = Field(
-        description="When the token ends unless it is used before", examples=["Mon, 01 Aug 2016 17:05:11 GMT"]
+        description="When the token expires if it is not used until then", examples=["Mon, 01 Aug 2016 17:05:11 GMT"]
     )
     permissions: str = Field(examples=["SYSTEM"])
 
 
 class LoginMessage(BaseModel):
-    """The wrapper object of the legacy API."""
+    """The object around the user and the token in the legacy API."""
 
     login_successful: LoginSuccessful
 

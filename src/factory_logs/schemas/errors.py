@@ -12,10 +12,11 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The error; `errors` is present only if fields are invalid."""
+    """An error. `errors` is present only if fields are invalid."""
 
-    message: str = Field(description="What is wrong, for a person", examples=["Validation failed"])
+    message: str = Field(description="A description of the error for people", examples=["Validation failed"])
     errors: list[ErrorDetail] | None = None
     request_id: str = Field(
-        description="Names this request in the service's log; also in X-Request-ID", examples=["8876ce82a6a1c712"]
+        description="The id of this request in the service's log, also in the header X-Request-ID",
+        examples=["8876ce82a6a1c712"],
     )

@@ -21,8 +21,7 @@ DIGITS_PATTERN = "^-?[0-9]{1,18}$"
 
 
 def as_integer(value: object) -> object:
-    """Return the integer that a string of digits or a float without a fraction represents; any other value
-    unchanged."""
+    """Return the integer for a string of digits or for a float without a fraction, and any other value unchanged."""
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
     if isinstance(value, float) and value.is_integer():
@@ -36,7 +35,7 @@ RepairId = Annotated[
     WithJsonSchema(
         {
             "anyOf": [{"type": "integer"}, {"type": "string", "pattern": DIGITS_PATTERN}],
-            "description": "A repair, as `/v1/repairs` lists them; also as a string of digits",
+            "description": "The id of a repair in `/v1/repairs`, also as a string of digits",
         },
         mode="validation",
     ),
@@ -78,8 +77,10 @@ class FactoryLogIn(Submitted):
     product_imei: Imei | None = None
     repair_id: RepairId | None = None
     timestamp: SentTimestamp
-    tags: Any = Field(None, description="Who and where; normally an object", examples=[{"jig_id": "J-07"}])
-    fields: Any = Field(None, description="What was measured; normally an object", examples=[{"passed": True}])
+    tags: Any = Field(
+        None, description="Who wrote the log and where, normally an object", examples=[{"jig_id": "J-07"}]
+    )
+    fields: Any = Field(None, description="The measurements, normally an object", examples=[{"passed": True}])
 
 
 class FactoryLogOut(BaseModel):
@@ -92,8 +93,8 @@ class FactoryLogOut(BaseModel):
     timestamp: str = Field(description="UTC", examples=["2024-01-31 13:45:00.123000"])
     tags: Any = Field(examples=[{"jig_id": "J-07", "hostname": "CN-REG03"}])
     fields: Any = Field(examples=[{"passed": True, "voltage": 3.28}])
-    created_at: str = Field(description="UTC, when it was stored", examples=["2024-01-31 13:45:01.004211"])
-    created_by: str | None = Field(description="The user of the token", examples=["jig-07"])
+    created_at: str = Field(description="When the log was stored, UTC", examples=["2024-01-31 13:45:01.004211"])
+    created_by: str | None = Field(description="The user whose token was used", examples=["jig-07"])
     modified_at: None = Field(description="Always null: logs are never changed")
     modified_by: None = Field(description="Always null: logs are never changed")
 
@@ -101,7 +102,7 @@ class FactoryLogOut(BaseModel):
 class FactoryLogPage(BaseModel):
     """A page of logs."""
 
-    num_results: int = Field(description="How many records `q` selects in all", examples=[1])
+    num_results: int = Field(description="The number of all records that `q` selects", examples=[1])
     total_pages: int = Field(examples=[1])
     page: int = Field(examples=[1])
     objects: list[FactoryLogOut]
@@ -114,5 +115,9 @@ class BatchCreated(BaseModel):
     first_id: int | None = Field(description="null if nothing was stored", examples=[41])
     last_id: int | None = Field(examples=[42])
     ids: list[int] = Field(description="In the order of the input", examples=[[41, 42]])
-    num_rejected: int | None = Field(None, description="With `on_error=skip`: how many records are not stored")
-    errors: list[ErrorDetail] | None = Field(None, description="With `on_error=skip`: why, for the first 100 of them")
+    num_rejected: int | None = Field(
+        None, description="With `on_error=skip`: the number of records that were not stored"
+    )
+    errors: list[ErrorDetail] | None = Field(
+        None, description="With `on_error=skip`: the errors of the first 100 of these records"
+    )

@@ -1,8 +1,9 @@
 """Texts that a spreadsheet would run as formulas, and how CSV escapes them."""
 
-# Spreadsheets also run formulas after a line end or a tab, and those written with full-width characters.
+# Spreadsheets also run formulas that follow a line end or a tab, and formulas that are written with full-width
+# characters.
 FORMULA_STARTS = "=+@\t\r\n\uff1d\uff0b\uff0d\uff20-"
-"""A spreadsheet runs a text that begins with one of these."""
+"""The characters at the beginning of a text that a spreadsheet would run as a formula."""
 
 
 def escaped_formula(text: str) -> str:

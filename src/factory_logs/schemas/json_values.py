@@ -35,7 +35,7 @@ def fast_storable_text(value: object, max_nesting: int) -> bytes | None:
     """Return the same text as `canonical_json` if the value is certainly storable, or None if it needs a full check.
 
     Nearly all values pass: orjson itself rejects lone surrogates and integers over 64 bits, and writes NaN as null and
-    NUL as an escape. A text with no more brackets than the allowed nesting cannot be nested deeper.
+    NUL as an escape. If a text has no more brackets than the allowed nesting, it cannot be nested too deep.
     """
     if value is None:
         return b"null"
@@ -89,15 +89,15 @@ def canonical_json(value: object) -> bytes:
     """Return a storable value as JSON text whose number types survive PostgreSQL's jsonb.
 
     jsonb returns 1e23 as 100000000000000000000000, which a client reads as an integer. Written as
-    100000000000000000000000.0 it stays a float. jsonb has no negative zero, so it becomes 0.0 here: the response to a
-    write then contains the stored value.
+    100000000000000000000000.0 it stays a float. jsonb has no negative zero, so this function writes 0.0 for it, and the
+    response to a write contains the stored value.
     """
     return _canonical(value, orjson.dumps(value))
 
 
 def _canonical(value: object, text: bytes) -> bytes:
     # orjson writes large floats as 1e23; the format of the exponent depends on its version. A string that looks like
-    # such a float or like a negative zero is no error here: it only costs time.
+    # such a float or like a negative zero causes no error; it only costs time.
     zeros = text.translate(_DIGITS_TO_ZERO)
     if _EXPONENT not in zeros and _SIGNED_EXPONENT not in zeros and _NEGATIVE_ZERO not in text:
         return text
@@ -115,7 +115,7 @@ def _with_plain_floats(value: object) -> object:
 
 
 def _changes_in_jsonb(number: float) -> bool:
-    """Return whether jsonb would return the float as an integer, or it is a negative zero."""
+    """Return whether jsonb would return the float as an integer, or whether the float is a negative zero."""
     return abs(number) >= _EXPONENTS_FROM or not number
 
 
@@ -127,7 +127,7 @@ def _without_exponent(number: float) -> str:
 def surely_canonical(values: object, text: bytes, max_nesting: int) -> bool:
     """Return whether `text` can be stored unchanged; orjson has decoded `values` and written `text` from them.
 
-    If False, the values must be checked one by one. orjson has already rejected lone surrogates and NaN.
+    If the result is False, the values must be checked one by one. orjson has already rejected lone surrogates and NaN.
     """
     return text.count(b"{") + text.count(b"[") <= max_nesting and _is_unchanged(values, text)
 
@@ -142,10 +142,10 @@ def all_surely_canonical(values: object, texts: Sequence[bytes], max_nesting: in
 
 
 def _is_unchanged(values: object, text: bytes) -> bool:
-    """Return whether the text has no NUL and no float that jsonb would change.
+    """Return whether the text contains no NUL and no float that jsonb would change.
 
-    An integer beyond 64 bits counts as such a float, as orjson decodes it to a float. Each search is preceded by a
-    search for a single byte that most texts lack, which costs only a fifth.
+    An integer beyond 64 bits counts as such a float, as orjson decodes it to a float. Before each search, a search for
+    a single byte that most texts do not contain saves four fifths of the cost.
     """
     if b"\\" in text and b"\\u0000" in text:
         return False

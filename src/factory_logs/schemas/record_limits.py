@@ -1,7 +1,7 @@
 """The limits of a log (docs/reference/http-api.md#records): size, nesting and values, with the errors for larger ones.
 
-The service and the device client share these checks: the service must not reject a log that a device accepted and
-stored hours before.
+The service and the device client share these checks, so that the service does not reject a log that a device stored
+hours before.
 """
 
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ OTHER_MEMBERS_BYTES = LONGEST_APP_NAME * _BYTES_OF_A_CHARACTER + len(
 class RecordLimits:
     """The limits of one record: its bytes as compact JSON, and the levels of nesting in `tags` and `fields`.
 
-    At most `max_errors` errors of a record are listed, as it may have millions.
+    At most `max_errors` errors of a record are listed, because a record may have millions.
     """
 
     max_record_bytes: int
@@ -48,8 +48,8 @@ class RecordLimits:
             raise BadRequestError("Validation failed", [FieldError("", message)])
 
     def surely_allow(self, json_bytes: int) -> bool:
-        """Return whether a record whose `tags` and `fields` have this size is within the limit, with any other
-        members."""
+        """Return whether a record whose `tags` and `fields` have this size is within the limit, for any values of its
+        other members."""
         return json_bytes + OTHER_MEMBERS_BYTES <= self.max_record_bytes
 
 

@@ -68,10 +68,10 @@ class RepairOut(BaseModel):
     refurbishment_date: str | None = Field(description="UTC", examples=[None])
     measured_battery_capacity: float | None = Field(description="In mAh", examples=[3050.0])
     process: Process | None = Field(examples=["Repair and Return"])
-    pending_status: str | None = Field(description="What the repair waits for", examples=["waiting for parts"])
-    outcome: str | None = Field(description="What came of it", examples=[None])
-    created_at: str = Field(description="UTC, when it was stored", examples=["2024-01-29 08:31:12.004211"])
-    created_by: str | None = Field(description="The user of the token", examples=["ann"])
+    pending_status: str | None = Field(description="The reason why the repair waits", examples=["waiting for parts"])
+    outcome: str | None = Field(description="The result of the repair", examples=[None])
+    created_at: str = Field(description="When the repair was stored, UTC", examples=["2024-01-29 08:31:12.004211"])
+    created_by: str | None = Field(description="The user whose token was used", examples=["ann"])
     modified_at: str | None = Field(examples=[None])
     modified_by: str | None = Field(examples=[None])
 
@@ -79,7 +79,7 @@ class RepairOut(BaseModel):
 class RepairPage(BaseModel):
     """A page of repairs."""
 
-    num_results: int = Field(description="How many repairs `q` selects in all", examples=[1])
+    num_results: int = Field(description="The number of all repairs that `q` selects", examples=[1])
     total_pages: int = Field(examples=[1])
     page: int = Field(examples=[1])
     objects: list[RepairOut]

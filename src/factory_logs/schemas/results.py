@@ -10,15 +10,17 @@ from factory_logs.schemas.repair import RepairOut
 Share = Annotated[float, Field(ge=0, le=1, examples=[0.96])]
 Count = Annotated[int, Field(ge=0)]
 _GROUP = ConfigDict(extra="allow")
-"""Each field of `by` is an extra member with the field's name."""
+"""Each field in `by` is an additional member with the name of the field."""
 
 
 class YieldCounts(BaseModel):
     """The counts of attempts, and of pairs of a unit and an app."""
 
     attempts: Count = Field(description="Logs with a boolean at `passed`", examples=[104])
-    passed: Count = Field(description="Attempts that have passed", examples=[100])
-    units: Count = Field(description="Pairs of a unit and an app, counted where their first attempt is", examples=[101])
+    passed: Count = Field(description="Attempts that passed", examples=[100])
+    units: Count = Field(
+        description="Pairs of a unit and an app, counted in the bucket and group of their first attempt", examples=[101]
+    )
     first_passed: Count = Field(description="Pairs whose first attempt has passed", examples=[97])
     last_passed: Count = Field(description="Pairs whose last attempt has passed", examples=[100])
     retested: Count = Field(description="Pairs with two attempts or more", examples=[3])
@@ -28,11 +30,11 @@ class YieldCounts(BaseModel):
 
 
 class YieldBucket(YieldCounts):
-    """A time bucket and group; the value of each `by` is a member too."""
+    """A time bucket and group. The value of each `by` is also a member."""
 
     model_config = _GROUP
     bucket: str | None = Field(
-        default=None, description="When it begins, UTC; only with `bucket`", examples=["2024-01-31 00:00:00"]
+        default=None, description="When the bucket begins, UTC; only with `bucket`", examples=["2024-01-31 00:00:00"]
     )
 
 
@@ -43,22 +45,23 @@ class YieldTotal(YieldCounts):
 
 
 class Yields(BaseModel):
-    """The yields of each bucket and group, and of all."""
+    """The yields of each bucket and group, and over all of them."""
 
     buckets: list[YieldBucket]
     total: YieldTotal
 
 
 class Failure(BaseModel):
-    """A measurement, and how many failed attempts failed at it."""
+    """A measurement, and the number of attempts that failed at it."""
 
     measurement: str | None = Field(
-        description="The path of the measurement; null for attempts that name none", examples=["fields__output_12v"]
+        description="The path of the measurement; null for attempts without a failed measurement",
+        examples=["fields__output_12v"],
     )
-    attempts: Count = Field(description="Failed attempts with it", examples=[14])
-    units: Count = Field(description="Pairs of a unit and an app with it", examples=[12])
-    share: Share = Field(description="Of the failed attempts")
-    cumulative_share: Share = Field(description="Of the sum of all rows, up to this one")
+    attempts: Count = Field(description="The number of failed attempts with this measurement", examples=[14])
+    units: Count = Field(description="The number of pairs of a unit and an app with this measurement", examples=[12])
+    share: Share = Field(description="The share of the failed attempts")
+    cumulative_share: Share = Field(description="The share of the sum of all rows, up to this row")
 
 
 class Failures(BaseModel):
@@ -78,12 +81,14 @@ class Bin(BaseModel):
 
 
 class Distribution(BaseModel):
-    """The distribution of one group; the value of each `by` is a member too."""
+    """The distribution of one group. The value of each `by` is also a member."""
 
     model_config = _GROUP
     count: Count = Field(examples=[1140])
     mean: float = Field(examples=[12.03])
-    stddev: float | None = Field(description="Of the sample; null for a single number", examples=[0.081])
+    stddev: float | None = Field(
+        description="The sample standard deviation; null for a single number", examples=[0.081]
+    )
     min: float = Field(examples=[11.2])
     max: float = Field(examples=[12.31])
     p1: float = Field(description="Percentiles are of the nearest rank", examples=[11.5])
@@ -93,13 +98,17 @@ class Distribution(BaseModel):
     p75: float = Field(examples=[12.08])
     p95: float = Field(examples=[12.16])
     p99: float = Field(examples=[12.21])
-    histogram: list[Bin] = Field(description="The same bins in every group; a single one if all numbers are the same")
-    below: Count | None = Field(description="Numbers below `lower`; null without it", examples=[2])
-    above: Count | None = Field(description="Numbers above `upper`; null without it", examples=[0])
+    histogram: list[Bin] = Field(
+        description="All groups have the same bins; there is one bin if all numbers are the same"
+    )
+    below: Count | None = Field(description="The number of numbers below `lower`; null without `lower`", examples=[2])
+    above: Count | None = Field(description="The number of numbers above `upper`; null without `upper`", examples=[0])
     cp: float | None = Field(description="(upper - lower) / 6 of the mean moving range / 1.128", examples=[2.4])
-    cpk: float | None = Field(description="From the mean to the nearer limit / 3 of the same", examples=[2.1])
-    pp: float | None = Field(description="As cp, by `stddev`", examples=[2.3])
-    ppk: float | None = Field(description="As cpk, by `stddev`", examples=[2.0])
+    cpk: float | None = Field(
+        description="The distance of the mean to the nearer limit / 3 of the same", examples=[2.1]
+    )
+    pp: float | None = Field(description="Like cp, but with `stddev`", examples=[2.3])
+    ppk: float | None = Field(description="Like cpk, but with `stddev`", examples=[2.0])
 
 
 class Distributions(BaseModel):
@@ -118,9 +127,9 @@ class FacetValue(BaseModel):
 class Facet(BaseModel):
     """The values of one field."""
 
-    values: list[FacetValue] = Field(description="The most frequent first, then by value")
-    other: Count = Field(description="Logs with another value", examples=[12])
-    missing: Count = Field(description="Logs without a value", examples=[0])
+    values: list[FacetValue] = Field(description="The most frequent value first, then by value")
+    other: Count = Field(description="The number of logs with another value", examples=[12])
+    missing: Count = Field(description="The number of logs without a value", examples=[0])
 
 
 class Facets(BaseModel):
@@ -134,8 +143,10 @@ class Facets(BaseModel):
 class CatalogPath(BaseModel):
     """A JSON path at which logs have scalars or arrays."""
 
-    path: str = Field(description="As `q` names it", examples=["fields__output_12v__value"])
-    types: list[str] = Field(description="The JSON types seen there, in alphabetical order", examples=[["number"]])
+    path: str = Field(description="The path in the form of `q`", examples=["fields__output_12v__value"])
+    types: list[str] = Field(
+        description="The JSON types of the values at this path, in alphabetical order", examples=[["number"]]
+    )
 
 
 class CatalogApp(BaseModel):
@@ -164,11 +175,13 @@ class UnitApp(BaseModel):
     passed: Count = Field(examples=[1])
     first: str = Field(examples=["2024-01-31 08:12:41.331000"])
     last: str = Field(examples=["2024-01-31 09:01:10.004000"])
-    last_passed: bool | None = Field(description="What the last attempt gave; null without one", examples=[True])
+    last_passed: bool | None = Field(
+        description="Whether the last attempt passed; null without an attempt", examples=[True]
+    )
 
 
 class Unit(BaseModel):
-    """The history of one unit: its apps by their first log, and its repairs by arrival."""
+    """The history of one unit: its apps in the order of their first log, and its repairs in the order of arrival."""
 
     product_imei: str = Field(examples=["352099001761481"])
     logs: Count = Field(examples=[2])
@@ -181,7 +194,7 @@ class Unit(BaseModel):
 class Measures(BaseModel):
     """The measures of the numbers in a group; null if there are none."""
 
-    count: int = Field(description="How many logs have a number there", examples=[11])
+    count: int = Field(description="The number of logs with a number at this field", examples=[11])
     min: float | None = Field(examples=[3.1])
     avg: float | None = Field(examples=[3.254])
     max: float | None = Field(examples=[3.41])
@@ -190,14 +203,14 @@ class Measures(BaseModel):
 
 
 class StatsBucket(BaseModel):
-    """A time bucket and group; the value of each `by` is a member too."""
+    """A time bucket and group. The value of each `by` is also a member."""
 
     model_config = ConfigDict(extra="allow")
     bucket: str | None = Field(
-        default=None, description="When it begins, UTC; only with `bucket`", examples=["2024-01-01 00:00:00"]
+        default=None, description="When the bucket begins, UTC; only with `bucket`", examples=["2024-01-01 00:00:00"]
     )
-    count: int = Field(description="How many logs there are in it", examples=[12])
-    values: dict[str, Measures] | None = Field(default=None, description="Of each `field`, by its name")
+    count: int = Field(description="The number of logs in this bucket and group", examples=[12])
+    values: dict[str, Measures] | None = Field(default=None, description="The measures of each `field`, by its name")
 
 
 class StatsResult(BaseModel):

@@ -64,7 +64,7 @@ def parse_timestamps(texts: Sequence[str]) -> list[datetime]:
     """
     forms = set("\n".join(texts).translate(_DIGITS_TO_ZERO).split("\n"))
     if all(map(_UTC.fullmatch, forms)):
-        with contextlib.suppress(ValueError):  # a valid format, but no valid date
+        with contextlib.suppress(ValueError):  # a valid format, but not a valid date
             return [datetime.fromisoformat(text[:-1]) for text in texts]
     return list(map(parse_timestamp, texts))
 
@@ -93,7 +93,7 @@ MOMENT_FORMS: list[dict[str, object]] = [
     {
         "type": "string",
         "pattern": _PATTERN,
-        "description": "ISO 8601, `T` or a space between date and time; UTC unless it says",
+        "description": "ISO 8601, with `T` or a space between date and time; UTC if it has no zone",
     },
     {"type": "string", "format": "date-time"},
     {
@@ -105,7 +105,7 @@ MOMENT_FORMS: list[dict[str, object]] = [
 ]
 """JSON Schema of the formats that `parse_timestamp` accepts."""
 _EXAMPLES = ["2024-01-31T13:45:00.123456Z", "2024-01-31 13:45:00", 1706708700123]
-_NOW: dict[str, object] = {"const": SERVER_TIME, "description": "The server's time"}
+_NOW: dict[str, object] = {"const": SERVER_TIME, "description": "The server's current time"}
 _SCHEMA_IN = WithJsonSchema({"anyOf": [*MOMENT_FORMS, _NOW], "examples": _EXAMPLES}, mode="validation")
 _SCHEMA_IN_OR_NONE = WithJsonSchema(
     {

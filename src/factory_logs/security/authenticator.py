@@ -24,15 +24,14 @@ MAX_ENTRIES = 10_000
 LONGEST_CACHED_HEADER = 256
 FLUSH_EVERY_SECONDS = 1.0
 FLUSH_TIMEOUT_SECONDS = 5.0
-LATE = f"it took longer than {FLUSH_TIMEOUT_SECONDS:g} s, here or in the database"
+LATE = f"it took longer than {FLUSH_TIMEOUT_SECONDS:g} s, in this process or in the database"
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _TokenUse:
-    """The last use of a token, and its last use that is written to the database. Times are from the authenticator's
-    clock."""
+    """The last use of a token, and the last use that is stored in the database, by the authenticator's clock."""
 
     at: float
     due_every: float
@@ -51,9 +50,9 @@ class _CachedToken:
 
 
 class Authenticator:
-    """Finds the user of a token. There is one per worker, used on one event loop only.
+    """Finds the user of a token. Each worker has one authenticator, which is used on one event loop only.
 
-    `run` must run at the same time; otherwise sliding tokens expire although they are used.
+    `run` must run in the background; otherwise tokens expire although they are used.
     """
 
     def __init__(self, database: Database, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -68,7 +67,7 @@ class Authenticator:
         self._uses: dict[bytes, _TokenUse] = {}
 
     def cached(self, authorization: str | None) -> CurrentUser | None:
-        """Return the user of this header if it is cached, else None. For the hot path."""
+        """Return the user of this header if it is cached, else None. The hot path uses this."""
         try:  # get() would cost twice as much
             known = self._by_header[authorization]  # type: ignore[index]
         except KeyError:
@@ -100,8 +99,8 @@ class Authenticator:
         return known.user
 
     async def authenticate_token(self, token: str) -> CurrentUser:
-        """Return the user of a token from outside the header, such as InfluxDB 1's password. Raises the errors of
-        `authenticate`."""
+        """Return the user of a token that is not in the header, for example in the password of InfluxDB 1's clients.
+        Raises the errors of `authenticate`."""
         return (await self._find(hash_token(token))).user
 
     def remember(self, token: str, user: CurrentUser, *, idle_seconds: int | None) -> None:
@@ -155,7 +154,7 @@ class Authenticator:
     def _end_look_up(self, token_hash: bytes, look_up: asyncio.Task[_CachedToken]) -> None:
         del self._look_ups[token_hash]
         if not look_up.cancelled():
-            look_up.exception()  # retrieved, or asyncio logs it if all callers were cancelled
+            look_up.exception()  # read the exception; otherwise asyncio logs it if all callers were cancelled
 
     def _cache_token(self, token_hash: bytes, found: ValidToken, as_of: float) -> _CachedToken:
         lives = [self._trust_seconds]
@@ -174,7 +173,7 @@ class Authenticator:
         use = self._uses.get(token_hash)
         if use is None:
             due_every = self._touch_seconds
-            if found.idle_seconds is not None:  # a short-lived token must be written earlier
+            if found.idle_seconds is not None:  # the use of a short-lived token must be written earlier
                 due_every = min(due_every, found.idle_seconds / 4)
             use = _TokenUse(now, due_every)
             if found.seconds_since_use is not None:  # another worker may have written it recently
@@ -184,9 +183,9 @@ class Authenticator:
         return use
 
     async def write_uses(self, *, everything: bool = False) -> int:
-        """Write the last uses that are due, or with `everything` all unwritten ones; return their number.
+        """Write the last uses that are due, or all unwritten ones with `everything`. Return their number.
 
-        Raises DatabaseUnavailableError; the uses are then written next time.
+        Raises DatabaseUnavailableError. The next call then writes these uses.
         """
         now = self._clock()
         due = {
@@ -202,7 +201,7 @@ class Authenticator:
         return len(due)
 
     def _drop_unused(self, now: float) -> None:
-        """Drop uses that are written and whose token is no longer cached."""
+        """Remove the uses that are written and whose token is no longer cached."""
         for token_hash, use in list(self._uses.items()):
             resting = now - max(use.at, use.written_at)
             if use.at <= use.written and resting >= max(use.due_every, self._trust_seconds):

@@ -17,7 +17,7 @@ from factory_logs.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class LoginResult:
-    """The user who logged in, the new token, and its end if it is not used (UTC without zone)."""
+    """The user who logged in, the new token, and the end of the token if it is not used (UTC without zone)."""
 
     user_id: int
     username: str
@@ -55,8 +55,8 @@ class LoginService:
     async def login(self, username: str, password: str, address: str) -> LoginResult:
         """Return a new token for a correct username and password.
 
-        Raises UnauthenticatedError for a wrong pair, with the same message whether the user exists or not;
-        TooManyTriesError; OverloadedError; DatabaseUnavailableError.
+        Raises UnauthenticatedError for a wrong username or password, with one message for both; TooManyTriesError;
+        OverloadedError; DatabaseUnavailableError.
         """
         try:
             admitted = await self._throttle.admit(username, address)

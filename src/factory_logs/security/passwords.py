@@ -27,10 +27,10 @@ def check_password(password: str) -> None:
 
 
 class Passwords:
-    """Hashes and verifies passwords: at most `max_concurrent` at a time, while at most `max_waiting` more wait.
+    """Hashes and verifies passwords: up to `max_concurrent` at a time, and up to `max_waiting` more may wait.
 
-    The size of the thread pool is the limit, not a semaphore before `asyncio.to_thread`: cancelling a caller does not
-    stop its thread, so a semaphore would be released while the hash still runs.
+    The limit is the size of the thread pool. A semaphore before `asyncio.to_thread` would not work: cancelling a caller
+    does not stop its thread, so the semaphore would be released while the hash still runs.
     """
 
     def __init__(
@@ -50,8 +50,8 @@ class Passwords:
     async def verify(self, password: str, stored: str | None) -> bool:
         """Return whether `password` matches the hash `stored`.
 
-        If `stored` is None (an unknown user or one without a password), the result is False after the same time, so
-        that the time does not reveal which users exist. Raises OverloadedError if too many are waiting.
+        If `stored` is None (an unknown user, or a user without a password), return False after the same time. Otherwise
+        the time would reveal which users exist. Raises OverloadedError if too many are waiting.
         """
         secret = _encode(password)
         return await self._run_in_thread(lambda: self._matches(secret, stored))
@@ -79,7 +79,7 @@ def _encode(password: str) -> bytes:
 
 
 def _unmatchable_hash(hasher: PasswordHasher) -> str:
-    """Return a hash that no password matches, with the cost parameters of `hasher`, without computing one."""
+    """Return a hash that no password matches, with the cost parameters of `hasher`. No hash is computed for it."""
 
     def random_part(length: int) -> str:
         return base64.b64encode(secrets.token_bytes(length)).decode().rstrip("=")

@@ -1,8 +1,8 @@
-"""Throttle logins (429): slow down guessing, without letting an attacker lock out a user.
+"""Throttle logins (429). This slows down guessing, but does not let an attacker lock out a user.
 
-A user's failed attempts are counted per address, so failures from one address never lock the user out at another. The
-attempts of an address are counted over all users, with a higher limit, as many people may share an address. All workers
-share the counts, in the database.
+The failed attempts of a user are counted per address, so failures from one address never lock the user out at another
+address. The attempts of an address are also counted over all users, with a higher limit, because many people may share
+an address. All workers share the counts, in the database.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ _IPV6_NETWORK_BITS = 64
 
 @dataclass(frozen=True, slots=True)
 class LoginAttempt:
-    """An admitted attempt to log in. It counts as failed until `succeeded` or `withdraw` is called."""
+    """An attempt to log in that was admitted. It counts as failed until `succeeded` or `withdraw` is called."""
 
     # The username together with the address.
     user_key: bytes
@@ -40,9 +40,9 @@ class LoginAttempt:
 class LoginThrottle:
     """Counts failed attempts in a sliding window of `window_seconds`.
 
-    `admit` counts the attempt as failed before the password is checked: otherwise many simultaneous attempts would all
-    find a low count. `succeeded` and `withdraw` undo this. A refusal is cached for `REFUSAL_CACHE_SECONDS`, so an
-    attacker who continues costs the database nothing.
+    `admit` counts the attempt as failed before the password is checked. Otherwise many simultaneous attempts would all
+    see a low count. `succeeded` and `withdraw` undo this. A refusal is cached for `REFUSAL_CACHE_SECONDS`, so an
+    attacker who continues causes no load on the database.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class LoginThrottle:
     async def admit(self, username: str, address: str) -> LoginAttempt:
         """Count one more attempt.
 
-        Raises TooManyTriesError, without counting, if there were too many; DatabaseUnavailableError.
+        Raises TooManyTriesError if there were too many, and then does not count the attempt; DatabaseUnavailableError.
         """
         network = caller_network(address)
         address_key, user_key = _key(network), _key(network, username[: _LONGEST_USERNAME + 1])
@@ -80,14 +80,14 @@ class LoginThrottle:
         raise TooManyTriesError("Too many failed logins; try again later.", max(1, math.ceil(refusal.seconds)))
 
     async def succeeded(self, admitted: LoginAttempt) -> None:
-        """Remove the user's failures from this address, as the password was right. Failures for other users remain.
+        """Remove the user's failures from this address, because the password was right. Failures of other users remain.
 
         Raises DatabaseUnavailableError.
         """
         await self._attempts.clear(admitted.user_key, [admitted.address_key], admitted.moment)
 
     async def withdraw(self, admitted: LoginAttempt) -> None:
-        """Do not count an attempt whose password was not checked, for example because the database was unavailable.
+        """Stop counting an attempt whose password was not checked, for example because the database was unavailable.
 
         If the database is still unavailable, this is done before the next attempt.
         """
@@ -114,12 +114,12 @@ class LoginThrottle:
 
 
 def _key(*parts: str) -> bytes:
-    """Return a key of limited size for any input; it does not reveal the username."""
+    """Return a key of limited size for any input. The key does not reveal the username."""
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).digest()
 
 
 def caller_network(address: str) -> str:
-    """Return the network that one client can use: the IPv4 address itself, or the /64 of an IPv6 address."""
+    """Return the network that one client can use: the IPv4 address itself, or the /64 network of an IPv6 address."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Make, issue, hash and name tokens, and parse the Authorization header.
+"""Create, issue, hash and identify tokens, and parse the Authorization header.
 
 The database stores only the hash of a token. Only the functions that issue a token see its text.
 """
@@ -34,8 +34,8 @@ def hash_token(token: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class SlidingToken:
-    """The text of a new token, and its end if it is not used again (UTC without zone). The text cannot be read
-    again."""
+    """The text of a new token, and the end of the token if it is not used (UTC without zone). The text cannot be read
+    again later."""
 
     token: str
     expires_at: datetime
@@ -89,7 +89,7 @@ def short_hash(token: str) -> str:
 
 
 def short_name(token_hash: bytes) -> str:
-    """Return the short id of the token with this hash: long enough to find its row."""
+    """Return the short id of the token with this hash. It is long enough to find the token's row."""
     return token_hash.hex()[:16]
 
 

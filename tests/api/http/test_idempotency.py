@@ -186,7 +186,7 @@ async def test_a_key_that_is_forgotten_just_as_it_is_used_again_is_a_503(
         patched.setattr(idempotency_keys, "find", find_too_late)
         refused = await write()
     assert refused.status_code == 503
-    assert "This Idempotency-Key has just been forgotten; try again" in refused.text
+    assert "This Idempotency-Key has just expired; try again" in refused.text
     assert int(refused.headers["Retry-After"]) >= 1
     assert (await count(client), await count(client, "/v1/repairs")) == stored
     assert (await write()).is_success

@@ -136,7 +136,7 @@ def test_a_policy_that_is_not_valid_is_named_and_nothing_is_deleted(
     assert (refused.exit_code, refused.stderr) == (
         1,
         f"error: {policies} is not valid\n"
-        "  policy 'tiger': older_than: '500' is no duration such as 30s, 15m, 12h, 90d, 2w\n",
+        "  policy 'tiger': older_than: '500' is not a duration such as 30s, 15m, 12h, 90d, 2w\n",
     )
     assert len(ages(query)) == 8
 

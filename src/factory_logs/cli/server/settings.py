@@ -22,10 +22,10 @@ NARROWEST = 60
 HEAD = """\
 # Settings
 
-All settings are environment variables. `factory-logs settings` prints them with the values they have now. This page is
-what `factory-logs settings --markdown` prints; a test keeps it so.
+All settings are environment variables. `factory-logs settings` prints them with their current values. This page is the
+output of `factory-logs settings --markdown`; a test compares them.
 
-| variable | default | unit | what it is |
+| variable | default | unit | meaning |
 |---|---|---|---|"""
 
 
