@@ -85,7 +85,12 @@ async def test_it_continues_after_a_database_error_and_logs_both() -> None:
         await asyncio.wait_for(ended.wait(), 60)
         loop.cancel()
     assert lines == [
-        {"event": "rows could not be purged", "rows": "keys", "reason": "The database is away", "log_level": "warning"},
+        {
+            "event": "expired rows could not be deleted",
+            "rows": "keys",
+            "reason": "The database is away",
+            "log_level": "warning",
+        },
         {"event": "rows purged", "rows": "keys", "deleted": 3, "log_level": "info"},
     ]
 

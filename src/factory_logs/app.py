@@ -72,7 +72,7 @@ ROUTERS = (
 
 
 class FactoryLogs(FastAPI):
-    """FastAPI with the dispatcher in front of it."""
+    """A FastAPI application whose requests pass the dispatcher first."""
 
     dispatcher: ASGIApp
 
@@ -84,8 +84,8 @@ class FactoryLogs(FastAPI):
 
 
 def create_app(settings: Settings) -> FactoryLogs:
-    """Return the ASGI application for a worker. It requires `settings.database_url`; for the embedded database, `serve`
-    sets it."""
+    """Return the ASGI application for a worker. It requires `settings.database_url`, which `serve` sets for the
+    embedded database."""
     if settings.database_url is None:
         raise ValueError("FACTORY_LOGS_DATABASE_URL is not set; factory-logs serve runs an embedded PostgreSQL")
     app = FactoryLogs(
@@ -123,7 +123,7 @@ def create_app_from_environment() -> FactoryLogs:
     settings = Settings()
     logging.configure(settings.log_level)
     app = create_app(settings)
-    # The loaded modules stay in memory, so the garbage collector need not scan them. It also need not run so often.
+    # The loaded modules stay in memory, so the garbage collector need not scan them, and it need not run often.
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -230,17 +230,17 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
 
 
 async def _restarting(name: str, run: Callable[[], Awaitable[None]]) -> None:
-    """Run a background task, and restart it after an unexpected error, as the worker continues without it."""
+    """Run a background task, and restart it after an unexpected error. Meanwhile the worker continues without it."""
     while True:
         try:
             await run()
         except Exception:  # noqa: BLE001 - the next try may succeed
-            _log.exception("a background task failed and begins again", task=name)
+            _log.exception("a background task failed and is restarted", task=name)
         await asyncio.sleep(AGAIN_SECONDS)
 
 
 async def _refuse_unsuitable(database: Database) -> None:
-    """Raise UnsuitableDatabaseError if the database cannot be used. If it is unreachable, nothing is raised: requests
+    """Raise UnsuitableDatabaseError if the database cannot be used. Raise nothing if it is unreachable: requests then
     get a 503."""
     try:
         await database.check()
@@ -266,14 +266,14 @@ async def purge_regularly(rows: str, every_seconds: float, purge: Callable[[], A
     """Call `purge` about every `every_seconds` until cancelled, and log the number of deleted `rows`.
 
     The intervals vary, so that workers rarely purge at the same time. After an error, such as an unavailable database,
-    the next call comes at its usual time.
+    the next call happens at the usual time.
     """
     while True:
         await asyncio.sleep(vary(every_seconds))
         try:
             deleted = await purge()
         except FactoryLogsError as error:
-            _log.warning("rows could not be purged", rows=rows, reason=error.message)
+            _log.warning("expired rows could not be deleted", rows=rows, reason=error.message)
             continue
         if deleted:
             _log.info("rows purged", rows=rows, deleted=deleted)

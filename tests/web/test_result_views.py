@@ -97,5 +97,5 @@ def test_no_passed_test_hides_a_failed_one_on_a_units_time_line(visit: Open) -> 
 
 def test_an_unknown_unit_has_a_message(visit: Open) -> None:
     page = visit("#/unit?imei=999999999999999")
-    expect(page.locator(".panel .error")).to_contain_text("Nothing is known of a unit 999999999999999")
+    expect(page.locator(".panel .error")).to_contain_text("There are no logs and no repairs of a unit 999999999999999")
     expect(page.get_by_role("button", name="Try again")).to_be_visible()

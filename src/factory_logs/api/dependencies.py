@@ -1,4 +1,4 @@
-"""The dependencies of routes, as Annotated aliases, which a route declares in its signature."""
+"""The dependencies that routes declare in their signatures, as Annotated aliases."""
 
 from typing import Annotated, cast
 

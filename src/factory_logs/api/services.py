@@ -72,6 +72,6 @@ class Services:
         return self.logs if resource is FACTORY_LOGS else self.repairs
 
     async def migrations(self) -> tuple[str | None, str]:
-        """Return the database's migration revision, and the revision that this program needs. Raises
+        """Return the migration revision of the database, and the revision that this program needs. Raises
         DatabaseUnavailableError."""
         return await migrations.current(self.database), migrations.head()

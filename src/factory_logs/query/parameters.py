@@ -81,7 +81,7 @@ class Parameters:
         """Return `q`, which may contain `filters` only. Raises BadRequestError if it cannot be parsed."""
         query = parse_query(self._one("q"), self._resource, limits)
         if query != Query(filters=query.filters):
-            self.refuse("q", "this call takes filters only; leave out the rest")
+            self.refuse("q", "this call accepts only filters; leave out the other members")
         return query
 
     def bucket(self) -> Bucket | None:

@@ -78,7 +78,7 @@ def test_without_attempts_the_table_is_empty(online: Server, token: str, run: Ru
         (["--bucket", "1 day"], "bucket: expected a duration"),
         (["--tz", "Shanghai", "--bucket", "1d"], "tz: no time zone"),
         (["--by", "nope"], "by: no field 'nope'"),
-        (["--q", '{"limit": 1}'], "q: this call takes filters only"),
+        (["--q", '{"limit": 1}'], "q: this call accepts only filters"),
         (["--json", "--csv"], "give one of --json and --csv"),
         (["--token", "x" * 64], "token"),
     ],

@@ -3,9 +3,9 @@
 Decompresses request bodies by `Content-Encoding`, compresses responses by `Accept-Encoding`, and reads the weights in
 `Accept` and `Accept-Encoding`.
 
-A few bytes can decompress to gigabytes. So a step of a decoder returns little more than the limit, and its caller
-checks the size after each step. Each gzip member or zstd frame costs time, even an empty one, so their number has a
-limit. The ratio of decompressed to compressed size has a limit too (request_body.py, setting `max_compression_ratio`).
+A few bytes can decompress to gigabytes. So a decoder returns little more than the limit in each step, and its caller
+checks the size after each step. Each gzip member or zstd frame costs time, even an empty one, so their number is
+limited. The ratio of decompressed to compressed size is limited too (request_body.py, setting `max_compression_ratio`).
 """
 
 import asyncio
@@ -37,14 +37,14 @@ _ZSTD_WINDOW = 8 * 1024 * 1024
 
 
 class Decoder(Protocol):
-    """Decompresses one request body, part by part."""
+    """Decompresses one request body part by part."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Return the decompressed parts of `data`. Raises BadRequestError if the data is damaged, TooLargeError."""
         ...
 
     def finish(self) -> None:
-        """Raises BadRequestError if the body is incomplete."""
+        """Raise BadRequestError if the body is incomplete."""
         ...
 
 
@@ -81,7 +81,7 @@ class _MemberCount:
         self._count = 1
 
     def begin_another(self) -> None:
-        """Count one more. Raises TooLargeError if there are too many."""
+        """Count one more member or frame. Raises TooLargeError if there are too many."""
         self._count += 1
         if self._count > self._most:
             raise TooLargeError(f"The body has more than {self._most} {self._name}")
@@ -206,9 +206,10 @@ def _encode(chosen: Encoder, body: bytes) -> bytes:
 
 
 def preferred(header: str, offered: Sequence[str]) -> str | None:
-    """Return the offered value with the highest weight in the header; of equal weights, the one offered first.
+    """Return the offered value with the highest weight in the header, or the first of several values with that weight.
 
-    Return None if the header contains none of them. Parts of the header that cannot be parsed are ignored.
+    Return None if the header contains none of the offered values. Parts of the header that cannot be parsed are
+    ignored.
     """
     best, chosen = (0.0, 0), None
     for part in header.lower().split(","):

@@ -47,14 +47,14 @@ def domain_error(request: Request, error: Exception) -> Response:
 
 
 def error_headers(error: FactoryLogsError, challenge: str) -> dict[str, str]:
-    """Return the response headers for an error; `challenge` is the WWW-Authenticate header of a 401."""
+    """Return the response headers for an error. `challenge` is the WWW-Authenticate header of a 401."""
     headers: dict[str, str] = {}
     if isinstance(error, RetryableError):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, UnauthenticatedError):
         headers["WWW-Authenticate"] = challenge
     if isinstance(error, RequestTimeoutError):
-        headers["Connection"] = "close"  # the rest of the body would be read as the next request
+        headers["Connection"] = "close"  # otherwise the server would read the rest of the body as the next request
     return headers
 
 
@@ -87,8 +87,8 @@ def validation_error(request: Request, error: Exception) -> Response:
 
 
 def client_disconnect(request: Request, error: Exception) -> Response:
-    """Return a response that no client receives. Without it, Starlette would log an error. The access log has status
-    499."""
+    """Return a response for a client that has disconnected. Without it, Starlette would log an error. The access log
+    has status 499."""
     return Response(status_code=499)
 
 

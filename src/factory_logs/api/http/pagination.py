@@ -1,7 +1,8 @@
 """Pages by number (docs/reference/http-api.md#pages) and by cursor (docs/reference/http-api.md#cursors).
 
-A cursor is the text that marks a position in the order of the records. It is opaque to the client, belongs to one `q`
-and has a checksum. Forging one gains nothing: it holds five numbers, and none of them selects records outside `q`.
+A cursor is a text that marks a position in the order of the records. It is opaque to the client, belongs to one `q` and
+has a checksum. A forged cursor gives no access: a cursor contains five numbers, and none of them selects records
+outside `q`.
 """
 
 import base64
@@ -30,8 +31,8 @@ _POSITIVE = re.compile(r"0*[1-9][0-9]{0,99}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """The page that a request selects. `page` starts at 1, `size` is in records, an empty `cursor` means the first
-    page."""
+    """The page that a request selects. `page` starts at 1, `size` is the number of records, and an empty `cursor` means
+    the first page."""
 
     cursor: str | None
     page: int
@@ -53,7 +54,7 @@ def page_request(request: Request, settings: Settings) -> PageRequest:
         raise BadRequestError(f"page must be a positive int, not {page[:50]!r}")
     cursor = parameters.get("cursor")
     if cursor is not None and page is not None:
-        raise BadRequestError("Either page or cursor: with a cursor, Link leads to the next page")
+        raise BadRequestError("Either page or cursor: with a cursor, the header Link leads to the next page")
     return PageRequest(cursor, int(page or 1), _page_size(parameters.get("results_per_page"), settings))
 
 

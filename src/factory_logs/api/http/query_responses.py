@@ -28,7 +28,7 @@ from factory_logs.query.parameters import ESCAPE_FORMULAS, boolean
 
 
 async def query_response(request: Request, resource: Resource, services: Services) -> Response:
-    """Return the records that `q` selects, in the form that the request asks for."""
+    """Return the records that `q` selects, in the form that the request selects."""
     query = parse_query(request.query_params.get("q"), resource, services.query_limits)
     try:
         return await _respond(request, query, resource, services)
@@ -49,7 +49,7 @@ async def _respond(request: Request, query: Query, resource: Resource, services:
 
 
 async def single_response(request: Request, query: Query, resource: Resource, services: Services) -> Response:
-    """Return the one record that `q` selects. Raises NotFoundError for none, BadRequestError for more than one."""
+    """Return the single record that `q` selects. Raises NotFoundError for no record, BadRequestError for several."""
     finding = services.records(resource).found(compile_rows(query, resource).limit(2))
     found = await cancel_on_disconnect(request.receive, finding)
     if not found:
@@ -72,7 +72,7 @@ def export_format(request: Request) -> ExportFormat | None:
 async def export_response(
     request: Request, query: Query, resource: Resource, chosen: ExportFormat, services: Services
 ) -> Response:
-    """Return an export as a stream. The response begins after the first rows are read, so an earlier error is an
+    """Return an export as a stream. The response begins after the first rows are read, so an error before that is an
     ordinary error response."""
     settings = services.settings
     escape_formulas = asks_to_escape_formulas(request)
@@ -104,7 +104,7 @@ async def checked_parts(
         async for part in parts:
             now = time.monotonic()
             if now >= end:
-                raise ExportBrokenOffError("it takes longer than it may")
+                raise ExportBrokenOffError("it took longer than FACTORY_LOGS_EXPORT_MAX_SECONDS")
             end = min(end, now + seconds)
             if not await is_still_allowed():
                 raise UnauthenticatedError("The token is unknown, revoked or expired.")
@@ -112,4 +112,4 @@ async def checked_parts(
 
 
 class ExportBrokenOffError(Exception):
-    """An export has taken longer than its limit."""
+    """An export took longer than its limit."""

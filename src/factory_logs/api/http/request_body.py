@@ -1,7 +1,7 @@
-"""Read request bodies: check type and encoding, decompress, enforce the limits on size and time
+"""Read request bodies: check the type and the encoding, decompress, and enforce the limits on size and time
 (docs/reference/http-api.md#compression).
 
-A byte order mark at the beginning, which editors on Windows write, is removed.
+A byte order mark at the beginning is removed, because editors on Windows write one.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class Body:
         budget: BodyBudget,
         max_bytes: int | None = None,
     ) -> None:
-        """Pass `max_bytes` for a call with a smaller limit than the setting.
+        """Read the body of `request`. Pass `max_bytes` for a call with a smaller limit than the setting.
 
         Raises TooLargeError if Content-Length is over the limit, UnsupportedMediaTypeError for an unsupported encoding.
         """
@@ -64,7 +64,7 @@ class Body:
         return self._content_type in NDJSON_TYPES
 
     def is_announced_within(self, size: int) -> bool:
-        """Return whether the Content-Length is at most `size`; False if the body is compressed."""
+        """Return whether the body has at most `size` bytes by its Content-Length. Return False if it is compressed."""
         return self._announced is not None and self._announced <= size and self._decoder is None
 
     def require_json(self) -> None:
@@ -84,7 +84,7 @@ class Body:
             self._spool.close()
 
     async def read(self) -> bytes:
-        """Return the whole body, decompressed. Raises the errors of `spool`."""
+        """Return the complete, decompressed body. Raises the errors of `spool`."""
         if self._spool is None:
             first = await self._receive_in_time(self._settings.body_idle_seconds)
             if self._decoder is None and not first.get("more_body", False):
@@ -99,7 +99,8 @@ class Body:
         return (await spool.read(max(spool.size, 1))).removeprefix(BOM_UTF8)
 
     async def spool(self) -> int:
-        """Receive and decompress the whole body into the spool, and return its size. `read` or `parts` returns it.
+        """Receive and decompress the complete body into the spool, and return its size. Then `read` or `parts` returns
+        the body.
 
         Raises TooLargeError, OverloadedError if the memory budget of the worker is used up, BadRequestError if the body
         cannot be decompressed, RequestTimeoutError if it does not arrive in time, ClientDisconnect.
@@ -190,7 +191,7 @@ class Body:
 
 
 async def json_body(request: Request, services: Services, user_id: int) -> tuple[bytes, WriteKey | None]:
-    """Return the whole JSON body, and its Idempotency-Key if the client sent one. Raises the errors of Body."""
+    """Return the complete JSON body, and its Idempotency-Key if the client sent one. Raises the errors of Body."""
     headers = dict(request.scope["headers"])
     with Body(headers, request.receive, services.settings, services.bodies) as body:
         body.require_json()

@@ -1,8 +1,7 @@
-"""JSON responses that cost as little as possible, as they are on every hot path.
+"""JSON responses that cost as little as possible, because they are on every hot path.
 
-A record never changes, so the client may cache it and need not request it again. Only the client itself may do so
-(`private`), and only for the same token (`Vary`): a shared cache would also send it to callers without the permission
-and to revoked tokens.
+A record never changes, so a client may cache it. Only the client itself may do so (`private`), and only for the same
+token (`Vary`). A shared cache would also send the record to callers without the permission and to revoked tokens.
 """
 
 import hashlib
@@ -59,13 +58,14 @@ def json_response(content: object, status: int = 200, headers: Mapping[str, str]
 
 
 def created(body: bytes, scope: Scope, record_id: int, *, replayed: bool = False) -> Response:
-    """Return the 201 of one record, whose JSON text is `body`, with its URL in `Location`."""
+    """Return the 201 for one record with the JSON text `body`, and with the URL of the record in `Location`."""
     headers = {"Location": f"{collection_url(scope)}/{record_id}"}
     return JsonResponse(body, 201, headers | REPLAYED if replayed else headers)
 
 
 REPLAYED = {"Idempotency-Replayed": "true"}
-"""The header of a replayed response, which a retry with the same key gets (docs/reference/http-api.md#idempotency)."""
+"""The header of a replayed response, which is sent to a retry with the same key
+(docs/reference/http-api.md#idempotency)."""
 
 
 def collection_url(scope: Scope) -> str:
@@ -89,7 +89,7 @@ def _host(scope: Scope) -> str:
 
 
 def cacheable_response(request: Request, body: bytes, seconds: int) -> Response:
-    """Return JSON that never changes with a strong ETag, or a 304 if the client has it already."""
+    """Return JSON that never changes with a strong ETag, or a 304 if the client already has it."""
     etag = f'"{hashlib.blake2b(body, digest_size=DIGEST_BYTES).hexdigest()}"'
     headers = {
         "ETag": etag,
@@ -103,12 +103,12 @@ def cacheable_response(request: Request, body: bytes, seconds: int) -> Response:
 
 
 def etag_matches(known: str, etag: str) -> bool:
-    """Return whether `If-None-Match` contains the ETag, by weak comparison (RFC 9110): a proxy may have marked it as
-    weak."""
+    """Return whether `If-None-Match` contains the ETag, by weak comparison (RFC 9110), because a proxy may have marked
+    the ETag as weak."""
     return known.strip() == "*" or etag in (tag.strip().removeprefix("W/") for tag in known.split(","))
 
 
 def record_id(text: str) -> int:
-    """Return the id in a path, or 0 for text that is not an id; no record has the id 0
+    """Return the id in a path, or 0 for text that is not an id. No record has the id 0
     (docs/reference/http-api.md#calls)."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0

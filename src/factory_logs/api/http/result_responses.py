@@ -39,7 +39,7 @@ async def result_response(
 
 
 async def formatted_response(request: Request, result: AggregateResult, settings: Settings) -> Response:
-    """Return the result as JSON or CSV, as the client prefers."""
+    """Return the result as JSON or CSV, depending on what the client prefers."""
     if preferred(request.headers.get("accept", ""), _OFFERED) == CSV:
         return await compressed(
             request,

@@ -17,7 +17,7 @@ from factory_logs.errors import DatabaseUnavailableError, ForbiddenError, Unauth
 from factory_logs.permissions import Level, check_permission
 
 CHECK_SECONDS = 2.0
-"""The interval between two checks of the token of a streamed response: a revoked token must stop working within 5
+"""The interval between two checks of the token during a streamed response. A revoked token must stop working within 5
 seconds (docs/reference/http-api.md#authentication)."""
 
 DISCONNECT_CHECK_DELAY = 0.1
@@ -28,11 +28,10 @@ _log = structlog.get_logger(__name__)
 
 
 class StreamResponse(Response):
-    """Sends `first` and then the parts as they are produced; closes the generator of the parts when the client
-    disconnects.
+    """Sends `first`, then each part when the generator produces it. Closes the generator when the client disconnects.
 
     If the client reads nothing for `send_seconds`, or the generator raises an error, the connection is aborted, so that
-    the client does not mistake the received part for the whole response.
+    the client does not take the received part for the complete response.
     """
 
     def __init__(
@@ -72,8 +71,10 @@ class StreamResponse(Response):
             await self._parts.aclose()
             self._at_end()
         if not sending.cancelled() and (error := sending.exception()) is not None:
-            # Not raised: uvicorn aborts a response that was not completed.
-            _log.error("a stream was broken off", exc_info=error, route=getattr(scope.get("route"), "path", None))
+            # The error is not raised again: uvicorn aborts a response that is not complete.
+            _log.error(
+                "a streamed response was aborted", exc_info=error, route=getattr(scope.get("route"), "path", None)
+            )
 
     async def _send_all(self, send: Send) -> None:
         try:
@@ -85,7 +86,7 @@ class StreamResponse(Response):
             end = b"" if self._encoder is None else self._encoder.finish()
             await self._within(send({"type": "http.response.body", "body": end, "more_body": False}))
         except _TooSlowError:
-            _log.warning("a reader of a stream is too slow and was left")
+            _log.warning("the client of a streamed response is too slow; the connection was closed")
 
     async def _send_part(self, send: Send, part: bytes) -> None:
         if self._encoder is not None:
@@ -107,8 +108,8 @@ class _TooSlowError(Exception):
 async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
     """Return the result of the work. If the client disconnects first, cancel the work and raise ClientDisconnect.
 
-    The connection is watched only after DISCONNECT_CHECK_DELAY seconds: most pages are ready before, and need no task
-    for it.
+    The connection is watched only after DISCONNECT_CHECK_DELAY seconds. Most pages are ready earlier, and need no task
+    that watches.
     """
     watches: list[asyncio.Task[None]] = []
     try:
@@ -141,7 +142,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class TokenCheck:
-    """Checks the token of a long response repeatedly."""
+    """Checks repeatedly whether the token of a long response is still valid."""
 
     def __init__(self, request: Request, services: Services) -> None:
         self._authorization = request.headers.get("authorization")

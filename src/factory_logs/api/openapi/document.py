@@ -17,43 +17,46 @@ from factory_logs.settings import default
 DESCRIPTION = f"""\
 Stores and serves the product logs of factories and repair centres.
 
-**Authorize** takes a token; the header is `Authorization: Token token=<token>`. A token comes from
-`POST /v1/auth/login` and ends {default("session_idle_seconds") // 3600} hours after its last use, or from
-`factory-logs tokens issue`. Each level includes those before it: {", ".join(Level)}; reading needs
-OVERVIEW, writing SYSTEM.
+Press **Authorize** to enter a token; the header is `Authorization: Token token=<token>`. A token comes from
+`POST /v1/auth/login` and expires {default("session_idle_seconds") // 3600} hours after its last use, or from
+`factory-logs tokens issue`. Each permission level includes the levels before it: {", ".join(Level)}. Reading needs
+OVERVIEW, writing needs SYSTEM.
 
-**Datetimes** come in as ISO 8601, with a zone or in UTC, or as integer milliseconds since 1970; they go out in UTC as
-`YYYY-MM-DD HH:MM:SS`, with `.ffffff` where that is not zero.
+**Datetimes** in requests are ISO 8601, with a zone or in UTC, or integer milliseconds since 1970. In responses they are
+in UTC as `YYYY-MM-DD HH:MM:SS`, with `.ffffff` if the fraction is not zero.
 
-**Every error** has the same JSON body: `message`; `errors`, only if fields are wrong; `request_id`, which is also
-in the header `X-Request-ID` and in the service's log. A method that a path does not have is a 405 with `Allow`. 422 is
-never sent.
+**Every error** has the same JSON body: `message`, `errors` (only if fields are invalid) and `request_id`, which is also
+in the header `X-Request-ID` and in the service's log. A method that a path does not have gets a 405 with `Allow`. The
+status 422 is never sent.
 """
 TAGS = [
-    {"name": "factory logs", "description": "The records that test jigs and upload tools send. Never changed."},
+    {
+        "name": "factory logs",
+        "description": "The records that test jigs and upload tools send. They are never changed.",
+    },
     {
         "name": "test results",
         "description": "Yield, failures, distributions, facets and histories of units, computed from the logs.",
     },
     {"name": "repairs", "description": "The stays of units in repair centres, which a log's `repair_id` refers to."},
-    {"name": "auth", "description": "Log in with username and password for a token."},
-    {"name": "InfluxDB", "description": "For clients of InfluxDB 1.x or 2.x: line protocol."},
-    {"name": "operations", "description": "For operators of the service. No token needed."},
+    {"name": "auth", "description": "Log in with username and password to get a token."},
+    {"name": "InfluxDB", "description": "Calls for clients of InfluxDB 1.x or 2.x: line protocol."},
+    {"name": "operations", "description": "Calls for operators of the service. They need no token."},
 ]
 
 _REQUEST_ID = "8876ce82a6a1c712"
 _ERRORS: dict[int, tuple[str, dict[str, Any]]] = {
     400: (
-        "Bad request: the message says what and where",
+        "Bad request: the message says what is wrong and where",
         {
             "message": "Validation failed",
             "errors": [{"field": "product_imei", "message": EXPECTED_IMEI}],
         },
     ),
     401: ("Token missing or invalid", {"message": "The token is unknown, revoked or expired."}),
-    403: ("Not enough permission", {"message": "This needs the permission SYSTEM; ann has OVERVIEW."}),
-    404: ("There is no such record", {"message": "There is no factory log 12"}),
-    405: ("The path does not have this method; `Allow` lists those it has", {"message": "Method Not Allowed"}),
+    403: ("The permission level is too low", {"message": "This needs the permission SYSTEM; ann has OVERVIEW."}),
+    404: ("The record does not exist", {"message": "There is no factory log 12"}),
+    405: ("The path does not have this method; `Allow` lists its methods", {"message": "Method Not Allowed"}),
     408: ("The body did not arrive in time; send it again", {"message": "The body did not arrive in time"}),
     409: ("The Idempotency-Key was used with another body", {"message": "The key was used with another body"}),
     413: ("The body is too large", {"message": "The body is over the limit of 16777216 bytes"}),
@@ -62,12 +65,12 @@ _ERRORS: dict[int, tuple[str, dict[str, Any]]] = {
         {"message": "The request must have the header Content-Type: application/json"},
     ),
     429: (
-        "Too many tries; `Retry-After` says when to come back",
+        "Too many failed logins; retry after `Retry-After` seconds",
         {"message": "Too many failed logins; try again later."},
     ),
-    500: ("An error of the service; the log has its details", {"message": "Internal server error"}),
+    500: ("An error of the service, whose details are in the service's log", {"message": "Internal server error"}),
     503: (
-        "The service cannot take more, or the database is away; send it again after `Retry-After` seconds",
+        "The service is overloaded, or the database is unreachable; retry after `Retry-After` seconds",
         {"message": "The database cannot be reached; try again shortly."},
     ),
 }
@@ -84,16 +87,21 @@ _LOCATION = {"Location": _TEXT | {"description": "The URL of the record"}}
 _LINK = {
     "Link": _TEXT
     | {
-        "description": 'The next page, if there is one, and the last: `<url>; rel="next", <url>; rel="last"`',
+        "description": "The URLs of the next page, if there is one, and of the last page: "
+        '`<url>; rel="next", <url>; rel="last"`',
         "example": '<http://127.0.0.1:8000/v1/factory_logs?page=2&results_per_page=10>; rel="next"',
     }
 }
 
-_RECORD_ID = {"examples": ["1"], "description": "An integer; anything else is a 404"}
+_RECORD_ID = {"examples": ["1"], "description": "An integer; any other text gets a 404"}
 _PATH_PARAMETERS = {
-    "product_imei": {"examples": ["352099001761481"], "description": f"{IMEI_DIGITS} digits; anything else is a 404"}
+    "product_imei": {"examples": ["352099001761481"], "description": f"{IMEI_DIGITS} digits; any other text gets a 404"}
 }
-_BASIC = {"type": "http", "scheme": "basic", "description": "InfluxDB 1.x: any user, the token as its password."}
+_BASIC = {
+    "type": "http",
+    "scheme": "basic",
+    "description": "InfluxDB 1.x: any username, with the token as the password.",
+}
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -111,8 +119,8 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def link_to(operation: str, parameter: str) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route whose 201 links to the call that returns the new record by its id.
 
-    Logs have no such link: the responses to one log and to a batch contain the id at different paths, and a link has
-    one.
+    Logs have no such link, because a link has one path, but the responses to a log and to a batch have the id at
+    different paths.
     """
     place = f"$response.body#/{parameter}"
     return {201: {"links": {"the_stored_record": {"operationId": operation, "parameters": {parameter: place}}}}}
@@ -137,7 +145,7 @@ _LOG_EXAMPLES = {
     "all": _example("All logs"),
     "unit": _example("The logs of one unit", filters=[_filter("product_imei", "==", "352099001761481")]),
     "failed": _example(
-        "What failed on jig J-07 since a day",
+        "The failed tests on jig J-07 since a date",
         filters=[
             _filter("tags__jig_id", "==", "J-07"),
             _filter("fields__passed", "==", False),
@@ -162,10 +170,10 @@ _LOG_EXAMPLES = {
         group_by=[{"field": "product_imei"}],
     ),
     "related": _example(
-        "By the related repair", filters=[_filter("repair", "has", _filter("arrival_date", ">=", "2024-01-29"))]
+        "Logs whose repair matches", filters=[_filter("repair", "has", _filter("arrival_date", ">=", "2024-01-29"))]
     ),
-    "none": _example("Without a unit", filters=[{"name": "product_imei", "op": "is_null"}], limit=100),
-    "single": _example("The one record itself", filters=[_filter("factory_log_id", "==", 1)], single=True),
+    "none": _example("Logs without a unit", filters=[{"name": "product_imei", "op": "is_null"}], limit=100),
+    "single": _example("A single record instead of a page", filters=[_filter("factory_log_id", "==", 1)], single=True),
 }
 _REPAIR_EXAMPLES = {
     "all": _example("All repairs"),
@@ -175,7 +183,8 @@ _REPAIR_EXAMPLES = {
 
 
 def install(app: FastAPI) -> None:
-    """Complete the app's document, and remove the 422 that FastAPI adds: the service never sends it."""
+    """Complete the OpenAPI document of the app. Remove the 422 that FastAPI adds, because the service never sends
+    it."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -20,7 +20,7 @@ class InfluxError2(BaseModel):
 
     code: str = Field(examples=["invalid"])
     message: str = Field(examples=["partial write: line 2: unable to parse 'm f=': missing field value dropped=1"])
-    line: int | None = Field(None, description="The first bad line, from 1", examples=[2])
+    line: int | None = Field(None, description="The number of the first bad line, from 1", examples=[2])
 
 
 class InfluxHealth(BaseModel):
@@ -66,15 +66,15 @@ _EXAMPLE = (
     'passed=true,voltage=3.28,cycles=12i,note="ok" 1706708700123456789\n'
 )
 _MEANINGS = {
-    400: "Some lines are bad: the error names them, the good ones are stored; or nothing could be read at all",
+    400: "Some lines are bad: the error lists them, and the good lines are stored. Or no line could be parsed",
     401: "Token missing or invalid",
-    403: "The token may not write",
-    404: "No bucket is named",
-    408: "The body did not arrive in time; nothing of it is stored",
+    403: "The token does not allow writing",
+    404: "The bucket is missing",
+    408: "The body did not arrive in time; no line of it is stored",
     409: "The Idempotency-Key was used with another body",
-    413: "The body is too large; nothing of it is stored",
+    413: "The body is too large; no line of it is stored",
     415: "The Content-Encoding is not supported",
-    503: "The service cannot take more, or the database is away; send it again after Retry-After seconds",
+    503: "The service is overloaded, or the database is unreachable; retry after Retry-After seconds",
 }
 _SECURITY: list[dict[str, list[str]]] = [{"Token": []}, {"Basic": []}]
 
@@ -116,7 +116,7 @@ WRITE_1: dict[str, Any] = {
     "responses": _errors(InfluxError1, 400, 401, 403, 408, 409, 413, 415, 503),
     "openapi_extra": _write(
         [
-            _parameter("db", "The writer's database; any name will do", required=True, minLength=1),
+            _parameter("db", "The database; any name is accepted", required=True, minLength=1),
             _parameter("u", "A user; ignored"),
             _parameter("p", "The token, if it is not in the Authorization header"),
             _parameter("rp", "A retention policy; ignored"),
@@ -131,7 +131,7 @@ WRITE_2: dict[str, Any] = {
     "responses": _errors(InfluxError2, 400, 401, 403, 404, 408, 409, 413, 415, 503),
     "openapi_extra": _write(
         [
-            _parameter("bucket", "The writer's bucket; any name will do", required=True, minLength=1),
+            _parameter("bucket", "The bucket; any name is accepted", required=True, minLength=1),
             _parameter("org", "An organisation; ignored"),
         ],
         body_required=True,
@@ -139,9 +139,9 @@ WRITE_2: dict[str, Any] = {
 }
 
 PING: dict[str, Any] = {
-    "response_description": "The service runs",
-    "responses": {200: {"model": InfluxVersion, "description": "With `verbose`: the version that is emulated"}},
-    "openapi_extra": {"parameters": [_parameter("verbose", "`true` gives a body")]},
+    "response_description": "The service is running",
+    "responses": {200: {"model": InfluxVersion, "description": "With `verbose`: the emulated version of InfluxDB"}},
+    "openapi_extra": {"parameters": [_parameter("verbose", "With `true` the response has a body")]},
 }
 
 HEALTH: dict[str, Any] = {
@@ -164,24 +164,34 @@ QUERY: dict[str, Any] = {
     "responses": _errors(InfluxError1, 400, 408, 413, 415)
     | {
         401: {"model": InfluxError1, "description": "Token missing or invalid"},
-        403: {"model": InfluxError1, "description": "A statement writes or manages, or the token may not read"},
-        503: {"model": InfluxError1, "description": "Too many queries run, or the database is away; try again"},
+        403: {
+            "model": InfluxError1,
+            "description": "A statement writes or manages data, or the token does not allow reading",
+        },
+        503: {
+            "model": InfluxError1,
+            "description": "Too many queries are running, or the database is unreachable; retry",
+        },
     },
     "openapi_extra": {
         "security": _SECURITY,
         "parameters": [
             _parameter(
                 "q",
-                "Statements, separated by semicolons; POST takes them in a form too",
+                "Statements, separated by semicolons; POST also accepts them in a form",
                 minLength=1,
             )
             | {"examples": {name: {"value": text} for name, text in _STATEMENTS.items()}},
-            _parameter("db", "Any name: there is one database"),
-            _parameter("epoch", "The unit of times as numbers; by default they are RFC 3339", enum=list(EPOCHS)),
+            _parameter("db", "Any name is accepted, because there is one database"),
+            _parameter(
+                "epoch",
+                "The unit of times, which are then numbers; by default times are in the format of RFC 3339",
+                enum=list(EPOCHS),
+            ),
             _parameter("params", "Values of `$name` in the statements, as a JSON object"),
-            _parameter("chunked", "`true` sends the results in pieces, a JSON document in each line"),
-            _parameter("chunk_size", "How many rows a piece has at most, by default 10000"),
-            _parameter("pretty", "`true` indents the JSON"),
+            _parameter("chunked", "With `true` the results are sent in pieces, each a line with a JSON document"),
+            _parameter("chunk_size", "The maximum number of rows in a piece, by default 10000"),
+            _parameter("pretty", "With `true` the JSON is indented"),
             _parameter("u", "A user; ignored"),
             _parameter("p", "The token, if it is not in the Authorization header"),
         ],

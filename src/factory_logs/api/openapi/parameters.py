@@ -1,4 +1,4 @@
-"""The OpenAPI parameters, bodies and responses of calls that parse their own query string or body
+"""The OpenAPI parameters, bodies and responses of routes that parse their query string or body themselves
 (docs/reference/http-api.md#openapi)."""
 
 from typing import Any
@@ -9,15 +9,17 @@ from factory_logs.schemas.factory_log import BatchCreated, FactoryLogIn, Factory
 from factory_logs.settings import default
 
 Q: dict[str, Any] = {"name": "q", "in": "query", "required": False}
-"""The schema is in api/openapi/q_parameter.py."""
+"""The schema and the description are in api/openapi/q_parameter.py."""
 
 EXPORTS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
             "application/x-ndjson": {
-                "schema": {"type": "string", "description": "All that `q` selects, one record a line"}
+                "schema": {"type": "string", "description": "All records that `q` selects, one record per line"}
             },
-            "text/csv": {"schema": {"type": "string", "description": "The same, after a line of column names"}},
+            "text/csv": {
+                "schema": {"type": "string", "description": "The same records, after a line with the column names"}
+            },
         }
     }
 }
@@ -27,14 +29,15 @@ _PAGE: dict[str, Any] = {
     "name": "page",
     "in": "query",
     "required": False,
-    "description": "From 1; past the end `objects` is empty",
+    "description": "The number of the page, from 1; after the last page `objects` is empty",
     "schema": {"type": "string", "pattern": "^[1-9][0-9]{0,8}$", "examples": ["1"]},
 }
 _RESULTS_PER_PAGE: dict[str, Any] = {
     "name": "results_per_page",
     "in": "query",
     "required": False,
-    "description": f"Default {default('default_results_per_page')}, at most {default('max_results_per_page')}",
+    "description": f"The number of records on a page: by default {default('default_results_per_page')}, at most "
+    f"{default('max_results_per_page')}",
     "schema": {"type": "string", "examples": ["10"]},
 }
 _CURSOR: dict[str, Any] = {
@@ -50,8 +53,8 @@ ESCAPE_FORMULAS: dict[str, Any] = {
     "name": "escape_formulas",
     "in": "query",
     "required": False,
-    "description": "With `Accept: text/csv`: put an apostrophe before texts that a spreadsheet would run as a formula, "
-    "which begin with `=`, `+`, `-`, `@`, a tab or a line end",
+    "description": "With `Accept: text/csv`: put an apostrophe before texts that a spreadsheet would run as a formula. "
+    "These begin with `=`, `+`, `-`, `@`, a tab or a line end",
     "schema": {"type": "string", "enum": ["true", "false"], "default": "false"},
 }
 PAGING: dict[str, Any] = {"parameters": [Q, _PAGE, _RESULTS_PER_PAGE, _CURSOR, ESCAPE_FORMULAS]}
@@ -60,14 +63,14 @@ PAGING: dict[str, Any] = {"parameters": [Q, _PAGE, _RESULTS_PER_PAGE, _CURSOR, E
 _CACHING: dict[str, Any] = {
     name: {"description": description, "schema": {"type": "string"}}
     for name, description in (
-        ("ETag", "Of exactly these bytes"),
-        ("Cache-Control", "How long a client may cache it: it never changes"),
-        ("Vary", "Cached for the client's own token only"),
+        ("ETag", "Identifies exactly these bytes"),
+        ("Cache-Control", "How long a client may cache the record, which never changes"),
+        ("Vary", "The record may be cached only for the client's own token"),
     )
 }
 CACHED: dict[int | str, dict[str, Any]] = {
     200: {"headers": _CACHING},
-    304: {"description": "The client has it already, by its `If-None-Match`", "headers": _CACHING},
+    304: {"description": "The client already has the record, according to `If-None-Match`", "headers": _CACHING},
 }
 """The `responses` of a route whose record never changes."""
 
@@ -75,7 +78,8 @@ IF_NONE_MATCH: dict[str, Any] = {
     "name": "If-None-Match",
     "in": "header",
     "required": False,
-    "description": "The `ETag` of the record that the client has: a 304 without a body says that it is the same",
+    "description": "The `ETag` of the record that the client has. If it is the same, the response is a 304 without a "
+    "body",
     "schema": {"type": "string", "examples": ['"8876ce82a6a1c71203d59d9f"']},
 }
 
@@ -88,9 +92,9 @@ IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same key and body returns the first response again, marked `Idempotency-Replayed: true`, and "
-    "stores nothing; another body is a 409. "
-    f"Stored for {default('idempotency_seconds') // 3600} hours.",
+    "description": "A second request with the same key and body stores nothing and gets the first response again, "
+    "marked `Idempotency-Replayed: true`. The same key with another body is a 409. "
+    f"A key is stored for {default('idempotency_seconds') // 3600} hours.",
     "schema": {"type": "string", "pattern": r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"},
 }
 CONTENT_ENCODING: dict[str, Any] = {
@@ -104,13 +108,14 @@ _ON_ERROR: dict[str, Any] = {
     "name": "on_error",
     "in": "query",
     "required": False,
-    "description": "`skip` stores the good records of a batch; without it a bad record means that nothing is stored",
+    "description": "With `skip`, the good records of a batch are stored and the bad ones are reported. Without it, "
+    "nothing is stored if one record is bad",
     "schema": {"type": "string", "enum": ["skip"]},
 }
 
 DOCUMENTATION: dict[str, Any] = {
     "response_model": FactoryLogOut | BatchCreated,
-    "response_description": "The stored log, or the ids of the stored batch",
+    "response_description": "The stored log, or the ids of the logs of the stored batch",
     "responses": errors(400, 401, 403, 408, 409, 413, 415, 503),
     "openapi_extra": {
         "parameters": [_ON_ERROR, IDEMPOTENCY_KEY, CONTENT_ENCODING],
@@ -125,7 +130,7 @@ DOCUMENTATION: dict[str, Any] = {
                     },
                 },
                 "application/x-ndjson": {
-                    "schema": {"type": "string", "description": "One log a line"},
+                    "schema": {"type": "string", "description": "One log per line"},
                     "example": '{"app_name":"koala_test_jig_production","timestamp":"2024-01-31 13:45:00"}\n',
                 },
             },

@@ -1,7 +1,8 @@
-"""The grammar of `q` as JSON Schema, for the OpenAPI document (docs/reference/http-api.md#the-query-language-q).
+"""The parameter `q` of the OpenAPI document: its description, its examples, and its grammar as JSON Schema
+(docs/reference/http-api.md#the-query-language-q).
 
-It is derived from the tables of the parser, so both agree: names come from `query.fields`, operators from
-`query.operators`. The parser also rejects what a schema cannot express, such as filters that nest too deep.
+The grammar is derived from the tables of the parser, so both agree: names come from `query.fields`, operators from
+`query.operators`. The parser also rejects errors that a schema cannot express, such as filters that nest too deep.
 """
 
 from collections.abc import Iterable
@@ -29,35 +30,38 @@ VALUES: dict[Kind, Schema] = {
     Kind.INT: {"type": "integer"},
     Kind.FLOAT: NUMBER,
     Kind.DATETIME: {"anyOf": MOMENT_FORMS},
-    Kind.JSON: {"anyOf": [TEXT, NUMBER, {"type": "boolean"}], "description": "Compared with values of its own type"},
+    Kind.JSON: {
+        "anyOf": [TEXT, NUMBER, {"type": "boolean"}],
+        "description": "Compared only with values of the same JSON type",
+    },
 }
 PATH_PARTS = f"({SEPARATOR}[A-Za-z0-9-]+(_[A-Za-z0-9-]+)*){{1,16}}"
 
 _FILTERS = f"""\
-- `filters`: a list of filters, all of which must hold. A filter is `{{"name", "op", "val"}}`;
+- `filters`: a list of filters, which must all match. A filter is `{{"name", "op", "val"}}`;
   `{{"name", "op", "field"}}` compares two fields; `{{"or": [...]}}`, `{{"and": [...]}}` and `{{"not": {{...}}}}`
-  combine filters, nested at will.
-- `name`: a field; `repair__<field>`, one of the related repair's; `tags__jig_id`, `fields__battery__voltage`, a path
-  into the JSON.
+  combine filters, at any depth.
+- `name`: a field; a field of the related repair, `repair__<field>`; or a JSON path,
+  such as `tags__jig_id` or `fields__battery__voltage`.
 - `op`: {" · ".join(" ".join(f"`{name}`" for name in operator.value) for operator in Operator)}.
   `has` and `any` take a filter on the related repair as `val`: `{{"name": "repair", "op": "has", "val": {{...}}}}`.
 """
 _OTHERS = """\
-- `order_by`: `[{"field", "direction": "asc"|"desc"}]`; ties are broken by the id.
+- `order_by`: `[{"field", "direction": "asc"|"desc"}]`; equal records are ordered by their id.
 - `group_by`: `[{"field"}]`: one record for each distinct combination, by default the newest.
-- `limit`, `offset`: apply before paging.
-- `single`: true for the one record itself instead of a page.
+- `limit`, `offset`: applied before paging.
+- `single`: true to get the single record itself instead of a page.
 """
 _VALUES = """
-To find nulls use `is_null` and `is_not_null`; a comparison with null is a 400. A JSON path matches only values of
+To find nulls, use `is_null` and `is_not_null`; a comparison with null gets a 400. A JSON path matches only values of
 the type of `val`: `{"name": "fields__passed", "op": "==", "val": false}` never finds the string "false".
 """
 DESCRIPTION = (
-    "A JSON object, URL-encoded; all members are optional and unknown ones are ignored.\n\n"
+    "A JSON object, URL-encoded. All members are optional, and unknown members are ignored.\n\n"
     f"{_FILTERS}{_OTHERS}{_VALUES}"
 )
 FILTERS_DESCRIPTION = (
-    "A JSON object, URL-encoded. This call takes `filters` only: any other known member of `q` is a 400.\n\n"
+    "A JSON object, URL-encoded. This call accepts only `filters`: any other known member of `q` gets a 400.\n\n"
     f"{_FILTERS}{_VALUES}"
 )
 
@@ -192,7 +196,7 @@ def _paths(resource: Resource) -> Schema | None:
         "type": "string",
         "pattern": f"^({'|'.join(columns)}){PATH_PARTS}$",
         "examples": [f"{columns[0]}{SEPARATOR}jig_id"],
-        "description": "A path into the JSON, its names joined by two underscores",
+        "description": "A JSON path, whose names are joined by two underscores",
     }
 
 

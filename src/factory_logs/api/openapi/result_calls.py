@@ -44,38 +44,42 @@ def _integer(name: str, description: str, most: int, default: int) -> Schema:
 
 BUCKET = _parameter(
     "bucket",
-    "How long a time bucket is: a number and s, m, h, d or w, at most 9999d. Buckets begin at whole multiples since "
-    "0001-01-01, a Monday. Without it all time is one bucket",
+    "The length of a time bucket: a number and s, m, h, d or w, at most 9999d. Buckets begin at whole multiples of it "
+    "since 0001-01-01, a Monday. Without `bucket` there is one bucket for all time",
     {"type": "string", "pattern": f"^{DURATION}$"},
     "1d",
 )
 ZONE_NAME = _parameter(
     "tz",
-    "An IANA time zone: buckets of days and weeks begin at midnight there. UTC by default",
+    "An IANA time zone, by default UTC. Buckets of days and weeks begin at midnight in this zone",
     {"type": "string", "pattern": f"^{ZONE}$"},
     "Asia/Shanghai",
 )
 BY = _list("by", "Fields or JSON paths to group by", _NAME, "app_name")
-NUMBERS = _list("field", "Numbers to measure: JSON paths, mostly", _NUMBER_NAME, "fields__voltage")
-NUMBER_FIELD = _parameter("field", "The number: a JSON path, mostly", _NUMBER_NAME, "fields__voltage") | {
+NUMBERS = _list("field", "The numbers to summarise, usually JSON paths", _NUMBER_NAME, "fields__voltage")
+NUMBER_FIELD = _parameter("field", "The number, usually a JSON path", _NUMBER_NAME, "fields__voltage") | {
     "required": True
 }
-FACET_FIELDS = _list("field", "Fields or JSON paths whose values to count", _NAME, "tags__jig_id") | {"required": True}
+FACET_FIELDS = _list("field", "The fields or JSON paths whose values are counted", _NAME, "tags__jig_id") | {
+    "required": True
+}
 PASSED_PATH = _parameter(
     "passed",
     f"The JSON path of the boolean that makes a log an attempt; {PASSED} by default",
     {"type": "string", "pattern": _PATH_PATTERN},
     PASSED,
 )
-UNIT_FIELD = _parameter("unit", f"The field or JSON path that names the unit; {UNIT_NAME} by default", _NAME, UNIT_NAME)
-FAILURES_LIMIT = _integer("limit", "How many measurements at most; 100 by default", 10_000, 100)
-VALUES_LIMIT = _integer("limit", "How many values of each field at most; 10 by default", 1000, 10)
-BINS = _integer("bins", "How many bins the histogram has; 20 by default", 200, 20)
-LOWER = _parameter("lower", "The least good value", {"type": "string", "pattern": f"^{NUMBER}$"}, "11.4")
-UPPER = _parameter("upper", "The greatest good value", {"type": "string", "pattern": f"^{NUMBER}$"}, "12.6")
+UNIT_FIELD = _parameter(
+    "unit", f"The field or JSON path that identifies the unit; {UNIT_NAME} by default", _NAME, UNIT_NAME
+)
+FAILURES_LIMIT = _integer("limit", "The maximum number of measurements; 100 by default", 10_000, 100)
+VALUES_LIMIT = _integer("limit", "The maximum number of values of each field; 10 by default", 1000, 10)
+BINS = _integer("bins", "The number of bins of the histogram; 20 by default", 200, 20)
+LOWER = _parameter("lower", "The smallest good value", {"type": "string", "pattern": f"^{NUMBER}$"}, "11.4")
+UPPER = _parameter("upper", "The largest good value", {"type": "string", "pattern": f"^{NUMBER}$"}, "12.6")
 
 _TABLE: Schema = {
-    "text/csv": {"schema": {"type": "string", "description": "The rows without totals, under their names"}}
+    "text/csv": {"schema": {"type": "string", "description": "The rows without totals, below a line of column names"}}
 }
 
 

@@ -1,6 +1,6 @@
-"""`/docs`: Swagger UI. Its assets are served from here, because a factory may have no internet access.
+"""`/docs`: Swagger UI. The service itself serves its assets, because a factory may have no internet access.
 
-Only the assets of the package fastapi-offline are used: its application class would also replace other routes.
+Only the assets of the package fastapi-offline are used, because its application class would also replace other routes.
 """
 
 import base64
@@ -54,8 +54,8 @@ def install(app: FastAPI) -> None:
 
 
 def for_swagger_ui(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the OpenAPI document with the examples of JSON parameters, such as `q`, moved to where Swagger UI shows
-    them.
+    """Return the OpenAPI document for Swagger UI, with the examples of JSON parameters such as `q` moved to the place
+    where it shows them.
 
     Swagger UI shows examples of the parameter itself, as text. OpenAPI 3.1 requires the examples of a parameter with
     `content` inside `content`, so `/openapi.json` has them only there.
@@ -74,8 +74,8 @@ def for_swagger_ui(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _policy(page: bytes) -> str:
-    """Return the Content-Security-Policy: only files of this service and the page's own script run. Swagger UI sets
-    inline styles."""
+    """Return the Content-Security-Policy. It allows only files of this service, the page's own script, and inline
+    styles, which Swagger UI sets."""
     (script,) = re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
     return (

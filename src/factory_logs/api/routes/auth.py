@@ -76,11 +76,12 @@ async def logout(request: Request, response: Response, user: Reader, services: S
 
 
 async def _credentials(request: Request, services: Services) -> Credentials:
-    """Return the username and password in the body. The limit on its size is small, as the client is still unknown."""
+    """Return the username and password in the body. The limit on its size is small, because the client is still
+    unknown."""
     content_type = request.headers.get("content-type", "").lower()
     is_form = content_type.startswith(_FORMS)
     if not is_form and "json" not in content_type:
-        raise UnsupportedMediaTypeError("The login is read as JSON or as a form; say so in Content-Type")
+        raise UnsupportedMediaTypeError("A login must be JSON or a form, with the matching Content-Type")
     headers = dict(request.scope["headers"])
     with Body(headers, request.receive, services.settings, services.bodies, services.settings.max_login_bytes) as body:
         if not is_form:

@@ -26,7 +26,7 @@ async def alive() -> dict[str, str]:
 async def ready(request: Request, services: ServicesDep) -> Response:
     """Return 200 if the database is reachable and its migrations are current, else 503.
 
-    `warnings` lists problems that do not stop the service but that the operator must solve.
+    `warnings` lists problems that do not stop the service, but that the operator must solve.
     """
     await services.database.ping()
     current, needed = await services.migrations()

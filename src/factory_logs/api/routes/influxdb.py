@@ -1,4 +1,4 @@
-"""InfluxDB's calls for writers: `POST /write` (1.x), `POST /api/v2/write` (2.x), and the other calls that their clients
+"""InfluxDB's calls for writing: `POST /write` (1.x), `POST /api/v2/write` (2.x), and the other calls that these clients
 send (docs/reference/http-api.md#influxdbs-calls).
 
 A line is a log. Both versions store the valid lines of a write and report the invalid ones. The lines of one request
@@ -46,13 +46,15 @@ _RAW_REPLAYED_HEADERS = _RAW_HEADERS + [(name.lower().encode(), value.encode()) 
 
 @writes.post("/write", status_code=204, **WRITE_1)
 async def write(request: Request, services: ServicesDep) -> Response:
-    """Store points in line protocol, as InfluxDB 1.x does. 204 means that PostgreSQL has flushed them all."""
+    """Store points in line protocol, as InfluxDB 1.x does. 204 means that PostgreSQL has flushed all of them to
+    disk."""
     return await _store_points(request, services, _VERSION_1, _database)
 
 
 @writes.post("/api/v2/write", status_code=204, **WRITE_2)
 async def write_v2(request: Request, services: ServicesDep) -> Response:
-    """Store points in line protocol, as InfluxDB 2.x does. 204 means that PostgreSQL has flushed them all."""
+    """Store points in line protocol, as InfluxDB 2.x does. 204 means that PostgreSQL has flushed all of them to
+    disk."""
     return await _store_points(request, services, _VERSION_2, _bucket, refuse_empty=True)
 
 
@@ -66,7 +68,7 @@ def _database(parameters: Mapping[str, str]) -> str:
 def _bucket(parameters: Mapping[str, str]) -> str:
     """Return the bucket and organisation of a write. Raises NotFoundError if the bucket is missing."""
     if not parameters.get("bucket"):
-        raise NotFoundError("bucket not found: name one, any, as ?bucket=")
+        raise NotFoundError("bucket not found: add ?bucket= with any name")
     return f"{parameters['bucket']!r} {parameters.get('org') or parameters.get('orgID', '')!r}"
 
 
@@ -106,7 +108,7 @@ async def authenticated(
 
 
 class _Write:
-    """One write, from its body to its response."""
+    """One write request, from its body to its response."""
 
     def __init__(
         self,
@@ -118,7 +120,7 @@ class _Write:
         *,
         refuse_empty: bool = False,
     ) -> None:
-        """Raises BadRequestError for an invalid Idempotency-Key."""
+        """Read the parameters of the request. Raises BadRequestError for an invalid Idempotency-Key."""
         self._request = request
         self._services = services
         self._user = user
@@ -160,7 +162,7 @@ class _Write:
         return self._response(result)
 
     async def _store_one(self, batch: Batch) -> Response:
-        """Store a single point; it shares its commit with points of other clients."""
+        """Store a single point, in a commit that it shares with points of other clients."""
         key = None if self._header is None else self._keyed.key()
         try:
             stored = await self._services.single_logs.store_point(batch.logs[0], self._user.username, key)
@@ -170,7 +172,7 @@ class _Write:
         return self._response(stored)
 
     def _key(self) -> WriteKey | None:
-        """Return the client's key, or a key derived from the points, which a retry of the same points has too."""
+        """Return the client's key, or a key that is derived from the points and is therefore the same for a retry."""
         key = self._keyed.key()
         if self._header is not None:
             return key
@@ -183,7 +185,7 @@ class _Write:
         return self._dialect.rejected(RejectedLines(result.rejected, result.errors, len(result.ids)))
 
     def _response(self, result: WriteResponse) -> Response:
-        """Return a 204, or a 400 whose body names the lines that were not stored."""
+        """Return a 204, or a 400 whose body lists the lines that were not stored."""
         if not result.body:
             return NoContentResponse(_RAW_REPLAYED_HEADERS if result.replayed else _RAW_HEADERS)
         headers = VERSION_HEADERS | REPLAYED if result.replayed else VERSION_HEADERS
@@ -207,7 +209,7 @@ def counted_error(error: FactoryLogsError, challenge: str) -> tuple[int, str, di
 @router.head("/ping", status_code=204, include_in_schema=False)
 @router.get("/ping", status_code=204, **PING)
 async def ping(request: Request) -> Response:
-    """Return 204 if the service runs; with `?verbose=true` 200 and the version as JSON."""
+    """Return 204, or with `?verbose=true` 200 and the version as JSON: the service is running."""
     if parse_parameters(request.scope["query_string"]).get("verbose") in (None, "", "0", "false"):
         return Response(status_code=204, headers=VERSION_HEADERS)
     return json_response({"version": EMULATED_VERSION}, headers=VERSION_HEADERS)

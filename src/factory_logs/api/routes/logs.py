@@ -1,4 +1,5 @@
-"""`/v1/factory_logs`: store logs, return them page by page or one by its id (docs/reference/http-api.md#calls)."""
+"""`/v1/factory_logs`: store logs, return pages of logs, or return one log by its id
+(docs/reference/http-api.md#calls)."""
 
 from urllib.parse import parse_qs
 
@@ -57,7 +58,7 @@ async def create_factory_logs(request: Request, user: LogWriter, services: Servi
     "", response_model=FactoryLogPage, responses=errors(400, 401, 403, 404, 503) | EXPORTS, openapi_extra=PAGING
 )
 async def list_factory_logs(request: Request, _: Reader, services: ServicesDep) -> Response:
-    """Return the logs that `q` selects, page by page; with `single`, the one log itself.
+    """Return a page of the logs that `q` selects, or with `single` the single log itself.
 
     With `Accept: application/x-ndjson` or `text/csv`, return all of them as one stream, without `page` and `cursor`.
     """
@@ -81,7 +82,8 @@ async def get_factory_log(request: Request, factory_log_id: str, _: Reader, serv
 async def _store_ndjson(
     body: Body, keyed: KeyedBody | None, user: CurrentUser, services: Services, skip_bad: bool
 ) -> Response:
-    """Store the body after all of it has arrived, so that a slow client holds no connection, transaction or id."""
+    """Store the body after all of it has arrived. Otherwise a slow client would hold a connection, a transaction and
+    ids."""
     size = await body.spool()
     part_bytes = services.settings.batch_part_bytes
     reader = NdjsonReader(BatchReader(services.limits, services.batch_limits))
@@ -145,5 +147,5 @@ def _skip_bad(request: Request) -> bool:
         return False
     values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("on_error", [])
     if any(value != "skip" for value in values):
-        raise BadRequestError("Validation failed", [FieldError("on_error", "expected skip, or nothing")])
+        raise BadRequestError("Validation failed", [FieldError("on_error", "expected skip, or no on_error")])
     return bool(values)

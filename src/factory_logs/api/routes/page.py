@@ -1,7 +1,7 @@
 """`GET /` in a browser: the page, and its modules and styles under `/web` (docs/explanation/page.md).
 
-The files are read and compressed once, when the app starts. Their path contains a digest of all of them, so a browser
-caches them for good and never mixes the files of two versions.
+The files are read and compressed once, when the app starts. Their path contains a digest of all files, so a browser
+caches them permanently and never mixes the files of two versions.
 """
 
 import gzip
@@ -76,7 +76,7 @@ def install(app: FastAPI) -> None:
         accept: Annotated[str, Header()] = "",
         if_none_match: Annotated[str, Header()] = "",
     ) -> Response:
-        # Only a request for HTML gets the page: to a script with a wrong base URL, a 200 would look like success.
+        # Only a request for HTML gets the page, because a script with a wrong base URL would take a 200 for success.
         if "text/html" not in accept.lower():
             raise HTTPException(404)
         body = web.page(request.scope.get("root_path", "").rstrip("/"))

@@ -36,7 +36,7 @@ async def create_repair(request: Request, user: Writer, services: ServicesDep) -
 
 @router.get("", response_model=RepairPage, responses=errors(400, 401, 403, 404, 503) | EXPORTS, openapi_extra=PAGING)
 async def list_repairs(request: Request, _: Reader, services: ServicesDep) -> Response:
-    """Return the repairs that `q` selects, page by page; with `single`, the one repair itself."""
+    """Return a page of the repairs that `q` selects, or with `single` the single repair itself."""
     return await query_response(request, REPAIRS, services)
 
 

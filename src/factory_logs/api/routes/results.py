@@ -36,8 +36,8 @@ router = APIRouter(prefix="/v1", tags=["test results"], route_class=FastRoute)
 async def get_yield(request: Request, _: Reader, services: ServicesDep) -> Response:
     """Count the attempts and units that pass, by time bucket and by any field.
 
-    An attempt is a log with a boolean at `passed`. Units are counted for each app, as each app is a different test: a
-    pair of unit and app belongs to the bucket and group of its first attempt among the logs that `q` selects.
+    An attempt is a log with a boolean at `passed`. Units are counted for each app, because each app is a different
+    test. A pair of unit and app belongs to the bucket and group of its first attempt among the logs that `q` selects.
     """
     settings = services.settings
     question = parse_yield(
@@ -54,7 +54,7 @@ async def get_yield(request: Request, _: Reader, services: ServicesDep) -> Respo
     ),
 )
 async def get_failures(request: Request, _: Reader, services: ServicesDep) -> Response:
-    """Count the measurements that failed in failed attempts, the most frequent first: the rows of a Pareto chart.
+    """Count the failed measurements of failed attempts, the most frequent first. These are the rows of a Pareto chart.
 
     A measurement has failed if an object under `fields` has `pass` or `passed` false, or if any boolean under `fields`
     other than the one at `passed` is false. An attempt without a failed measurement counts under null.
@@ -122,5 +122,5 @@ async def get_unit(request: Request, product_imei: str, _: Reader, services: Ser
     Parameters(request.query_params.multi_items(), (), FACTORY_LOGS).check()
     result = await cancel_on_disconnect(request.receive, read_unit(services.aggregates, product_imei))
     if result is None:
-        raise NotFoundError(f"Nothing is known of a unit {product_imei[:50]}")
+        raise NotFoundError(f"There are no logs and no repairs of a unit {product_imei[:50]}")
     return await formatted_response(request, result, services.settings)

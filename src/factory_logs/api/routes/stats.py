@@ -23,8 +23,8 @@ router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"], route_class
 async def get_stats(request: Request, _: Reader, services: ServicesDep) -> Response:
     """Count the logs that `q` selects, and summarise their measurements, by time bucket and by any field.
 
-    `q` may contain `filters` only. Each `field` has count, min, avg, max, p50 and p95 over the logs with a number or
-    boolean there. False counts as 0 and true as 1, so the average of a boolean is a rate. Other values are ignored.
+    `q` may contain `filters` only. Each `field` has count, min, avg, max, p50 and p95 over the logs whose value is a
+    number or boolean. False counts as 0 and true as 1, so the average of a boolean is a rate. Other values are ignored.
     Percentiles use the nearest rank.
     """
     settings = services.settings

@@ -21,27 +21,27 @@ from factory_logs.errors import BadRequestError, DatabaseUnavailableError
 from factory_logs.query import FACTORY_LOGS, Query, parse_query
 
 RECONNECT = b"retry: 2000\n\n"
-BEYOND = " at the newest log, as no log has the Last-Event-ID that was sent or a higher one"
+BEYOND = " at the newest log, because no log has the Last-Event-ID that was sent or a higher id"
 
 _EXAMPLE = 'id: 42\ndata: {"factory_log_id":42,"app_name":"tiger_test_jig_production"}\n\n'
 _EVENT = {
     "type": "object",
     "description": "One event of the stream",
     "properties": {
-        "id": {"type": "string", "description": "Of the log, or how far the stream has come"},
+        "id": {"type": "string", "description": "The id of the log, or the id up to which the stream has read"},
         "data": {"type": "string", "description": "The log, as one line of JSON"},
     },
 }
 _LAST_EVENT_ID = (
-    "Go on after this id, as the `id` of the last event had it; 0 for all logs. Without it, or if it is beyond the "
-    "newest log: from now on"
+    "Continue after this id, which is the `id` of the last event; 0 for all logs. Without it, or if it is above the id "
+    "of the newest log, the stream begins with new logs"
 )
 
 router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"])
 
 
 async def tail_factory_logs(request: Request, _: Reader, services: ServicesDep) -> Response:
-    """Send new logs that `q` selects, by id, as server-sent events: `data` is the log as one line of JSON.
+    """Send new logs that `q` selects, ordered by id, as server-sent events. `data` is the log as one line of JSON.
 
     Each log is sent at least once and none is skipped: a client that reconnects with the last `Last-Event-ID` continues
     after it. While no log matches, events without data advance the id. `q` may contain `filters` only.
@@ -117,7 +117,7 @@ async def _next(services: Services, cursor: int, query: Query) -> tuple[list[tup
 
 
 async def _wait(services: Services, change: Any, seconds: float) -> None:
-    """Wait for the change or for the stop of the service, at most `seconds`."""
+    """Wait up to `seconds` for the change, or for the stop of the service."""
     waits = [asyncio.ensure_future(change), asyncio.ensure_future(services.stopping.wait())]
     try:
         await asyncio.wait(waits, timeout=max(0.0, seconds), return_when=asyncio.FIRST_COMPLETED)
@@ -131,7 +131,7 @@ def _query(request: Request, services: Services) -> Query:
     text = parse_qs(request.scope["query_string"].decode("latin-1"), keep_blank_values=True).get("q", [None])[0]
     query = parse_query(text, FACTORY_LOGS, services.query_limits)
     if query != Query(filters=query.filters):
-        raise BadRequestError("Unable to construct query: following new logs takes filters only; leave out the rest")
+        raise BadRequestError("Unable to construct query: a tail accepts only filters; leave out the other members")
     return query
 
 
