@@ -1,11 +1,12 @@
 """The commands of the tutorials for device authors and operators run in their order and print what the pages show.
 
-A block that is `factory-logs serve` runs in a first terminal, the others in a second one. Blocks of `console` are the
-installation, which tests/test_package.py covers.
+A block that is `factory-logs serve` runs in a first terminal, the others in a second one. The block of `console` is the
+installation, which both pages share.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,10 @@ from tests.serving import free_port
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
+PAGES = ("a-jig-that-loses-no-log", "run-the-service")
+INSTALLATION = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+CHECKOUT = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "alembic.ini", "alembic", "src")
+"""What a build of the wheel reads."""
 BLOCK = re.compile(r"^```(sh|python|text)\n(.*?)^```$|^<!-- (stop serve) -->$", re.MULTILINE | re.DOTALL)
 SERVE = """
 factory-logs serve >> serve.log 2>&1 &
@@ -49,7 +54,32 @@ def matches(line: str, expected: str) -> bool:
     return re.fullmatch(re.escape(expected).replace(r"\.\.\.", ".*"), line) is not None
 
 
-@pytest.mark.parametrize("name", ["a-jig-that-loses-no-log", "run-the-service"])
+def installation(name: str) -> str:
+    """Return the commands of a page's installation, without their prompts."""
+    (block,) = INSTALLATION.findall((ROOT / "docs" / "tutorial" / f"{name}.md").read_text())
+    return "".join(f"{line.removeprefix('$ ')}\n" for line in block.splitlines())
+
+
+@pytest.mark.skipif(shutil.which("uv") is None, reason="uv builds the package")
+def test_the_installation_of_the_tutorials_gives_the_server_and_the_client(tmp_path: Path) -> None:
+    commands = installation(PAGES[0])
+    assert installation(PAGES[1]) == commands.replace("jig", "service")
+    for name in CHECKOUT:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    script = (
+        f"{commands}factory-logs serve --help > help.txt\npython -c 'import factory_logs.client, factory_logs.app'\n"
+    )
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("VIRTUAL_ENV", "PYTHON"))}
+    variables["PIP_NO_COMPILE"] = "1"  # as most of the modules are not imported here
+    ran = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, env=variables,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout
+
+
+@pytest.mark.parametrize("name", PAGES)
 def test_every_command_prints_what_the_page_shows(name: str, short_tmp: Path) -> None:
     port = free_port()
     page = (ROOT / "docs" / "tutorial" / f"{name}.md").read_text().replace("127.0.0.1:8000", f"127.0.0.1:{port}")
