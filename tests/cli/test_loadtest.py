@@ -108,7 +108,7 @@ def test_a_log_that_is_missing_in_the_end_is_exit_code_1() -> None:
         (["--token-file", "/nowhere"], "error: the token file /nowhere cannot be read: FileNotFoundError\n"),
         (
             ["--token", "t", "--url", "http://127.0.0.1:1", "--devices", "1", "--duration", "1s", "--grace", "1s"],
-            "error: the service does not say how many logs it has stored: ConnectError\n",
+            "error: the number of logs that the service has stored is unknown: ConnectError\n",
         ),
         (
             ["--token", "t", "--ca-file", "/nowhere"],

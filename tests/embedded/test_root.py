@@ -117,5 +117,5 @@ def test_a_copy_that_cannot_be_made_to_run_is_an_error_with_its_reason(tree: Pat
 def test_a_folder_for_copies_that_belongs_to_another_user_is_refused(tree: Path, copies: Path) -> None:
     copies.mkdir()
     os.chown(copies, 1, 1)
-    with pytest.raises(EmbeddedPostgresError, match="belongs to somebody else"):
+    with pytest.raises(EmbeddedPostgresError, match="belongs to another user"):
         binaries.reachable_binaries(server_user(copies.parent))

@@ -48,6 +48,6 @@ def test_a_process_that_is_killed_is_an_error(shared_server: Server, token: str)
     def kill(counts: LoadCounts, seconds: float) -> None:
         multiprocessing.active_children()[0].kill()
 
-    with pytest.raises(LoadError, match="has ended before its time"):
+    with pytest.raises(LoadError, match="has ended too early"):
         run_load(Load(shared_server.url, token, 2, 1, 600.0, 60.0), 2, kill)
     assert multiprocessing.active_children() == []

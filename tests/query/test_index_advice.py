@@ -20,7 +20,7 @@ def advice(q: dict[str, Any], resource: Resource = FACTORY_LOGS) -> str:
 @pytest.mark.parametrize(
     ("filters", "said"),
     [
-        ([], f"q selects everything; add a filter by {COLUMNS}"),
+        ([], f"q selects all records; add a filter by {COLUMNS}"),
         ([VOLTAGE], f"no index serves the filter by fields__voltage; add a filter by {COLUMNS}"),
         (
             [SINCE],

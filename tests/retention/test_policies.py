@@ -89,7 +89,7 @@ def test_a_log_expires_when_it_is_older_than_the_age(tmp_path: Path) -> None:
         (('"filters": [{', '"filters": [{{'), "policy 'koala': q: Unable to decode data"),
         (('archive = "archives"', 'archive = ""'), "policy 'koala': archive: String should have at least 1 character"),
         (('archive = "archives"', 'archiv = "archives"'), "policy 'koala': archiv: Extra inputs are not permitted"),
-        (('name = "all"', 'name = "koala"'), "policy 'koala': name: two policies have it"),
+        (('name = "all"', 'name = "koala"'), "policy 'koala': name: two policies have this name"),
     ],
 )
 def test_an_error_names_the_policy_and_the_key(tmp_path: Path, change: tuple[str, str], error: str) -> None:
@@ -109,7 +109,7 @@ def test_all_errors_are_named_at_once(tmp_path: Path) -> None:
 )
 def test_a_file_without_policies_is_an_error_with_the_expected_content(tmp_path: Path, text: str) -> None:
     (found,) = errors(tmp_path, text)
-    assert found.startswith(" must hold one or more tables [[policy]], each with name and older_than")
+    assert found.startswith(" must contain one or more tables [[policy]], each with name and older_than")
 
 
 def test_what_is_no_toml_is_an_error_with_its_line(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 def test_there_may_be_a_hundred_policies_and_no_more(tmp_path: Path) -> None:
     tables = [f'[[policy]]\nname = "p{number}"\nolder_than = "1d"\n' for number in range(MOST_POLICIES + 1)]
     assert len(read(tmp_path, "".join(tables[:-1]))) == MOST_POLICIES
-    assert errors(tmp_path, "".join(tables)) == [" holds 101 policies; the most are 100"]
+    assert errors(tmp_path, "".join(tables)) == [" contains 101 policies, but at most 100 are allowed"]
 
 
 def test_an_archive_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:

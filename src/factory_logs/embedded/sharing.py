@@ -1,9 +1,9 @@
 """Share one server among all processes that use it: the first process starts it, the last one stops it.
 
 - A process holds an exclusive lock on `postgres.lock` in the data directory while it starts or stops the server.
-- Each process holds a shared lock on `in-use.lock` while it uses the server. A process that can lock it exclusively at
-  its end was the last one, and stops the server. The kernel releases the locks of a killed process, so a server that it
-  left running is shared by the next process and stopped by the last one.
+- Each process holds a shared lock on `in-use.lock` while it uses the server. A process that can lock it exclusively
+  when it leaves was the last user, and stops the server. The kernel releases the locks of a killed process. The next
+  process then shares the server that is still running, and the last one stops it.
 """
 
 import fcntl
@@ -91,9 +91,9 @@ def _watch(server: Server, ending: threading.Event) -> None:
                 ensure_running(server)
         except (EmbeddedPostgresError, OSError) as error:
             failures += 1
-            _log.error("the embedded PostgreSQL does not start again", reason=str(error))
+            _log.error("the embedded PostgreSQL cannot be restarted", reason=str(error))
         else:
-            _log.info("the embedded PostgreSQL runs again", data_dir=str(server.data_dir))
+            _log.info("the embedded PostgreSQL was restarted", data_dir=str(server.data_dir))
 
 
 def _cut_log(server: Server) -> None:
@@ -101,7 +101,7 @@ def _cut_log(server: Server) -> None:
         with server.opened() as folder:
             rotate_log(folder, server.max_log_bytes)
     except (EmbeddedPostgresError, OSError) as error:
-        _log.warning("the log of the embedded PostgreSQL cannot be cut off", reason=str(error))
+        _log.warning("the log of the embedded PostgreSQL cannot be rotated", reason=str(error))
 
 
 def has_database(data_dir: Path) -> bool:
@@ -122,7 +122,7 @@ def _explained(data_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise EmbeddedPostgresError(
             f"The embedded PostgreSQL cannot use the data directory {data_dir}: {error}. "
-            "Change the rights, or set FACTORY_LOGS_DATA_DIR to another folder."
+            "Change the permissions, or set FACTORY_LOGS_DATA_DIR to another folder."
         ) from error
 
 
@@ -132,7 +132,7 @@ def prepare(
     memory_bytes: int | None = None,
     bin_dir: Path | None = None,
 ) -> Server:
-    """Return the server of a data directory, which is created on first use; nothing is started."""
+    """Return the server of a data directory, without starting it. The directory is created on first use."""
     data_dir = data_dir.expanduser().resolve()
     make_data_dir(data_dir)
     user = server_user(data_dir)

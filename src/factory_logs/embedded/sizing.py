@@ -1,8 +1,8 @@
-"""Size the embedded PostgreSQL for its machine, at each start (docs/how-to/operating.md).
+"""Configure the embedded PostgreSQL for the size of its machine, at each start (docs/how-to/operating.md).
 
 PostgreSQL's defaults suit very small machines. The rules here come from its documentation: a quarter of the memory for
-shared buffers, which helps with units whose earlier logs are old. Between two checkpoints, WAL may grow by a tenth of
-the free disk: with fewer checkpoints, fewer full pages are written.
+shared buffers, which helps with units whose earlier logs are old. Between two checkpoints, WAL may grow to a tenth of
+the free disk, because fewer checkpoints mean fewer full-page writes.
 """
 
 import os

@@ -82,11 +82,11 @@ def default_data_dir(data_dir: Path) -> Path:
 
     If `data_dir` already contains a database, `data_dir` is used.
     """
-    place = data_dir.resolve()
-    if os.geteuid() != 0 or (place / CLUSTER_FOLDER).exists():
+    resolved = data_dir.resolve()
+    if os.geteuid() != 0 or (resolved / CLUSTER_FOLDER).exists():
         return data_dir
-    there = next(folder for folder in (place, *place.parents) if folder.exists())
-    return data_dir if first_unreachable(there, server_user(place)) is None else ROOT_DATA_DIR
+    there = next(folder for folder in (resolved, *resolved.parents) if folder.exists())
+    return data_dir if first_unreachable(there, server_user(resolved)) is None else ROOT_DATA_DIR
 
 
 def check_reachable(data_dir: Path, user: ServerUser) -> None:

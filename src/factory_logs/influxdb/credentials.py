@@ -1,7 +1,7 @@
 """Parse the query string and the credentials of InfluxDB's clients (docs/reference/http-api.md#influxdbs-calls).
 
 The token may have any form that other calls accept (security/tokens.py), or be sent as `Token user:token` (InfluxDB
-1.8), as the password of basic authentication, or as `p` in the query string. The username is ignored, as the token
+1.8), as the password of basic authentication, or as `p` in the query string. The username is ignored, because the token
 identifies the user.
 """
 
@@ -22,7 +22,7 @@ CACHED_QUERY_BYTES = 256
 
 
 def parse_parameters(query: bytes) -> Mapping[str, str]:
-    """Return the parameters of the query string. If a name occurs twice, the first value counts, as in InfluxDB.
+    """Return the parameters of the query string. If a name occurs twice, the first value is used, as in InfluxDB.
 
     Raises BadRequestError.
     """

@@ -2,10 +2,10 @@
 
     measurement[,tag=value]* field=value[,field=value]* [time]
 
-The grammar is that of InfluxDB 1.6's parser, as observed, with the unsigned integers of later versions: a comma, space
-or equals sign after a backslash belongs to the name, in a measurement or field name also a quote; a backslash before
-any other character is a backslash. The parser is written by hand because existing libraries parse one line at a time,
-reject valid escapes or keep the first of two equal fields (docs/how-to/moving-from-influxdb.md).
+The grammar is that of InfluxDB 1.6's parser, as observed, and the unsigned integers of later versions. A comma, a space
+or an equals sign after a backslash belongs to the name, and in a measurement or field name also a quote. A backslash
+before any other character is a backslash. The parser is written by hand because existing libraries parse one line at a
+time, reject valid escapes or keep the first of two equal fields (docs/how-to/moving-from-influxdb.md).
 
 Most lines contain no backslash and are split at their separators. The others are read with regular expressions without
 backtracking, so each line takes linear time.
@@ -38,7 +38,8 @@ PRECISIONS = {
 """The units of a line's time, in nanoseconds."""
 
 NAME_CHARACTER = r"(?:\\[,= ]|[^,= ])"
-"""A regular expression for one character of a tag name or field name; the next ones are regular expressions too."""
+"""A regular expression for one character of a tag name or field name. The following constants are regular expressions
+too."""
 HEAD = r"(?:\\[,= ]|[^ ])++"
 IN_STRING = r'(?:\\["\\]|[^"])*+'
 PLAIN_INTEGER = "(?:-?[1-9][0-9]{0,17}|0)"
@@ -77,7 +78,7 @@ class SeriesKey(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A line whose series and time are still text; `head` is the text before the fields."""
+    """A line whose series and time are still text. `head` is the text before the fields."""
 
     head: str
     fields: dict[str, FieldValue]
@@ -99,8 +100,8 @@ def split_head(line: str) -> tuple[str, str]:
 
 
 def parse_line(line: str) -> Line:
-    """Return the parts of a line without its line end. If a field occurs twice, the last value counts, as in
-    InfluxDB. Raises LineError."""
+    """Return the parts of a line without its line end. If a field occurs twice, the last value is used, as in InfluxDB.
+    Raises LineError."""
     head, rest = split_head(line)
     return Line(head, *parse_rest(rest))
 
@@ -205,7 +206,7 @@ def _split_escaped(head: str) -> tuple[str, list[list[str]]]:
 
 
 def parse_value(text: str) -> FieldValue:
-    """Return a field's value; `text` must not be empty. Raises LineError."""
+    """Return the value of a field. `text` must not be empty. Raises LineError."""
     last = text[-1]
     if last == '"' and text[0] == '"' and len(text) > 1:
         text = text[1:-1]
@@ -233,7 +234,7 @@ def _integer(text: str, highest: int) -> int:
 
 
 def parse_time(text: str, unit_ns: int) -> int:
-    """Return a line's time in nanoseconds since 1970; `text` must not be empty. Raises LineError."""
+    """Return the time of a line in nanoseconds since 1970. `text` must not be empty. Raises LineError."""
     if _INTEGER.fullmatch(text) is None:
         raise LineError("point is invalid" if " " in text else "bad timestamp")
     time = int(text) * unit_ns

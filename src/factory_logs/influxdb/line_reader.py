@@ -2,8 +2,8 @@
 errors (docs/reference/http-api.md#influxdbs-calls).
 
 A line end inside a quoted string does not end the line. A quote begins a string only at the start of a field's value;
-in names it is an ordinary character. Only lines with a quote are searched, and each character a limited number of
-times, even if a string arrives in many pieces.
+in names it is an ordinary character. Only lines with a quote are searched. Each of their characters is searched a
+limited number of times, even if a string arrives in many pieces.
 """
 
 import codecs
@@ -28,10 +28,11 @@ NumberedLine = tuple[int, str]
 
 
 class LineSplitter:
-    """Splits text, which arrives in pieces, into whole lines with numbers from 1, without comments and blank lines.
+    """Splits text that arrives in pieces into complete lines, numbered from 1, without comments and blank lines.
 
-    A line that contains line ends counts as several. A line longer than `max_characters` is truncated one character
-    later, so memory stays limited and the caller can reject the line. With `keep_comments`, comments are returned too.
+    A line that contains line ends counts as several lines. A line longer than `max_characters` is truncated to one
+    character more, so that memory stays limited and the caller can reject the line. With `keep_comments`, comments are
+    returned too.
     """
 
     def __init__(self, max_characters: int, *, keep_comments: bool = False) -> None:
@@ -109,7 +110,7 @@ class LineSplitter:
 
 
 def _is_surely_closed(line: str) -> bool:
-    """Return whether nothing is escaped and the last quote does not begin a string: it ends one or is part of a
+    """Return whether nothing is escaped and the last quote does not begin a string, but ends one or is part of a
     name."""
     return "\\" not in line and line[line.rfind('"') - 1] != "="
 
@@ -131,14 +132,15 @@ def split_lines(text: str, max_characters: int) -> Iterator[NumberedLine]:
 
 
 LINE_CHARACTERS_PER_RECORD_BYTE = 2
-"""The factor by which a line may be longer than the largest record: in a string, each quote takes two characters."""
+"""The factor by which a line may be longer than the largest record, because each quote in a string takes two
+characters."""
 
 
 class LineProtocolReader:
     """Decodes lines into valid logs and errors, each with the number of its line, from 1."""
 
     piece_bytes = 64 * 1024
-    """The size of a piece: some hundred lines."""
+    """The size of a piece in bytes, which is some hundred lines."""
 
     def __init__(self, limits: RecordLimits, batch_limits: BatchLimits, unit_ns: int, now_ns: int) -> None:
         self.max_characters = LINE_CHARACTERS_PER_RECORD_BYTE * limits.max_record_bytes
@@ -146,7 +148,7 @@ class LineProtocolReader:
         self._points = PointParser(limits, unit_ns, now_ns)
         self._uniform = UniformLineReader(limits, self.max_characters, unit_ns, now_ns)
         self._splitter = LineSplitter(self.max_characters)
-        # Invalid UTF-8 may reject only its own line: it becomes lone surrogates, which no line may contain.
+        # Invalid UTF-8 must only reject its own line. So it is decoded to lone surrogates, which no line may contain.
         self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._collector = BatchCollector(batch_limits)
         self._line_ends = 0

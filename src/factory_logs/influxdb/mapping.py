@@ -6,7 +6,7 @@ measurement -> `app_name`; tags `product_imei` and `repair_id` -> their columns,
 direction.
 
 The values of line protocol are finite numbers, 64-bit integers, booleans and strings. So only NUL, invalid UTF-8 and
-the size must be checked; this is done once for each line, not for each value.
+the size must be checked, and once for each line is enough.
 """
 
 import re
@@ -59,7 +59,7 @@ class Origin(NamedTuple):
 
 
 def series_origin(series: SeriesKey) -> Origin:
-    """Return the columns of a log that its series determines: app, IMEI, repair and tags.
+    """Return the columns of a log that the series determines: app, IMEI, repair and tags.
 
     Raises BadRequestError that names a tag if it cannot be stored.
     """
@@ -121,7 +121,7 @@ class PointParser:
     """Parses single lines into logs."""
 
     def __init__(self, limits: RecordLimits, unit_ns: int, now_ns: int | None) -> None:
-        """`unit_ns` is the unit of times in the lines. A line without a time gets `now_ns`, or is rejected if that
+        """`unit_ns` is the unit of times in the lines. A line without a time gets `now_ns`, or is rejected if `now_ns`
         is None."""
         self._limits = limits
         self._unit_ns = unit_ns

@@ -1,6 +1,6 @@
 """Write InfluxQL results in the formats of InfluxDB 1.x: JSON, in chunks if the client requests it, or CSV.
 
-As in Go, floats without a fraction are written as integers, and `<`, `>` and `&` as escapes.
+As in Go, floats without a fraction are written as integers, and `<`, `>` and `&` are escaped.
 """
 
 import csv
@@ -30,7 +30,7 @@ _ESCAPES = ((b"<", b"\\u003c"), (b">", b"\\u003e"), (b"&", b"\\u0026"), ("\u2028
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of the results of one statement; `is_partial` means that another part follows."""
+    """A part of the results of one statement. `is_partial` means that another part follows."""
 
     result: Result
     is_partial: bool = False
@@ -117,7 +117,7 @@ class JsonWriter:
 
 
 def number(value: float) -> Any:
-    """Return a float in a form that is written as Go writes it."""
+    """Return a value that is written in the same way as Go writes the float."""
     if value.is_integer():
         if abs(value) < LARGEST_WHOLE and (value or math.copysign(1, value) > 0):
             return int(value)

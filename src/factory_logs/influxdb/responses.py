@@ -14,7 +14,8 @@ from factory_logs import __version__
 from factory_logs.errors import FactoryLogsError, FieldError
 
 EMULATED_VERSION = "1.8.10"
-"""The last version with both write calls. Clients use the version to decide which requests they may send."""
+"""The last version of InfluxDB with both write calls. Clients use the version to decide which requests they may
+send."""
 
 VERSION_HEADERS = {"X-Influxdb-Version": EMULATED_VERSION, "X-Influxdb-Build": f"Factory Logs {__version__}"}
 LONGEST_ERROR_HEADER = 500
@@ -37,7 +38,7 @@ _CODES = {
 
 @dataclass(frozen=True, slots=True)
 class RejectedLines:
-    """The lines of a write that were not stored, while the others were."""
+    """The rejected lines of a write whose other lines were stored."""
 
     count: int
     errors: Sequence[FieldError]
@@ -79,7 +80,7 @@ class Dialect(Protocol):
         """Return the body of any other error."""
 
     def message(self, body: bytes) -> str:
-        """Return the message in such a body; the inverse of `rejected` and `failed`."""
+        """Return the message in a body of `rejected` or `failed`."""
 
 
 class Version1:

@@ -2,9 +2,9 @@
 
 Clients usually write the same tags and fields in the same order again and again. A LineForm is derived from one line
 and compiled to a regular expression. The matches are converted column by column, mostly in C. Only plain lines match:
-no escapes, no leading zeros, one space between the parts. Lines that match no form are left to PointParser, so nothing
-is rejected here. PointParser returns the same logs for matching lines too (tests/influxdb/test_uniform_lines.py).
-`python -m benchmarks.influx` shows what this saves.
+no escapes, no leading zeros, one space between the parts. Lines that match no form are left to PointParser, so this
+module rejects nothing. For matching lines PointParser would return the same logs
+(tests/influxdb/test_uniform_lines.py). `python -m benchmarks.influx` shows what this saves.
 """
 
 import re
@@ -39,7 +39,7 @@ from factory_logs.schemas.json_values import canonical_json
 from factory_logs.schemas.record_limits import RecordLimits
 
 FEWEST_LINES = 16
-"""No form is derived for fewer lines."""
+"""The minimum number of lines for which a form is derived."""
 MAX_FORMS = 8
 """The maximum number of forms for one request; each form must be compiled."""
 MAX_FORM_CHARACTERS = 4000
@@ -81,7 +81,7 @@ _KINDS: dict[type[FieldValue], _Kind] = {
 
 
 class LineForm:
-    """The text that lines have in common, and the conversion of the remaining text to logs."""
+    """The text that similar lines have in common, and the conversion of their other text to logs."""
 
     def __init__(self, app_name: str, tags: Sequence[str], fields: Sequence[tuple[str, _Kind]], *, timed: bool) -> None:
         self.timed = timed
@@ -160,9 +160,9 @@ class UniformLineReader:
     """Parses the plain lines of one request, and leaves the others to PointParser."""
 
     def __init__(self, limits: RecordLimits, max_characters: int, unit_ns: int, now_ns: int) -> None:
-        """A line longer than `max_characters` may be truncated, so it is never parsed here.
+        """A line longer than `max_characters` may be truncated, so this class does not parse it.
 
-        `unit_ns` is the unit of times in the lines; a line without a time gets `now_ns`.
+        `unit_ns` is the unit of times in the lines. A line without a time gets `now_ns`.
         """
         self._limits = limits
         self._max_characters = max_characters
@@ -194,7 +194,7 @@ class UniformLineReader:
     def _read_matching(
         self, form: LineForm, lines: Sequence[str], waiting: Sequence[int], logs: list[NewLog | None]
     ) -> Sequence[int]:
-        """Set the logs of the lines of this form; return the indexes of the other lines."""
+        """Set the logs of the lines of this form. Return the indexes of the other lines."""
         matches = [form.match(lines[position]) for position in waiting]
         rows = [match.groups() for match in matches if match is not None]
         found = form.logs(rows, self._limits, self._unit_ns, self._now_ns) if rows else None

@@ -2,11 +2,11 @@
 (docs/reference/http-api.md#writing).
 
 A write is retried under its Idempotency-Key until it gets a response, so a write whose response is lost is stored once;
-`Retry-After` is honoured. All logs of one run share an `app_name` of their own, by which they are counted at the end.
+`Retry-After` is honoured. All logs of one run have the same unique `app_name`, by which they are counted at the end.
 
-The devices must not be the limit. So each is a thread with a transport of httpx of its own: a request then takes a
-third of the processor time that an `AsyncClient` for each device takes, and a tenth of that of one `AsyncClient` for
-all (docs/how-to/loadtest.md#the-cost-of-a-request).
+The devices must not be the limit. So each device is a thread with its own httpx transport. A request then takes a third
+of the processor time that it takes with an `AsyncClient` for each device, and a tenth of the time with one
+`AsyncClient` for all (docs/how-to/loadtest.md#the-cost-of-a-request).
 """
 
 import copy
@@ -32,7 +32,10 @@ BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS = 0.1, 5.0
 RESPONSE_SECONDS = 60.0
 THREAD_STACK_BYTES = 512 * 1024
 """Thousands of threads with the usual 8 MiB each would need more address space than a container may have."""
-MISSING_PERMISSION = {401: "the service refuses the token", 403: "the token's user may not write (SYSTEM is needed)"}
+MISSING_PERMISSION = {
+    401: "the service refuses the token",
+    403: "the token's user may not write; it needs the permission SYSTEM",
+}
 WORTH_ANOTHER_TRY = frozenset({429, 500, 502, 503, 504})
 _TIMEOUT = {"timeout": httpx.Timeout(RESPONSE_SECONDS).as_dict()}
 
@@ -68,7 +71,8 @@ class Load:
         )
 
     def transports(self) -> Callable[[], httpx.BaseTransport]:
-        """Return a function that makes the transport of one device. They share one TLS context, which is slow to make.
+        """Return a function that makes the transport of a device. All transports share one TLS context, because making
+        one is slow.
 
         Raises ValueError for a CA file that cannot be used.
         """
@@ -78,7 +82,7 @@ class Load:
         return lambda: httpx.HTTPTransport(verify=context, limits=limits)
 
     def body(self, device: int, number: int) -> bytes:
-        """Return the device's write number `number` as JSON."""
+        """Return the body of the device's write with this number as JSON."""
         logs = [self._log(device, number * self.batch + place) for place in range(self.batch)]
         return orjson.dumps(logs[0] if self.batch == 1 else logs)
 
@@ -98,7 +102,7 @@ class Load:
 
 
 class DeviceGroup:
-    """The devices of one process, by their numbers. `start` them once, then `wait` until all have ended."""
+    """The devices of one process, by their numbers. Call `start` once, then `wait` until all devices have ended."""
 
     def __init__(
         self, load: Load, numbers: Sequence[int], transports: Callable[[], httpx.BaseTransport] | None = None
@@ -136,7 +140,7 @@ class DeviceGroup:
         self._stop.set()
 
     def wait(self, seconds: float) -> bool:
-        """Wait at most `seconds`, and return whether all devices have ended. Raises LoadError if a device has raised
+        """Wait up to `seconds`, and return whether all devices have ended. Raises LoadError if a device has raised
         it."""
         until = time.monotonic() + seconds
         for thread in self._threads:
@@ -154,7 +158,7 @@ class DeviceGroup:
             return copy.deepcopy(self._counts)
 
     def _run(self, device: int, transport: httpx.BaseTransport) -> None:
-        """Write until the duration is over, but once at least. Keep the error that ends the device."""
+        """Write until the duration is over, but at least once. Store the error that ends the device."""
         number = 0
         try:
             while not number or (not self._stop.is_set() and time.monotonic() < self._end):
@@ -168,7 +172,8 @@ class DeviceGroup:
                 transport.close()
 
     def _write(self, transport: httpx.BaseTransport, body: bytes, key: str) -> None:
-        """Send one write until it has a response that ends it, or the time for retries is over. Raises LoadError."""
+        """Send one write, and retry it until it has a final response or the time for retries is over. Raises
+        LoadError."""
         headers = [*self._headers, ("Idempotency-Key", key)]
         backoff: Backoff | None = None
         started = time.monotonic()
@@ -223,8 +228,8 @@ class DeviceGroup:
 
 
 def count_stored(load: Load, http: httpx.Client) -> int:
-    """Return how many logs of this run the service has stored, according to its API. Raises LoadError if it does not
-    respond."""
+    """Return the number of logs of this run that the service has stored, according to its API. Raises LoadError if it
+    does not respond."""
     q = orjson.dumps({"filters": [{"name": "app_name", "op": "==", "val": load.run}]}).decode()
     backoff = Backoff(BACKOFF_SECONDS, LONGEST_BACKOFF_SECONDS)
     give_up_at = time.monotonic() + load.grace_seconds
@@ -238,5 +243,5 @@ def count_stored(load: Load, http: httpx.Client) -> int:
             reason = type(error).__name__
         wait = backoff.failed()
         if time.monotonic() + wait > give_up_at:
-            raise LoadError(f"the service does not say how many logs it has stored: {reason}")
+            raise LoadError(f"the number of logs that the service has stored is unknown: {reason}")
         time.sleep(wait)

@@ -9,7 +9,7 @@ import httpx
 from factory_logs.load.counts import LoadCounts
 
 FULL = 0.85
-"""Processors busier than this count as the limit; measured shares are a few percent too low."""
+"""If the processors are busier than this, they count as the limit. Measured shares are a few percent too low."""
 _SAMPLE = re.compile(r"^factory_logs_request_seconds_(sum|count)\{([^}]*)\} (\S+)$", re.MULTILINE)
 _OF_WRITES = ('method="POST"', 'route="/v1/factory_logs"')
 
@@ -28,7 +28,7 @@ class ServiceTimes:
 
 
 def service_times(http: httpx.Client) -> ServiceTimes | None:
-    """Return the service's measure of its writes, or None if this machine may not read `/metrics`."""
+    """Return the service's own measurement of its writes, or None if this machine may not read `/metrics`."""
     try:
         response = http.get("metrics")
     except httpx.TransportError:
@@ -53,9 +53,9 @@ class Measured:
     processes: int
     cores: int
     machine_busy: float | None
-    """The busy share of this machine's processors, by all programs, or None if it is not known."""
+    """The share of this machine's processor time that all programs use, or None if it is unknown."""
     service_seconds: float | None
-    """A write's mean time in the service, by its own measure, or None if it is not known."""
+    """The mean time of a write in the service by its own measurement, or None if it is unknown."""
 
     @property
     def own_cores(self) -> float:

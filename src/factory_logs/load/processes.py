@@ -14,13 +14,14 @@ from factory_logs.load.devices import DeviceGroup, Load, LoadError
 REPORT_SECONDS = 0.5
 END_SECONDS = 5.0
 Pipe = Any
-"""One end of a pipe; its class differs on Windows."""
-_CONTEXT = get_context("spawn")  # on every system alike; the command may have threads, so no fork
+"""One end of a pipe. Its class is another one on Windows."""
+_CONTEXT = get_context("spawn")  # the same on every system; the command may have threads, so it must not fork
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The counts of a process; the final ones if `is_last`. `error` is the reason if it ended early."""
+    """The counts of a process. They are final if `is_last` is true. `error` is the reason if the process ended
+    early."""
 
     counts: LoadCounts
     is_last: bool = False
@@ -28,8 +29,8 @@ class Report:
 
 
 def run_load(load: Load, processes: int, show: Callable[[LoadCounts, float], None]) -> tuple[LoadCounts, float]:
-    """Run all devices in this number of processes until the duration is over and each write has a response or is given
-    up.
+    """Run all devices in this number of processes until the duration is over, and until each write has a response or
+    its time for retries is over.
 
     `show` gets the counts so far and the seconds since the start, about twice a second. Return the counts and the
     seconds. Raises LoadError.
@@ -47,7 +48,7 @@ def run_load(load: Load, processes: int, show: Callable[[LoadCounts, float], Non
             children.append(child)
             running[here] = LoadCounts()
         for pipe in running:
-            _received(pipe)  # it has imported what it needs
+            _received(pipe)  # it has imported its modules
         for pipe in running:
             pipe.send(None)
         started = time.monotonic()
@@ -55,7 +56,7 @@ def run_load(load: Load, processes: int, show: Callable[[LoadCounts, float], Non
         return merged(running.values()), time.monotonic() - started
     finally:
         for pipe in running:
-            pipe.close()  # the end of the pipe ends a process that still runs
+            pipe.close()  # closing the pipe ends a process that is still running
         for child in children:
             child.join(END_SECONDS)
             if child.is_alive():
@@ -82,14 +83,14 @@ def _received(pipe: Pipe) -> Report:
     try:
         report: Report = pipe.recv()
     except EOFError:
-        raise LoadError("a process of the load test has ended before its time") from None
+        raise LoadError("a process of the load test has ended too early") from None
     if report.error is not None:
         raise LoadError(report.error)
     return report
 
 
 def _run_group(load: Load, numbers: range, pipe: Pipe) -> None:
-    """Run the devices of one process: report, wait for the start, report until all have ended."""
+    """Run the devices of one process. Report once, wait for the start, and report until all devices have ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the command ends them
     try:
         group = DeviceGroup(load, numbers)

@@ -1,5 +1,5 @@
-"""The query language `q` (docs/reference/http-api.md#the-query-language-q), independent of the web framework: it
-parses text to a Query, a typed syntax tree, and compiles that to SQLAlchemy Core."""
+"""The query language `q` (docs/reference/http-api.md#the-query-language-q), independent of the web framework. It parses
+text to a Query, which is a typed syntax tree, and compiles the Query to SQLAlchemy Core."""
 
 from factory_logs.query.aggregates import (
     MEASURES,

@@ -47,7 +47,7 @@ class FailuresQuery:
 class DistributionQuery:
     """The parameters of a distribution: the numbers at `field` in the logs of `query.filters`, by the fields `by`.
 
-    `lower` and `upper` are the limits of a good value, exact.
+    `lower` and `upper` are the exact limits of a good value.
     """
 
     query: Query
@@ -71,48 +71,50 @@ class FacetsQuery:
 def parse_yield(pairs: Pairs, resource: Resource, limits: QueryLimits, max_fields: int) -> YieldQuery:
     """Return the parameters of a yield. Like the other functions here, raises BadRequestError that lists every
     error."""
-    asked = Parameters(pairs, YIELD_PARAMETERS, resource)
-    query = asked.query(limits)
-    asked.limit_names(max_fields, "by")
-    question = YieldQuery(query, asked.bucket(), asked.fields("by"), asked.unit(), asked.passed())
-    asked.check()
-    return question
+    parameters = Parameters(pairs, YIELD_PARAMETERS, resource)
+    query = parameters.query(limits)
+    parameters.limit_names(max_fields, "by")
+    yield_query = YieldQuery(
+        query, parameters.bucket(), parameters.fields("by"), parameters.unit(), parameters.passed()
+    )
+    parameters.check()
+    return yield_query
 
 
 def parse_failures(pairs: Pairs, resource: Resource, limits: QueryLimits, max_rows: int) -> FailuresQuery:
-    asked = Parameters(pairs, FAILURES_PARAMETERS, resource)
-    limit = asked.integer("limit", min(DEFAULT_FAILURES, max_rows), max_rows)
-    question = FailuresQuery(asked.query(limits), asked.unit(), asked.passed(), limit)
-    asked.check()
-    return question
+    parameters = Parameters(pairs, FAILURES_PARAMETERS, resource)
+    limit = parameters.integer("limit", min(DEFAULT_FAILURES, max_rows), max_rows)
+    failures_query = FailuresQuery(parameters.query(limits), parameters.unit(), parameters.passed(), limit)
+    parameters.check()
+    return failures_query
 
 
 def parse_distribution(pairs: Pairs, resource: Resource, limits: QueryLimits, max_fields: int) -> DistributionQuery:
-    asked = Parameters(pairs, DISTRIBUTION_PARAMETERS, resource)
-    query = asked.query(limits)
-    asked.limit_names(max_fields, "by")
-    fields, by = asked.numbers("field"), asked.fields("by")
-    bins = asked.integer("bins", DEFAULT_BINS, MAX_BINS)
-    lower, upper = asked.number("lower"), asked.number("upper")
-    if asked.given("field") != 1:
-        asked.refuse("field", "expected exactly one number or JSON path, such as fields__voltage")
+    parameters = Parameters(pairs, DISTRIBUTION_PARAMETERS, resource)
+    query = parameters.query(limits)
+    parameters.limit_names(max_fields, "by")
+    fields, by = parameters.numbers("field"), parameters.fields("by")
+    bins = parameters.integer("bins", DEFAULT_BINS, MAX_BINS)
+    lower, upper = parameters.number("lower"), parameters.number("upper")
+    if parameters.given("field") != 1:
+        parameters.refuse("field", "expected exactly one number or JSON path, such as fields__voltage")
     if lower is not None and upper is not None and lower > upper:
-        asked.refuse("upper", "upper must not be below lower")
-    asked.check()
+        parameters.refuse("upper", "upper must not be below lower")
+    parameters.check()
     return DistributionQuery(query, next(iter(fields.values())), bins, by, lower, upper)
 
 
 def parse_facets(
     pairs: Pairs, resource: Resource, limits: QueryLimits, max_fields: int, max_values: int
 ) -> FacetsQuery:
-    asked = Parameters(pairs, FACETS_PARAMETERS, resource)
-    query = asked.query(limits)
-    asked.limit_names(max_fields, "field")
-    fields = asked.fields("field")
-    limit = asked.integer("limit", min(DEFAULT_FACET_VALUES, max_values), max_values)
-    if not asked.given("field"):
-        asked.refuse("field", "expected at least one field or JSON path, such as app_name or tags__jig_id")
-    asked.check()
+    parameters = Parameters(pairs, FACETS_PARAMETERS, resource)
+    query = parameters.query(limits)
+    parameters.limit_names(max_fields, "field")
+    fields = parameters.fields("field")
+    limit = parameters.integer("limit", min(DEFAULT_FACET_VALUES, max_values), max_values)
+    if not parameters.given("field"):
+        parameters.refuse("field", "expected at least one field or JSON path, such as app_name or tags__jig_id")
+    parameters.check()
     return FacetsQuery(query, fields, limit)
 
 
@@ -122,8 +124,8 @@ MEASURES = ("count", "min", "avg", "max", "p50", "p95")
 
 @dataclass(frozen=True, slots=True)
 class StatsQuery:
-    """The parameters of stats: the logs of `query.filters` by time bucket (None for all time in one) and the fields
-    `by`.
+    """The parameters of stats: the logs of `query.filters` by time bucket (None means one bucket for all time) and the
+    fields `by`.
 
     Each group has its count and the measures of each field in `fields`. `by` and `fields` are dicts by name.
     """
@@ -138,9 +140,9 @@ def parse_stats(
     pairs: Iterable[tuple[str, str]], resource: Resource, limits: QueryLimits, max_fields: int
 ) -> StatsQuery:
     """Return the parameters of stats. Raises BadRequestError that lists every error."""
-    asked = Parameters(pairs, STATS_PARAMETERS, resource)
-    query = asked.query(limits)
-    asked.limit_names(max_fields, "by", "field")
-    stats = StatsQuery(query, asked.bucket(), asked.fields("by"), asked.numbers("field"))
-    asked.check()
+    parameters = Parameters(pairs, STATS_PARAMETERS, resource)
+    query = parameters.query(limits)
+    parameters.limit_names(max_fields, "by", "field")
+    stats = StatsQuery(query, parameters.bucket(), parameters.fields("by"), parameters.numbers("field"))
+    parameters.check()
     return stats

@@ -23,7 +23,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column of the resource or of its relation; with a `path`, a value inside a JSON column."""
+    """A column of the resource or of its relation, or with a `path` a value inside a JSON column."""
 
     column: str
     kind: Kind
@@ -54,7 +54,7 @@ Value = int | float | str | datetime | Json | OutOfRangeInteger
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """`field operator value`; the operator is a comparison or a pattern."""
+    """`field operator value`. The operator is a comparison or a pattern."""
 
     field: Field
     operator: Operator
@@ -63,7 +63,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class CompareFields:
-    """`left operator right`, both of which are fields."""
+    """`left operator right`. Both sides are fields."""
 
     left: Field
     operator: Operator
@@ -72,7 +72,7 @@ class CompareFields:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """The field's value is in `values`, or with `negated` it is not."""
+    """The field's value is in `values`, or with `negated` it is not in `values`."""
 
     field: Field
     values: tuple[Value, ...]
@@ -81,7 +81,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Null:
-    """The field is null, or with `negated` not null. A path is null if it is missing or contains JSON null."""
+    """The field is null, or with `negated` it is not null. A path is null if it is missing or contains JSON null."""
 
     field: Field
     negated: bool
@@ -103,14 +103,14 @@ class Or:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """Matches exactly the rows that `item` does not match: `q` has no third truth value."""
+    """Matches exactly the rows that `item` does not match, because `q` has no third truth value."""
 
     item: "Node"
 
 
 @dataclass(frozen=True, slots=True)
 class Has:
-    """A related row exists and matches `item`; the fields in `item` belong to the related resource."""
+    """A related row exists and matches `item`. The fields in `item` belong to the related resource."""
 
     relation: str
     item: "Node"
@@ -129,7 +129,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A whole `q`. All `filters` must match. `limit` and `offset` are applied before paging."""
+    """A complete `q`. All `filters` must match. `limit` and `offset` are applied before paging."""
 
     filters: tuple[Node, ...] = ()
     order_by: tuple[Order, ...] = ()

@@ -4,7 +4,7 @@ No name becomes SQL text, and values are bound parameters. A query may have plac
 (query/rewriting.py), so only `derived` may use the content of a value.
 
 The SQL cannot fail in PostgreSQL: JSON is compared as jsonb, which raises no error, and is never cast to another type.
-A list is one array parameter, as a statement may have at most 32,767 parameters.
+A list is one array parameter, because a statement may have at most 32,767 parameters.
 """
 
 import json
@@ -91,7 +91,7 @@ def compile_rows(query: Query, resource: Resource, lowest: int | None = None) ->
     """Return a statement that selects the rows in order, with the columns of the resource's table and no offset or
     limit.
 
-    `lowest` is an id below which no row matches; it is used if the rows are ordered by ascending id. With `group_by`,
+    No row with an id below `lowest` matches. This is used if the rows are ordered by ascending id. With `group_by`,
     `limit` or `offset` the columns belong to a subquery: use `.selected_columns`.
     """
     source: FromClause = resource.table
@@ -109,7 +109,7 @@ def compile_rows(query: Query, resource: Resource, lowest: int | None = None) ->
 
 
 def compile_count(query: Query, resource: Resource) -> Select[int]:
-    """Return a statement that counts the rows of `compile_rows` without sorting them; a `limit` also limits the
+    """Return a statement that counts the rows of `compile_rows` without sorting them. A `limit` also limits the
     work."""
     table = resource.table
     matching: Select[Any] = select(table.c[resource.primary_key]).where(*compile_filters(query, resource))
@@ -124,7 +124,7 @@ def compile_count(query: Query, resource: Resource) -> Select[int]:
 
 
 def compile_filters(query: Query, resource: Resource) -> list[Condition]:
-    """Return the conditions of `filters` on the resource's table, all of which must hold.
+    """Return the conditions of `filters` on the resource's table. All of them must be true.
 
     The statement that uses them must have the table in FROM.
     """
@@ -132,12 +132,11 @@ def compile_filters(query: Query, resource: Resource) -> list[Condition]:
 
 
 MOST_ROWS = 2**61
-"""More than any table has. The sum of an offset and a limit of this size fits in a bigint."""
+"""More rows than any table has. The sum of an offset and a limit of this size fits in a bigint."""
 
 
 def _bigint(number: int | None) -> ColumnElement[int] | None:
-    """Return the number as a bigint, at most MOST_ROWS: a single type makes the
-    statement reusable."""
+    """Return the number, up to MOST_ROWS, as a bigint. A single type makes the statement reusable."""
     return None if number is None else literal(derived(number, _possible), BigInteger)
 
 
@@ -157,8 +156,8 @@ def _first_of_each_group(rows: Select[Any], query: Query, resource: Resource) ->
     """Return the first row of each group: the first by `order_by`, by default the newest
     (docs/reference/http-api.md#the-query-language-q).
 
-    DISTINCT ON needs its keys as columns, as an expression with parameters cannot be repeated in ORDER BY. A Citus
-    cluster runs it on the shards first, unlike a window function.
+    DISTINCT ON needs its keys as columns, because an expression with parameters cannot be repeated in ORDER BY. Unlike
+    a window function, a Citus cluster runs DISTINCT ON on the shards first.
     """
     keys = [
         field_value(field, resource, resource.table).label(f"group_{place}")
@@ -193,7 +192,7 @@ def _directed(key: ColumnElement[Any], order: Order) -> UnaryExpression[Any]:
 
 
 def field_value(field: Field, resource: Resource, source: FromClause) -> ColumnElement[Any]:
-    """Return the field's value in the row or its related row (null if there is none)."""
+    """Return the field's value in the row or in its related row. The value is null if there is no related row."""
     if field.relation is None:
         column: ColumnElement[Any] = source.c[field.column]
         return column if field.kind is not Kind.JSON else json_at(column, field.path)
@@ -211,8 +210,8 @@ def field_value(field: Field, resource: Resource, source: FromClause) -> ColumnE
 def field_number(
     field: Field, resource: Resource, source: FromClause, *, with_booleans: bool = False
 ) -> ColumnElement[Any]:
-    """Return the field as PostgreSQL's numeric, or null if it is not a number. `with_booleans` makes false 0 and
-    true 1."""
+    """Return the field as PostgreSQL's numeric, or null if it is not a number. With `with_booleans`, false is 0 and
+    true is 1."""
     value = field_value(field, resource, source)
     if field.kind is not Kind.JSON:
         # Cast to text first: a direct cast of a float to numeric has only 15 digits.
@@ -271,8 +270,8 @@ def _compared(field: Field, key: ColumnElement[Any], operator: Operator, value: 
 
 
 def _membership(field: Field, key: ColumnElement[Any], values: tuple[Value, ...], negated: bool) -> Condition:
-    """Return the condition of `in` or `not_in`. An empty list for `in` matches no row, for `not_in` every row, also
-    nulls."""
+    """Return the condition of `in` or `not_in`. With an empty list, `in` matches no row, and `not_in` matches every
+    row, including nulls."""
     if not values:
         return true() if negated else false()
     if field.kind is Kind.JSON:
@@ -318,21 +317,23 @@ def _fields_compared(
 
 
 def json_at(column: ColumnElement[Any], path: tuple[str, ...]) -> ColumnElement[Any]:
-    """Return the JSON at the path, or null if it is missing or JSON null. A numeric part also indexes an array."""
+    """Return the JSON at the path, or null if it is missing or JSON null. A numeric part of the path may also be an
+    array index."""
     value = column.op("#>", return_type=JSONB())(literal(list(path), ARRAY(Text))) if path else column
     return func.nullif(value, as_jsonb("null"), type_=JSONB())
 
 
 def as_jsonb(text: str) -> ColumnElement[Any]:
-    """Return jsonb from text: the serializer of a SQLAlchemy dialect would change large integers."""
+    """Return jsonb made from text, because the serializer of a SQLAlchemy dialect would change large integers."""
     return cast(literal(text, Text), JSONB)
 
 
 def contains(table: Table, source: FromClause, node: Compare) -> ColumnElement[bool] | None:
-    """Return the comparison as a containment, for which a GIN index can be used, or None if the two are not equivalent.
+    """Return the comparison as a containment, for which PostgreSQL can use a GIN index, or None if both are not
+    equivalent.
 
-    A scalar at a path of keys is equal if the document contains it: `tags @> '{"jig_id": "J-07"}'`. This does not hold
-    for an array or object, which contains smaller ones, or for a part that may index an array.
+    A scalar at a path of keys is equal if the document contains it: `tags @> '{"jig_id": "J-07"}'`. This is not true
+    for arrays and objects, which contain smaller ones, and for a part that may be an array index.
     """
     field, value = node.field, node.value
     if node.operator is not Operator.EQUAL or not isinstance(value, Json) or value.type not in SCALARS:
@@ -362,8 +363,8 @@ def _indexed(table: Table) -> frozenset[str]:
 
 
 def _may_be_index(part: str) -> bool:
-    """Return whether PostgreSQL may read the part as an array index. Python's check accepts all that PostgreSQL
-    does, and more."""
+    """Return whether PostgreSQL may read the part as an array index. Python's check accepts everything that PostgreSQL
+    accepts, and more."""
     try:
         int(part)
     except ValueError:

@@ -40,7 +40,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Resource:
-    """A table that `q` can query. `newest` is the column that determines the newest record of a group
+    """A table that `q` can query. The column `newest` determines the newest record of a group
     (docs/reference/http-api.md#the-query-language-q)."""
 
     model: type[Base]
@@ -100,7 +100,7 @@ def _resolve(name: str, resource: Resource) -> Field | None:
 
 
 def _suggestion(name: str, resource: Resource) -> str:
-    """Return the name that was probably meant, or the list of valid names."""
+    """Return the end of the message: the name that was probably meant, or the list of valid names."""
     composites = [*(column for column, kind in resource.fields.items() if kind is Kind.JSON), *resource.relations]
     for meant in _respelled(name, resource, composites):
         if _exists(meant, resource):
@@ -138,7 +138,7 @@ def _path(rest: str, name: str) -> tuple[str, ...]:
 
 
 def shown(value: object) -> str:
-    """Return a client's value for an error message, cut to a maximum length."""
+    """Return a client's value for an error message, shortened to a maximum length."""
     if isinstance(value, list | dict):  # may be nested too deep for repr
         return "a list" if isinstance(value, list) else "an object"
     text = repr(value)
@@ -146,7 +146,8 @@ def shown(value: object) -> str:
 
 
 LONGEST_NAME = 100
-"""Longer names get no suggestion: comparing two names takes time proportional to the product of their lengths."""
+"""Longer names get no suggestion, because comparing two names takes time proportional to the product of their
+lengths."""
 _SEPARATORS = re.compile(r"(?:->>?|[.\[\]'\"/:])+_*|_{3,}")
 _BEGINNING_AND_REST = re.compile(r"([A-Za-z]+)_+(.+)", re.DOTALL)
 

@@ -1,4 +1,4 @@
-"""Advice for a query that took too long: which of its parts no index serves, and how to change it.
+"""Advise how to change a query that took too long: which of its parts no index serves, and what to do.
 
 It is based on the indexes of the resource's table, not on PostgreSQL's plan.
 """
@@ -27,7 +27,7 @@ def index_advice_for(query: Query, resource: Resource) -> str:
     if query.group_by:
         reasons.append("group_by reads all that q selects")
     if not query.filters and not reasons:
-        reasons.append("q selects everything")
+        reasons.append("q selects all records")
     return "; ".join([*reasons, _remedy(served, resource)])
 
 

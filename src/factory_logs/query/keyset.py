@@ -1,7 +1,7 @@
 """Keyset pagination (docs/reference/http-api.md#cursors): select the rows after a given row by its sort keys.
 
-A page by OFFSET reads and discards all pages before it. With the sort keys of the last row, an index finds the start of
-the next page directly. Records never change, so no row moves from one page to another.
+A page by OFFSET reads and discards all earlier pages. With the sort keys of the last row, PostgreSQL finds the start of
+the next page directly in an index. Records never change, so no row moves from one page to another.
 """
 
 from collections.abc import Sequence
@@ -33,9 +33,9 @@ def compile_keys(query: Query, resource: Resource, row_id: int) -> Select[Any]:
 def compile_after(query: Query, resource: Resource, keys: Sequence[Key], row_id: int) -> list[Select[Any]]:
     """Return statements that select the rows after the row with these keys and this id, in this order.
 
-    There is one statement for each key that is in an index: rows with equal earlier keys are one range of the index,
-    but a single condition for all would read the range from its beginning. `group_by`, `limit` and `offset` are
-    ignored.
+    There is one statement for each key that is in an index. The rows with equal earlier keys are one range of the
+    index, but with a single condition for all keys PostgreSQL would read the range from its beginning. `group_by`,
+    `limit` and `offset` are ignored.
     """
     table = resource.table
     rows = select(table).where(*compile_filters(query, resource)).order_by(*order_by_columns(query, resource, table))
@@ -65,7 +65,7 @@ def has_indexed_order(query: Query, resource: Resource) -> bool:
 
 
 class _SortKey:
-    """One sort key of the row, as conditions for the rows before and after it."""
+    """One sort key of the row. It makes conditions for the rows before and after the row."""
 
     def __init__(self, order: Order, key: Key, resource: Resource) -> None:
         field = order.field
@@ -89,15 +89,15 @@ class _SortKey:
 
     @property
     def after(self) -> list[Condition]:
-        """Return conditions, one of which every later row meets: a later value, or null, or after null any value."""
+        """Return alternative conditions for later rows: a later value, null, or any value after null."""
         if self._key is None:
             return [self._value.is_not(None)] if self._nulls_first else []
         later = self._value < self._literal if self._descending else self._value > self._literal
         return [later, self._value.is_(None)] if self._nullable and not self._nulls_first else [later]
 
     def ranges(self, rest: Condition) -> list[Condition]:
-        """Return the conditions of the first key. The first condition is a range at whose start an index scan can
-        begin."""
+        """Return the conditions of the first key. The first condition is a range, so an index scan can begin at its
+        start."""
         if self._key is None:
             return [and_(self.same, rest), *self.after]
         later, *others = self.after

@@ -20,7 +20,7 @@ from factory_logs.query.parser import QueryLimits, parse_query
 
 DURATION_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 LOCAL_UNITS = ("d", "w")
-"""Days and weeks begin at local midnight. Shorter buckets are the same everywhere."""
+"""Buckets of days and weeks begin at local midnight. Shorter buckets are the same in all time zones."""
 DURATION = "([1-9][0-9]{0,5}[smh]|[1-9][0-9]{0,3}d|[1-9][0-9]{0,2}w)"
 NUMBER = r"-?[0-9]{1,309}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?"
 ZONE = "[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}"
@@ -33,8 +33,8 @@ NUMBERS = frozenset({Kind.INT, Kind.FLOAT})
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A length of time. Buckets begin at its whole multiples since 0001-01-01, a Monday, in the local time of
-    `zone`."""
+    """The length of time buckets. They begin at whole multiples of this length since 0001-01-01, a Monday, in the local
+    time of `zone`."""
 
     length: timedelta
     zone: str = UTC
@@ -119,7 +119,7 @@ class Parameters:
         return found
 
     def numbers(self, name: str) -> dict[str, Field]:
-        """Return the same as `fields`, for a parameter whose fields must be able to contain numbers."""
+        """Return the same as `fields`. The fields must be able to contain numbers."""
         found = self.fields(name)
         for text, field in found.items():
             if not (field.kind in NUMBERS or field.path):

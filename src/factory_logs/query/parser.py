@@ -84,7 +84,7 @@ def parse_query(text: str | None, resource: Resource, limits: QueryLimits) -> Qu
 
 
 def _undecodable(text: str, error: Exception) -> str:
-    """Return the error in the JSON and the number of its character."""
+    """Return a description of the error in the JSON, with the number of its character."""
     if isinstance(error, RecursionError):
         return "the JSON nests too deep"
     if not isinstance(error, json.JSONDecodeError):
@@ -95,14 +95,14 @@ def _undecodable(text: str, error: Exception) -> str:
 
 
 def _ignored(document: Mapping[str, Any]) -> list[FieldError]:
-    """Return errors that name ignored members which were probably misspelt. They are added only to another error."""
+    """Return errors about ignored members that are probably misspelt. They are only added to another error."""
     near = nearest_member(document, MEMBERS)
     return [FieldError("q", f"{shown(near[0])} is ignored; did you mean {near[1]}?")] if near else []
 
 
 class _ErrorPath:
-    """A context that adds a path to a ValueError raised inside. A context made from a generator would be slower, and
-    parsing `q` enters dozens of them."""
+    """A context that adds a path to a ValueError raised inside. It is a class because a context made from a generator
+    is slower, and parsing `q` enters dozens of contexts."""
 
     __slots__ = ("_where",)
 
@@ -223,7 +223,7 @@ class _Parser:
             if field.relation is None:
                 with _ErrorPath(f"{where}.op"):
                     raise ValueError(f"{operator.label} takes a relation or a field of one, not {shown(name)}")
-            if isinstance(value, dict):  # legacy syntax: the inner filter names its own field
+            if isinstance(value, dict):  # legacy syntax: the inner filter has its own `name`
                 target = resource.relations[field.relation].target
                 return Has(field.relation, self._nested(value, target, f"{where}.val", depth + 1))
             operator = Operator.EQUAL
@@ -267,8 +267,7 @@ def _check_object(value: object) -> None:
 
 
 def _missing(item: Mapping[str, Any], known: tuple[str, ...]) -> ValueError:
-    """Return the error of an entry without a required member. It names a member that is probably a misspelling of
-    it."""
+    """Return the error of an entry without a required member. The error suggests a member that is probably misspelt."""
     near = nearest_member(item, known)
     if near:
         return ValueError(f"missing; did you mean {near[1]} by {shown(near[0])}?")
@@ -305,7 +304,8 @@ def _val(item: Mapping[str, Any], where: str) -> Any:
 
 
 def _through_relation(field: Field, node: Any) -> Node:
-    """Return the node, or for a field of a relation a `Has` of the node. A row without a related row never matches."""
+    """Return the node. For a field of a relation, return a `Has` of the node, so that a row without a related row never
+    matches."""
     own = Field(field.column, field.kind, path=field.path)
     inner: Node = node(own)
     return inner if field.relation is None else Has(field.relation, inner)

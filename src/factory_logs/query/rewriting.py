@@ -1,7 +1,7 @@
 """Rewrite queries so that results and statements can be reused.
 
-`with_placeholders` replaces the values, so that queries that differ only in values share one statement. Everything that
-changes the SQL stays in the query: fields, paths, operators, the JSON type of a value, whether a list is empty, whether
+`with_placeholders` replaces the values, so queries that differ only in values share one statement. Everything that
+affects the SQL stays in the query: fields, paths, operators, the JSON type of a value, whether a list is empty, whether
 an integer fits in 64 bits, whether there is a limit. A query with placeholders is compared and compiled like any other.
 `split_time` separates the time range, so that a result for one range can be extended to another.
 """
@@ -68,7 +68,7 @@ class TimeRange:
     end: datetime | None = None
 
     def without(self, other: "TimeRange") -> tuple["TimeRange", ...]:
-        """Return the parts of this range that are not in the other one, which must overlap it."""
+        """Return the parts of this range that are not in the other range. Both must overlap."""
         parts = []
         if other.begin is not None and (self.begin is None or self.begin < other.begin):
             parts.append(TimeRange(self.begin, other.begin))
@@ -77,17 +77,17 @@ class TimeRange:
         return tuple(parts)
 
     def touches(self, other: "TimeRange") -> bool:
-        """Whether no moment lies between this range and the other one."""
+        """Return whether there is no gap between this range and the other one."""
         return not _is_before(self, other) and not _is_before(other, self)
 
     def joined(self, other: "TimeRange") -> "TimeRange":
-        """The range from the first beginning to the last end."""
+        """Return the range from the earlier beginning to the later end."""
         begins, ends = (self.begin, other.begin), (self.end, other.end)
         begin = None if None in begins else min(moment for moment in begins if moment is not None)
         return TimeRange(begin, None if None in ends else max(moment for moment in ends if moment is not None))
 
     def as_query(self) -> Query:
-        """The query of the logs in this range."""
+        """Return the query of the logs in this range."""
         bounds = ((Operator.GREATER_OR_EQUAL, self.begin), (Operator.LESS, self.end))
         return Query(tuple(Compare(TIME, operator, moment) for operator, moment in bounds if moment is not None))
 

@@ -123,7 +123,8 @@ def _check_nesting(value: object) -> None:
 
 
 def check_comparable(left: Field, operator: Operator, right: Field) -> None:
-    """Raise ValueError if the two fields cannot be compared. JSON can be compared with every kind but datetimes."""
+    """Raise ValueError if the two fields cannot be compared. JSON can be compared with every kind of field except
+    datetimes."""
     if operator not in COMPARISONS:
         raise ValueError(f"{operator.label} does not compare two fields")
     for field in (left, right):

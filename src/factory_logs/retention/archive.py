@@ -28,7 +28,7 @@ PART_LOGS = 50_000
 READ_BYTES = 2**20
 
 Progress = Callable[[int], None]
-"""Called with the number of logs that have been processed."""
+"""A function that is called with the number of processed logs."""
 
 
 class Part(BaseModel):
@@ -72,7 +72,7 @@ class Archive:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     async def check(self, progress: Progress) -> None:
-        """Read all parts and compare them with the manifest. Raises RetentionError, whose message names the difference.
+        """Read all parts and compare them with the manifest. Raises RetentionError with the difference.
 
         Each part is read in a thread, so that the worker can serve requests in the meantime.
         """
@@ -81,16 +81,16 @@ class Archive:
             logs += await asyncio.to_thread(_checked_logs, self.folder / part.file, part.sha256)
             progress(logs)
         if not logs == self.manifest.logs == sum(part.logs for part in self.manifest.parts):
-            raise RetentionError(f"{self.folder} holds {logs} logs, and its {MANIFEST} names {self.manifest.logs}")
+            raise RetentionError(f"{self.folder} contains {logs} logs, but its {MANIFEST} lists {self.manifest.logs}")
 
 
 def _checked_logs(path: Path, sha256: str) -> int:
     """Return the number of logs in a part. Raises RetentionError if the file differs from the file that was written."""
     with _explained(path), path.open("rb") as file:
-        if hasattr(os, "posix_fadvise"):  # so that the file is read from the disk
+        if hasattr(os, "posix_fadvise"):  # drop the cached pages, so that the file is read from the disk
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise RetentionError(f"{path} is damaged: its SHA-256 is not that in {MANIFEST}")
+            raise RetentionError(f"{path} is damaged: its SHA-256 differs from the one in {MANIFEST}")
         file.seek(0)
         unpacked = zstandard.ZstdDecompressor().stream_reader(file)
         return sum(block.count(b"\n") for block in iter(lambda: unpacked.read(READ_BYTES), b""))
@@ -111,9 +111,9 @@ async def write_archive(
     inside: Path, cutoff: datetime, q: str | None, logs: AsyncIterator[str], progress: Progress
 ) -> Archive | None:
     """Write lines of NDJSON to a new folder in `inside`, and flush all files to disk. Each text contains one or more
-    whole lines.
+    complete lines.
 
-    The files are written in threads, so that a slow disk does not stop the worker's requests.
+    The files are written in threads, so that requests to the worker do not wait for a slow disk.
 
     If there are no lines, nothing is written and the result is None. Raises RetentionError. After an error or a
     cancellation, the incomplete folder is removed.

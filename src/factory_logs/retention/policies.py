@@ -17,7 +17,7 @@ from factory_logs.query import QueryLimits
 from factory_logs.retention.removal import Expired, expired
 
 MOST_POLICIES = 100
-"""The maximum number of policies, as the name of each policy is a label of the metrics."""
+"""The maximum number of policies, because the name of each policy is a label of the metrics."""
 _FORM = "one or more tables [[policy]], each with name and older_than"
 
 
@@ -57,8 +57,8 @@ class _Given(BaseModel):
 
 
 def read_policies(file: Path, limits: QueryLimits) -> tuple[Policy, ...]:
-    """Return the policies in a file, in the order of the file. Raises BadRequestError, whose errors name the policy and
-    the key.
+    """Return the policies in a file, in the order of the file. Raises BadRequestError, which lists the policy and the
+    key of each error.
 
     A relative path in `archive` is relative to the folder that contains the file.
     """
@@ -71,9 +71,9 @@ def read_policies(file: Path, limits: QueryLimits) -> tuple[Policy, ...]:
     tables = content.pop("policy", None)
     if content or not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         also = f"; unknown: {', '.join(content)}" if content else ""
-        raise BadRequestError(f"{file} must hold {_FORM}{also}")
+        raise BadRequestError(f"{file} must contain {_FORM}{also}")
     if len(tables) > MOST_POLICIES:
-        raise BadRequestError(f"{file} holds {len(tables)} policies; the most are {MOST_POLICIES}")
+        raise BadRequestError(f"{file} contains {len(tables)} policies, but at most {MOST_POLICIES} are allowed")
     policies: list[Policy] = []
     errors: list[FieldError] = []
     for number, table in enumerate(tables, 1):
@@ -82,7 +82,7 @@ def read_policies(file: Path, limits: QueryLimits) -> tuple[Policy, ...]:
         if not found:
             policies.append(_policy(_Given(**table), file))
     names = Counter(policy.name for policy in policies)
-    errors += [FieldError(f"policy {name!r}: name", "two policies have it") for name in names if names[name] > 1]
+    errors += [FieldError(f"policy {name!r}: name", "two policies have this name") for name in names if names[name] > 1]
     if errors:
         raise BadRequestError(f"{file} is not valid", errors)
     return tuple(policies)

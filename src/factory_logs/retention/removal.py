@@ -23,15 +23,16 @@ from factory_logs.retention.archive import Archive, Progress, open_archive, writ
 from factory_logs.retention.errors import BusyError
 
 BATCH_LOGS = 5000
-"""The number of logs that one transaction removes. The transaction locks these logs; no other transaction locks
+"""The number of logs that one transaction removes. The transaction locks these logs, and no other transaction locks
 logs."""
 UNLIMITED_SECONDS = 7 * 86400.0
-"""The statement timeout of retention and of commands, which can be stopped at any time."""
+"""The statement timeout of retention and of commands. Both can be stopped at any time."""
 _LOCK = 0x666C_7265_7465_6E74
 """The key of the advisory lock: "flretent" in ASCII."""
 
 Steps = Callable[[str], AbstractContextManager[Progress]]
-"""Called with the name of each step. It yields a function that is called with the number of logs processed."""
+"""A context for each step, called with the name of the step. It yields a function that is called with the number of
+processed logs."""
 
 
 def quiet(step: str) -> AbstractContextManager[Progress]:
@@ -53,7 +54,8 @@ class Expired:
 def expired(cutoff: datetime, q: str | None, limits: QueryLimits) -> Expired:
     """Return the selection of the expired logs. Raises BadRequestError.
 
-    A request ignores members of q that it does not know. Here a misspelled one would remove all old logs.
+    Requests ignore unknown members of q. Here, a misspelt member would remove all old logs, so unknown members are an
+    error.
     """
     query = parse_query(q, FACTORY_LOGS, limits)
     if q is not None and json.loads(q).keys() != {"filters"}:
@@ -145,7 +147,8 @@ async def _archived(database: Database, logs: Expired, archives: Path, steps: St
         archive = open_archive(written.folder)
         with steps("Checking") as show:
             await archive.check(show)
-    except BaseException:  # the logs are still in the database, and each attempt would leave another damaged archive
+    except BaseException:
+        # The logs are still in the database, and each attempt would leave another damaged archive.
         written.discard()
         raise
     return archive

@@ -1,8 +1,8 @@
 """Apply the retention policies once a day while the service runs (docs/how-to/operating.md#retention-each-day).
 
 Each worker checks once a minute whether a policy is due. The worker that gets the advisory lock runs the policy. The
-database stores the scheduled time of each policy's last run. So nothing is repeated after a restart, and a missed run
-is made up for.
+database stores the scheduled time of each policy's last run. So no run is repeated after a restart, and a missed run is
+done later.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from factory_logs.settings import Settings
 
 CHECK_SECONDS = 60.0
 STATEMENT_SECONDS = 3600.0
-"""The statement timeout. A statement may read the whole table, but a lost connection must not stop retention for
-days."""
+"""The statement timeout. It is long, because a statement may read the whole table, but a lost connection must not stop
+retention for days."""
 RETRY_AFTER = timedelta(minutes=10)
 """The time from the beginning of a failed or stopped run to the next attempt."""
 
@@ -94,8 +94,8 @@ class RetentionSchedule:
                     await self._run_due(connection, policies, hour)
 
     def _policies(self) -> tuple[Policy, ...]:
-        """Return the policies in the file, or no policies if the file is not valid. A change of the file needs no
-        restart."""
+        """Return the policies in the file, or no policies if the file is not valid. The file is read each time, so a
+        change needs no restart."""
         try:
             policies = read_policies(self._file, self._limits)
         except BadRequestError as error:
@@ -108,7 +108,8 @@ class RetentionSchedule:
         return policies
 
     async def _load_states(self, connection: asyncpg.Connection, names: Sequence[str], hour: datetime) -> None:
-        """Load the states of the policies of the file; forget those of policies that have left it."""
+        """Load the states of the policies in the file, and forget the states of policies that are no longer in the
+        file."""
         with translate_errors():
             self._note(await policy_states(connection, names, hour, forgotten=[*self._states.keys() - set(names)]))
 
@@ -149,7 +150,7 @@ class RetentionSchedule:
             removed = await remove(
                 self._database, connection, logs, policy.archive, on_archived=lambda it: archives.append(str(it.folder))
             )
-        except Exception as error:  # noqa: BLE001 - the other policies run although one fails
+        except Exception as error:  # noqa: BLE001 - if one policy fails, the others still run
             metrics.RETENTION_RUNS.labels(policy.name, "failed").inc()
             _log.error("a retention policy failed", policy=policy.name, reason=str(error), archives=archives)
             return

@@ -29,7 +29,7 @@ SORTED = 'q={"order_by": [{"field": "tags__jig_id"}]}'
 COLUMNS = "add a filter by app_name, product_imei, repair_id or timestamp"
 KINDS = {
     "a page": Kind(f"factory_logs?{VOLTAGE}", f"fields__voltage; {COLUMNS}"),
-    "a page of everything": Kind("factory_logs", f"q selects everything; {COLUMNS}"),
+    "a page of everything": Kind("factory_logs", f"q selects all records; {COLUMNS}"),
     "a walk": Kind(f"factory_logs?cursor=&{SORTED}", f"order_by tags__jig_id sorts all that q selects; {COLUMNS}"),
     "a single log": Kind(f'factory_logs?{VOLTAGE[:-1]}, "single": true}}', f"fields__voltage; {COLUMNS}"),
     "stats": Kind(f"factory_logs/stats?by=app_name&{VOLTAGE}", f"fields__voltage; {COLUMNS}"),
@@ -37,7 +37,7 @@ KINDS = {
     "failures": Kind(f"factory_logs/failures?{VOLTAGE}", f"fields__voltage; {COLUMNS}"),
     "a distribution": Kind(f"factory_logs/distribution?field=fields__v&{VOLTAGE}", f"fields__voltage; {COLUMNS}"),
     "facets": Kind(f"factory_logs/facets?field=app_name&{VOLTAGE}", f"fields__voltage; {COLUMNS}"),
-    "the catalog": Kind("factory_logs/catalog", f"q selects everything; {COLUMNS}"),
+    "the catalog": Kind("factory_logs/catalog", f"q selects all records; {COLUMNS}"),
     "an export": Kind(f"factory_logs?{VOLTAGE}", f"fields__voltage; {COLUMNS}", "application/x-ndjson"),
     "an export as CSV": Kind(
         f"factory_logs?{SORTED}", f"order_by tags__jig_id sorts all that q selects; {COLUMNS}", "text/csv"

@@ -161,7 +161,9 @@ def test_restore_refuses_to_overwrite_a_database_and_names_the_remedy(source: Pa
     before = content(source)
     refused = inside(source, "restore", backup)
     assert refused.exit_code == 1
-    assert refused.stderr.startswith(f"error: there is a database in {source}, and restore overwrites none. ")
+    assert refused.stderr.startswith(
+        f"error: there is a database in {source}, and restore does not overwrite a database. "
+    )
     assert "FACTORY_LOGS_DATA_DIR" in refused.stderr
     assert content(source) == before
 

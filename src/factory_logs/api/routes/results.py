@@ -40,11 +40,11 @@ async def get_yield(request: Request, _: Reader, services: ServicesDep) -> Respo
     test. A pair of unit and app belongs to the bucket and group of its first attempt among the logs that `q` selects.
     """
     settings = services.settings
-    question = parse_yield(
+    parameters = parse_yield(
         request.query_params.multi_items(), FACTORY_LOGS, services.query_limits, settings.max_stats_fields
     )
-    reading = read_yield(services.sums, question, settings.max_stats_rows)
-    return await result_response(request, services, question.query, reading)
+    reading = read_yield(services.sums, parameters, settings.max_stats_rows)
+    return await result_response(request, services, parameters.query, reading)
 
 
 @router.get(
@@ -60,11 +60,11 @@ async def get_failures(request: Request, _: Reader, services: ServicesDep) -> Re
     other than the one at `passed` is false. An attempt without a failed measurement counts under null.
     """
     settings = services.settings
-    question = parse_failures(
+    parameters = parse_failures(
         request.query_params.multi_items(), FACTORY_LOGS, services.query_limits, settings.max_stats_rows
     )
     return await result_response(
-        request, services, question.query, read_failures(services.sums, question, settings.max_stats_rows)
+        request, services, parameters.query, read_failures(services.sums, parameters, settings.max_stats_rows)
     )
 
 
@@ -79,11 +79,11 @@ async def get_distribution(request: Request, _: Reader, services: ServicesDep) -
     """Return the distribution of the numbers at `field`, by any field: percentiles, a histogram, and, with `lower` or
     `upper`, the process capability."""
     settings = services.settings
-    question = parse_distribution(
+    parameters = parse_distribution(
         request.query_params.multi_items(), FACTORY_LOGS, services.query_limits, settings.max_stats_fields
     )
-    reading = read_distribution(services.aggregates, question, settings.max_stats_rows)
-    return await result_response(request, services, question.query, reading)
+    reading = read_distribution(services.aggregates, parameters, settings.max_stats_rows)
+    return await result_response(request, services, parameters.query, reading)
 
 
 @router.get(
@@ -93,7 +93,7 @@ async def get_distribution(request: Request, _: Reader, services: ServicesDep) -
 async def get_facets(request: Request, _: Reader, services: ServicesDep) -> Response:
     """Return the most frequent values of fields, and the number of logs with each value."""
     settings = services.settings
-    question = parse_facets(
+    parameters = parse_facets(
         request.query_params.multi_items(),
         FACTORY_LOGS,
         services.query_limits,
@@ -101,7 +101,7 @@ async def get_facets(request: Request, _: Reader, services: ServicesDep) -> Resp
         settings.max_facet_values,
     )
     return await result_response(
-        request, services, question.query, read_facets(services.sums, question, settings.max_known_rows)
+        request, services, parameters.query, read_facets(services.sums, parameters, settings.max_known_rows)
     )
 
 

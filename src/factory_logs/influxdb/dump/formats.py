@@ -10,8 +10,8 @@
     # writing tsm data
     tiger,jig_id=J-07 passed=true 1706708700123456789
 
-Plain line protocol is such a dump too. The fields of a point are on separate lines, far apart, and some occur twice:
-`partition` brings the lines of a point together, and `merge` makes one point from them.
+Plain line protocol is also a dump in this format. The fields of a point are on separate lines, which are far apart, and
+some fields occur twice. `partition` brings the lines of a point together, and `merge` makes one point from them.
 
 `influx -format csv` prints CSV:
 
@@ -34,7 +34,7 @@ from factory_logs.influxdb.line_reader import LineSplitter, NumberedLine, is_com
 
 _DATABASE, _POLICY = "# CONTEXT-DATABASE:", "# CONTEXT-RETENTION-POLICY:"
 READING_VERSION = b"line protocol 2"
-"""A part of each dump's fingerprint. Change it if dumps are partitioned in a different way."""
+"""A part of the fingerprint of each dump. Change it if dumps are partitioned in a different way."""
 LONGEST_CELL = 16 * 1024 * 1024
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _FLOAT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
@@ -44,9 +44,10 @@ _SPECIAL = re.compile("([,= ])")
 
 
 LineGroup = tuple[str, list[NumberedLine]]
-"""Some lines of a dump, each with its number from 1, and their context.
+"""Some lines of a dump with their numbers from 1, and their context.
 
-The context is the comments that name database and retention policy: points in different ones are never the same.
+The context consists of the comments that name the database and the retention policy. Points in different contexts are
+never the same.
 """
 
 
@@ -70,7 +71,7 @@ class _DumpReader:
         lines = self._splitter.feed(text)
         if last:
             lines += self._splitter.finish()
-        if not self._splitter.gave_comments:  # almost always; checking each line costs time
+        if not self._splitter.gave_comments:  # this is almost always so, and checking each line costs time
             yield from self._points(lines)
             return
         start = 0
@@ -139,8 +140,8 @@ def _line(header: Sequence[str], row: Sequence[str], unit_ns: int, tag_columns: 
 
 
 def _tags(cell: str) -> list[list[str]]:
-    """Return the tags in text such as `a=1,b=x,y`: here a and b. As there are no escapes, a part without `=` belongs
-    to the value before it."""
+    """Return the tags in a text such as `a=1,b=x,y`, which has the tags a and b. There are no escapes, so a part
+    without `=` belongs to the value before it."""
     tags: list[list[str]] = []
     for part in cell.split(","):
         key, equals, value = part.partition("=")

@@ -1,4 +1,5 @@
-"""Merge the lines of a part into points, and convert these to logs. If a field has two values, the later line counts.
+"""Merge the lines of a part into points, and convert the points to logs. If a field has two values, the later line is
+used.
 
 A run of lines in InfluxDB's own format (one field per line, no escapes, times without leading zeros) is parsed as one
 column of values, with a regular expression over all its lines. All other lines are parsed one by one, with the same
@@ -105,7 +106,7 @@ def join_columns(columns: Sequence[FieldColumn]) -> dict[str, str] | None:
 
 
 def _joined_one_by_one(columns: Iterable[FieldColumn]) -> dict[str, str] | None:
-    """Return the same, for columns whose times differ."""
+    """Return the same as `join_columns` for columns whose times differ."""
     points: dict[str, str] = {}
     seen: dict[str, set[str]] = {}
     for key, times, texts in columns:
@@ -204,7 +205,7 @@ class PartMerger:
         ]
 
     def _fits(self, origin: Origin, times: Collection[int], fields: Iterable[str]) -> bool:
-        """Return whether every point certainly has a storable time and size; a character takes up to four bytes."""
+        """Return whether every point certainly has a storable time and size. A character takes up to four bytes."""
         longest = origin.size + LONGEST_TIME + 4 * (max(map(len, fields)) + len("{}"))
         return min(times) >= EARLIEST_NS and max(times) <= LATEST_NS and longest <= self._limits.max_record_bytes
 
@@ -239,7 +240,7 @@ class PartMerger:
                 raise LineError("missing fields")
             fields, time = parse_rest(rest)
             if not time:
-                raise LineError("missing timestamp: when it happened is not known")
+                raise LineError("missing timestamp: the time of the point is unknown")
             return parse_time(time, self._unit_ns), fields
         except LineError as error:
             raise unable_to_parse(f"{head} {rest}", error) from None
@@ -266,7 +267,7 @@ class PartMerger:
 def _head(head: str) -> tuple[str, tuple[tuple[str, str], ...], Origin | BadRequestError]:
     """Return measurement, sorted tags and the columns that the logs of a series share. Raises LineError.
 
-    Cached, as most series are in many parts.
+    The result is cached, because most series are in many parts.
     """
     return _cached_head(head) if len(head) <= LONGEST_KNOWN_HEAD else _read_head(head)
 
@@ -290,7 +291,7 @@ def _series_key(context: str, head: str) -> _SeriesIdentity:
 
 @contextmanager
 def no_cycles() -> Iterator[None]:
-    """Turn off the collector of cycles, which would look through all lines again and again and find none."""
+    """Turn off the garbage collector, which would search all lines for cycles repeatedly and find none."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -3,8 +3,8 @@
 All lines of a point are in the same part, in their original order, and a part is small enough to be merged in memory.
 The parts depend only on the dump, so a second run makes the same parts.
 
-An export of InfluxDB repeats series and field in each line. A run of such lines stores them once, so its lines are
-partitioned, stored and parsed together.
+An export of InfluxDB repeats the series and the field in each line. A run of such lines stores both once, and the lines
+of a run are partitioned, stored and parsed together.
 """
 
 import marshal
@@ -23,7 +23,7 @@ PART_BYTES = 4 * 1024 * 1024
 """The approximate size of a part: tens of thousands of points, one transaction."""
 
 LARGEST_PART_BYTES = 8 * PART_BYTES
-"""A part that takes more memory is partitioned again."""
+"""The maximum memory of a part. A larger part is partitioned again."""
 
 SLICE_DIGITS = 14
 """Points of a series stay together if their times, in nanoseconds, differ only in this number of last digits: about
@@ -41,7 +41,7 @@ _PLAIN_KEY = re.compile(r'([^,= "\\]++)=')
 _TIME_AT_END = re.compile(r" (-?[1-9][0-9]*+)\Z")
 _ANY_TIME = re.compile(r"-?[0-9]{1,40}")
 _NEVER = "\n"
-"""A text that no line begins with and no time contains."""
+"""A text with which no line begins, and which no time contains."""
 
 
 class LineRun(NamedTuple):
@@ -59,7 +59,8 @@ class LineRun(NamedTuple):
 
     @property
     def rests(self) -> list[str]:
-        """Return the part of `text` for each line. The strings of a single line may contain line ends."""
+        """Return the part of `text` that belongs to each line. If there is a single line, its strings may contain line
+        ends."""
         return [self.text] if self.length == 1 else self.text.split("\n")
 
     def after_head(self) -> Iterator[NumberedLine]:
@@ -152,8 +153,8 @@ class Partitioner:
         self._files.add(group)
 
     def parts(self) -> list[DumpPart]:
-        """Return the parts after the last line was added. A part that is too large is partitioned again by exact
-        time."""
+        """Return the parts. Call this after the last line was added. A part that is too large is partitioned again by
+        exact time."""
         found: list[DumpPart] = []
         for part, size in self._files.finish():
             if size <= LARGEST_PART_BYTES:
@@ -199,7 +200,7 @@ class _PartFiles:
             self._flush()
 
     def _new_seed(self, context: str, head: str) -> int:
-        """Return a number that is the same for each spelling of a series, as its tags may be in any order."""
+        """Return a number that is the same for each spelling of a series, because its tags may be in any order."""
         try:
             series = parse_series(head)
             name = repr((series.measurement, sorted(series.tags.items())))
