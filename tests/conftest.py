@@ -29,6 +29,7 @@ from factory_logs.db.models import Base
 from factory_logs.embedded import running
 from factory_logs.errors import DatabaseUnavailableError
 from factory_logs.settings import Settings
+from tests import forked
 
 # A busy machine may be slow without an error in the code.
 hypothesis.settings.register_profile(
@@ -119,6 +120,13 @@ def _no_settings_of_the_developer() -> Iterator[None]:
             if name.startswith("FACTORY_LOGS_"):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _launcher() -> Iterator[None]:
+    """Stop the process that services are forked from."""
+    yield
+    forked.launcher.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

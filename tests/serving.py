@@ -6,7 +6,6 @@ import os
 import secrets
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from factory_logs.cli.server.supervisor import STARTED
+from tests import forked
 from tests.faults import processes
 
 COMMAND = [sys.executable, "-m", "factory_logs"]
@@ -38,15 +38,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(
-    settings: Mapping[str, str], port: int, output: Path, *, workers: int = 1
-) -> Iterator[subprocess.Popen[bytes]]:
+def serving(settings: Mapping[str, str], port: int, output: Path, *, workers: int = 1) -> Iterator[forked.Process]:
     """Start a service with these `FACTORY_LOGS_*` settings and wait for all workers; its output goes to `output`."""
     with output.open("wb") as out:
-        process = subprocess.Popen(
-            [*COMMAND, "serve", "--port", str(port), "--workers", str(workers)],
-            env=os.environ | settings, stdout=out, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        options = ["--port", str(port), "--workers", str(workers)]
+        process = forked.start("factory_logs", ["serve", *options], os.environ | settings, stdout=out, stderr=out)
     try:
         wait_until_healthy(port, process, output, workers)
         yield process
@@ -85,7 +81,7 @@ def responds(port: int, path: str = "/healthz") -> int | None:
         connection.close()
 
 
-def wait_until_healthy(port: int, process: subprocess.Popen[bytes], output: Path, number_of_workers: int) -> None:
+def wait_until_healthy(port: int, process: forked.Process, output: Path, number_of_workers: int) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, output.read_text()
@@ -95,6 +91,6 @@ def wait_until_healthy(port: int, process: subprocess.Popen[bytes], output: Path
     pytest.fail(f"not serving after {READY_SECONDS} s: {output.read_text()}")
 
 
-def _have_started(supervisor: subprocess.Popen[bytes], output: Path, number: int) -> bool:
+def _have_started(supervisor: forked.Process, output: Path, number: int) -> bool:
     found = workers(supervisor.pid)
     return len(found) == number and found <= started_workers(output)

@@ -1,10 +1,12 @@
 import asyncio
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import asyncpg
 import pytest
+import typer.main
 from typer.testing import CliRunner, Result
 
 from factory_logs.cli import app
@@ -12,6 +14,14 @@ from factory_logs.db.engine import Database
 
 Run = Callable[..., Result]
 Query = Callable[[str], list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_command() -> Iterator[None]:
+    """Build the command with all its options once, not for each run: that would take longer than most commands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.cli.conftest import Query, Run
-from tests.serving import COMMAND
 
 IMEI = "352099001761481"
 NEED_A_DATABASE = {
@@ -25,10 +25,7 @@ NEED_A_DATABASE = {
 
 
 def command(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], env=os.environ | settings, cwd=folder, input="open sesame\n", capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
+    return forked.run(*arguments, environment=os.environ | settings, stdin="open sesame\n", cwd=folder)
 
 
 @pytest.mark.slow

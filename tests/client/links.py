@@ -18,7 +18,7 @@ class Hanging(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         self.is_hanging = True
         self.entered.set()
-        self.let_go.wait(30)
+        self.let_go.wait(300)
         self.is_hanging = False
         raise httpx.ReadTimeout("silence")
 

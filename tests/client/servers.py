@@ -4,13 +4,12 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import forked
 from tests.serving import free_port, responds
 
 
@@ -23,16 +22,14 @@ class Server:
         self._output = output
         self._environment = os.environ | {"FACTORY_LOGS_DATABASE_URL": database_url, "FACTORY_LOGS_ACCESS_LOG": "0"}
         self._environment |= {f"FACTORY_LOGS_{name.upper()}": str(value) for name, value in settings.items()}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: forked.Process | None = None
 
     def start(self) -> None:
         """Start it without waiting until it responds."""
-        command = ["uvicorn", "--factory", "factory_logs.app:create_app_from_environment", "--port", str(self.port)]
+        options = ["--port", str(self.port), "--log-level", "warning", "--timeout-graceful-shutdown", "10"]
+        arguments = ["--factory", "factory_logs.app:create_app_from_environment", *options]
         with self._output.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *command, "--log-level", "warning", "--timeout-graceful-shutdown", "10"],
-                env=self._environment, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+            self._process = forked.start("uvicorn", arguments, self._environment, stdout=output, stderr=output)
 
     def wait(self) -> None:
         """Wait until it answers."""

@@ -26,7 +26,7 @@ async def test_logs_arrive_in_the_order_in_which_they_were_sent(
     async with AsyncClient(shared_server.url, token, spool=tmp_path, settings=settings()) as log:
         await asyncio.gather(*(log.send("jig", fields={"n": n}) for n in range(50)))
         assert await log.send_many({"app_name": "jig", "fields": {"n": n}} for n in range(50, 60)) == 10
-        assert await log.flush(30)
+        assert await log.flush(120)
         status = await log.status()
         assert (status.totals.delivered, status.totals.pending, status.trouble) == (60, 0, None)
     connection = await asyncpg.connect(migrated_url)

@@ -39,7 +39,7 @@ class Script:
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(30)
+        self._thread.join(60)
         self._listener.close()
 
     def _serve(self) -> None:

@@ -33,7 +33,7 @@ def test_logs_arrive_unchanged_and_in_order(shared_server: Server, token: str, t
         log.send("jig", product_imei="352099001761481", tags={"jig_id": "J-07"}, fields={"passed": True, "v": 3.28})
         log.send("jig", timestamp="2024-01-31T21:45:00+08:00", fields=[1, None, "ü"])
         assert log.send_many([{"app_name": "a", "timestamp": 0}, {"app_name": "b", "fields": 2**64 - 1}]) == 2
-        assert log.flush(30)
+        assert log.flush(120)
         assert log.status().totals.delivered == 4
     whole = rows("SELECT * FROM factory_logs ORDER BY factory_log_id")
     assert [row["app_name"] for row in whole] == ["jig", "jig", "a", "b"]
@@ -76,7 +76,7 @@ from factory_logs.client import Client
 log = Client({shared_server.url!r}, {token!r}, spool={str(tmp_path / "spool")!r})
 log.send("jig", fields={{"n": 7}})
 """
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
     assert numbers() == [7]
 
 
@@ -89,7 +89,7 @@ def test_the_next_script_delivers_the_logs_of_one_without_a_link(
         assert "refused" in str(log.status().trouble)
     with Client(shared_server.url, token, spool=tmp_path, settings=QUICK) as log:
         log.send("jig", fields={"n": 2})
-        assert log.flush(30)
+        assert log.flush(120)
         assert log.status().trouble is None
     assert numbers() == [1, 2]
 
@@ -114,9 +114,9 @@ def test_with_the_policy_block_send_waits_until_a_full_spool_has_space(
         assert third.is_alive()
         assert log.status().totals.pending == 2
         link.up = True
-        third.join(30)
+        third.join(60)
         assert not third.is_alive()
-        assert log.flush(30)
+        assert log.flush(120)
         assert log.status().totals.dropped == 0
     assert numbers() == [1, 2, 3]
 
@@ -143,7 +143,7 @@ def test_with_the_policy_drop_oldest_the_oldest_logs_are_dropped_and_counted(
             log.send(**numbered(number))
         assert (log.status().totals.pending, log.status().totals.dropped) == (2, 3)
         link.up = True
-        assert log.flush(30)
+        assert log.flush(120)
     assert numbers() == [4, 5]
 
 
@@ -157,7 +157,7 @@ def test_a_batch_over_the_servers_limit_is_split(
         logs: list[dict[str, Any]] = [{"app_name": "jig", "fields": {"n": n, "x": "x" * size}} for n in range(5)]
         logs.insert(2, {"app_name": "jig", "fields": {"n": 99, "x": "x" * MAX_BODY_BYTES}})
         log.send_many(logs)
-        assert log.flush(30)
+        assert log.flush(120)
         (rejected,) = log.spool.rejected()
         assert rejected.reason == f"The body is over the limit of {MAX_BODY_BYTES} bytes"
         assert log.status().totals.delivered == 5
@@ -172,13 +172,13 @@ def test_logs_that_the_server_rejects_are_set_aside_with_its_error_and_can_be_se
         log.send("jig", fields={"n": 1})
         log.send("jig", fields={"n": 2}, repair_id=9)
         log.send("jig", fields={"n": 3})
-        assert log.flush(30)
+        assert log.flush(120)
         assert numbers() == [1, 3]
         (rejected,) = log.spool.rejected()
         assert rejected.reason.startswith("repair_id: ")
         rows("INSERT INTO repairs (repair_id, product_imei) VALUES (9, '352099001761481')")
         assert log.spool.retry([rejected.number]) == 1
-        assert log.flush(30)
+        assert log.flush(120)
         assert log.status().totals.rejected == 0
     assert numbers() == [1, 3, 2]
 
@@ -186,7 +186,7 @@ def test_logs_that_the_server_rejects_are_set_aside_with_its_error_and_can_be_se
 async def test_a_login_renews_its_token(shared_server: Server, token: str, tmp_path: Path, database: Database) -> None:
     def send(log: Client) -> None:
         log.send("jig")
-        assert log.flush(30)
+        assert log.flush(120)
 
     user = await UserRepository(database).get_by_name("jig-07")
     assert user is not None
@@ -215,8 +215,8 @@ def test_two_clients_share_a_spool_and_each_log_arrives_once_in_its_clients_orde
             thread.start()
         for thread in threads:
             thread.join()
-        assert first.flush(30)
-        assert second.flush(30)
+        assert first.flush(120)
+        assert second.flush(120)
     found = numbers()
     assert [number for number in found if number < 1000] == list(range(50))
     assert [number for number in found if number >= 1000] == list(range(1000, 1050))
@@ -225,7 +225,7 @@ def test_two_clients_share_a_spool_and_each_log_arrives_once_in_its_clients_orde
 def _send_in_a_child(log: Client, start: int) -> None:
     for number in range(start, start + 10):
         log.send(**numbered(number))
-    assert log.flush(30)
+    assert log.flush(120)
     log.close()
 
 
@@ -246,7 +246,7 @@ def test_forked_children_can_use_their_parents_client(
             child.join(60)
         assert [child.exitcode for child in children] == [0, 0]
         log.send(**numbered(3))
-        assert log.flush(30)
+        assert log.flush(120)
     found = numbers()
     assert sorted(found) == [1, 2, 3, *range(100, 110), *range(200, 210)]
     for start in (100, 200):

@@ -102,8 +102,8 @@ def test_log_records_of_senders_are_not_sent_as_each_would_cause_another(
         try:
             logging.getLogger("jig").info("once")
             for _ in range(3):
-                assert first.flush(30)
-                assert second.flush(30)
+                assert first.flush(120)
+                assert second.flush(120)
         finally:
             root.setLevel(level)
             for handler in handlers:

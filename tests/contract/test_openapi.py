@@ -217,7 +217,7 @@ def test_the_grammar_of_q_rejects_the_same_queries_as_the_service(document: dict
 
 
 async def test_docs_load_nothing_from_other_servers(service: Service) -> None:
-    async with httpx.AsyncClient(base_url=service.url) as client:
+    async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
         page = (await client.get("/docs")).text
         described = re.search(r"url: '([^']+)'", page)
         assert described

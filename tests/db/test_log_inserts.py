@@ -12,7 +12,7 @@ from factory_logs.db.log_inserts import copy_logs
 from factory_logs.ingest.validation import parse_log
 from factory_logs.schemas.record_limits import RecordLimits
 
-SECONDS = 30
+SECONDS = 60
 LOGS = 500
 TEXT = '{"app_name": "big", "timestamp": "2024-01-31", "fields": {"text": "%s"}}' % ("x" * 10_000)
 """In all more than a socket takes."""

@@ -25,8 +25,9 @@ from factory_logs.embedded.server import DATABASE
 from factory_logs.errors import DatabaseConnectError, UnsuitableDatabaseError
 from factory_logs.permissions import Level
 from factory_logs.settings import Settings
+from tests import forked
 from tests.api.conftest import client_of, password_hash, tokens, worker
-from tests.serving import COMMAND, free_port, serving
+from tests.serving import free_port, serving
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 LOG = {"app_name": "jig", "timestamp": "2024-01-31T13:45:00Z"}
@@ -128,7 +129,7 @@ async def test_transaction_pooling_is_refused_with_the_required_setting(shared_u
 def test_with_transaction_pooling_each_command_names_the_required_setting(shared_url: str, command: str) -> None:
     port = ["--port", str(free_port())] if command == "serve" else []
     environment = os.environ | {"FACTORY_LOGS_DATABASE_URL": shared_url}
-    ended = subprocess.run([*COMMAND, command, *port], env=environment, capture_output=True, text=True, timeout=120)
+    ended = forked.run(command, *port, environment=environment)
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: there is a pooler")
     assert "pool_mode = session" in ended.stderr
@@ -153,5 +154,5 @@ def test_the_documented_session_pooling_works(
     port = free_port()
     with serving({"FACTORY_LOGS_DATABASE_URL": session_url}, port, tmp_path / "log"):
         headers = {"Authorization": f"Token token={tokens[Level.SYSTEM]}"}
-        stored = httpx.post(f"http://127.0.0.1:{port}/v1/factory_logs", json=LOG, headers=headers, timeout=30)
+        stored = httpx.post(f"http://127.0.0.1:{port}/v1/factory_logs", json=LOG, headers=headers, timeout=60)
         assert stored.status_code == 201, stored.text

@@ -26,7 +26,7 @@ pytestmark = [
 def ask(url: str, expression: str) -> list[dict[str, Any]]:
     """Return the result of an instant query; nothing while Prometheus starts."""
     try:
-        response = httpx.get(f"{url}/api/v1/query", params={"query": expression}, timeout=30)
+        response = httpx.get(f"{url}/api/v1/query", params={"query": expression}, timeout=60)
     except httpx.TransportError:
         return []
     return response.json()["data"]["result"] if response.status_code == 200 else []

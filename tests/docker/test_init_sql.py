@@ -21,7 +21,8 @@ from alembic import command
 from factory_logs.db.migrations import config, upgrade
 from factory_logs.embedded import running
 from factory_logs.embedded.binaries import installed_tree
-from tests.serving import COMMAND, free_port, serving
+from tests import forked
+from tests.serving import free_port, serving
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -61,7 +62,7 @@ async def test_the_service_runs_end_to_end_as_the_smaller_role(migrated: dict[st
         assert made.returncode == 0, made.stderr
         token = run(environment, "tokens", "issue", "jig").stdout.strip()
         with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Token token={token}"}
+            base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Token token={token}"}, timeout=60
         ) as client:
             assert client.get("/readyz").status_code == 200
             repair = client.post("/v1/repairs", json={"product_imei": "352099001761481"})
@@ -79,9 +80,7 @@ async def test_the_service_runs_end_to_end_as_the_smaller_role(migrated: dict[st
 
 
 def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], env=environment, input=stdin, capture_output=True, text=True, check=False
-    )
+    return forked.run(*arguments, environment=environment, stdin=stdin)
 
 
 @pytest.mark.parametrize(

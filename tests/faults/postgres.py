@@ -116,7 +116,7 @@ class Cluster:
         return paused
 
     async def connect(self) -> asyncpg.Connection:
-        return await asyncpg.connect(self.url, timeout=10)
+        return await asyncpg.connect(self.url, timeout=60)
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[asyncpg.Connection]:

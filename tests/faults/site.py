@@ -30,7 +30,7 @@ class Site:
 
     def client(self) -> httpx.Client:
         return httpx.Client(
-            base_url=self.service.url, headers={"Authorization": f"Token token={self.token}"}, timeout=30
+            base_url=self.service.url, headers={"Authorization": f"Token token={self.token}"}, timeout=60
         )
 
     def writers(self, name: str, ledger: Ledger) -> Writers:

@@ -113,7 +113,7 @@ async def test_a_full_disk_is_a_503_and_the_service_recovers_when_space_is_free(
         while site.postgres():
             assert time.monotonic() < deadline, "PostgreSQL runs on a full disk"
             time.sleep(0.1)
-        with httpx.Client(timeout=30) as client:
+        with httpx.Client(timeout=60) as client:
             assert client.get(f"{site.service.url}/readyz").status_code == 503
         time.sleep(2)  # it cannot start
         disk.free()

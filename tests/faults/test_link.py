@@ -15,7 +15,7 @@ HELD = f"SELECT true FROM pg_locks WHERE locktype = 'advisory' AND objid = {LOCK
 
 async def connect(site: Site) -> asyncpg.Connection:
     url = site.cluster.url.replace(str(site.cluster.port), str(site.link.port))
-    return await asyncpg.connect(url, timeout=10)
+    return await asyncpg.connect(url, timeout=60)
 
 
 async def test_only_the_connection_that_carried_the_bytes_does_not_get_its_commit(

@@ -115,7 +115,7 @@ async def test_every_call_succeeds_or_is_a_503_while_the_database_ends_connectio
         # End the tail first, while the others still write logs.
         for caller in sorted(callers, key=lambda caller: caller.name != "tail"):
             caller.ending.set()
-            await asyncio.to_thread(caller.join, 30)
+            await asyncio.to_thread(caller.join, 60)
     surprises = [surprise for caller in callers for surprise in caller.surprises]
     assert surprises == [], site.service.errors()
     assert [caller.name for caller in callers if caller.is_alive()] == [], "these never succeeded again"

@@ -29,7 +29,7 @@ def one_connection_to_each_worker(site: Site, token: str) -> Iterator[list[httpx
     with ExitStack() as opened:
         by_worker: dict[int, httpx.Client] = {}
         while len(by_worker) < 2:
-            client = opened.enter_context(httpx.Client(base_url=site.service.url, headers=headers, timeout=30))
+            client = opened.enter_context(httpx.Client(base_url=site.service.url, headers=headers, timeout=60))
             answer = client.get("/v1/factory_logs/1")
             port = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
             by_worker.setdefault(processes.holder(site.service.workers(), port), client)
@@ -74,7 +74,9 @@ def test_a_sliding_token_lives_while_it_is_used_under_load_and_ends_when_it_is_n
     # No request checks it meanwhile, because that would be a use; the last use is stored within a quarter of its
     # lifetime.
     time.sleep(IDLE_SECONDS * 1.25 + 1)
-    with httpx.Client(base_url=site.service.url, headers={"Authorization": f"Token token={token}"}) as client:
+    with httpx.Client(
+        base_url=site.service.url, headers={"Authorization": f"Token token={token}"}, timeout=60
+    ) as client:
         assert not is_let_in(client)
 
 

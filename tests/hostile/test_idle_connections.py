@@ -138,7 +138,7 @@ def test_a_connection_that_is_idle_after_its_response_is_closed(
 @pytest.mark.parametrize("line_ends", [b"\r\n", b"\r\n\r\n"])
 def test_line_ends_after_a_response_do_not_prolong_an_idle_connection(target: Target, line_ends: bytes) -> None:
     with target.connect() as connection:
-        connection.settimeout(20)
+        connection.settimeout(60)
         connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         connection.sendall(line_ends)

@@ -46,7 +46,9 @@ def test_a_run_without_requests_has_a_limit_too() -> None:
 
 def test_the_services_own_times_are_those_of_the_writes_between(shared_server: Server, token: str) -> None:
     log = {"app_name": "jig", "timestamp": "2024-01-31"}
-    with httpx.Client(base_url=shared_server.url, headers={"Authorization": f"Token token={token}"}) as http:
+    with httpx.Client(
+        base_url=shared_server.url, headers={"Authorization": f"Token token={token}"}, timeout=60
+    ) as http:
         before = service_times(http)
         for _ in range(3):
             assert http.post("v1/factory_logs", json=log).status_code == 201

@@ -303,7 +303,7 @@ async def test_a_worker_continues_if_a_newer_version_does_not_accept_its_counts(
     try:
         async with worker(database) as counts:
             assert [await found(counts, database) for _ in range(3)] == [5, 5, 5]
-            await asyncio.wait_for(refused.wait(), 20)
+            await asyncio.wait_for(refused.wait(), 60)
             assert await found(counts, database) == 5
             await run_sql(database, "alter table known_counts drop column newer")
             assert await found(counts, database, {}) == 5
@@ -341,5 +341,5 @@ async def until_connected(url: str) -> asyncpg.Connection:
     async with asyncio.timeout(120):
         while True:
             with suppress(asyncpg.PostgresError, OSError, TimeoutError):
-                return await asyncpg.connect(url, timeout=5)
+                return await asyncpg.connect(url, timeout=60)
             await asyncio.sleep(0.05)

@@ -7,8 +7,6 @@ appear, never for a fixed time.
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +17,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests import forked
 from tests.serving import free_port, serving
 
 ROOT = Path(__file__).parents[2]
@@ -69,10 +68,7 @@ class Service(NamedTuple):
 
 def command(environment: dict[str, str], *arguments: str, stdin: str = "") -> str:
     """Run `factory-logs`; return what it writes on stdout."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "factory_logs", *arguments],
-        env=os.environ | environment, input=stdin, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    ran = forked.run(*arguments, environment=os.environ | environment, stdin=stdin)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

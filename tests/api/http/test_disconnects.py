@@ -38,7 +38,7 @@ def server(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture
 async def caller(server: Server, tokens: dict[Level, str]) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Authorization": f"Token token={tokens[Level.SYSTEM]}"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as client:
         assert (await client.post("/v1/factory_logs", json=LOG)).status_code == 201
         assert (await client.post("/v1/repairs", json=REPAIR)).status_code == 201
         yield client
@@ -46,7 +46,7 @@ async def caller(server: Server, tokens: dict[Level, str]) -> AsyncIterator[http
 
 async def waiting(watcher: asyncpg.Connection, *, expected: bool) -> str:
     """Wait until a query waits for a table, or until none does; return its SQL."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             found = await watcher.fetchval(WAITING)
             if bool(found) is expected:

@@ -40,7 +40,7 @@ def port(migrated_url: str, _no_settings_of_the_developer: None) -> Iterator[int
         yield listener.getsockname()[1]
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(60)
         listener.close()
 
 
@@ -65,7 +65,7 @@ def stored(port: int, token: str) -> list[dict[str, object]]:
 
 @contextlib.contextmanager
 def version_1(port: int, token: str, **options: object) -> Iterator[influxdb.InfluxDBClient]:
-    client = influxdb.InfluxDBClient("127.0.0.1", port, "jig-07", token, "jigs", timeout=20, **options)
+    client = influxdb.InfluxDBClient("127.0.0.1", port, "jig-07", token, "jigs", timeout=60, **options)
     try:
         yield client
     finally:
@@ -118,7 +118,7 @@ def test_client_1_raises_the_error(port: int, token: str) -> None:
 
 def version_2(port: int, token: str, **options: object) -> influxdb_client.InfluxDBClient:
     return influxdb_client.InfluxDBClient(
-        f"http://127.0.0.1:{port}", token=token, org="factory", timeout=20_000, **options
+        f"http://127.0.0.1:{port}", token=token, org="factory", timeout=60_000, **options
     )
 
 
@@ -220,4 +220,4 @@ def losing_the_first_answer(port: int) -> Iterator[int]:
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
+        thread.join(60)

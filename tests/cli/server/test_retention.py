@@ -1,16 +1,15 @@
 """`factory-logs retention` lists expired logs; `--delete` deletes them, and nothing else."""
 
 import os
-import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from factory_logs.retention.archive import Archive, open_archive
+from tests import forked
 from tests.cli.conftest import Query, Run
 from tests.cli.factories import LOG, lines
-from tests.serving import COMMAND
 
 AGES = (1, 399, 401, 800)
 
@@ -145,8 +144,7 @@ def test_a_policy_that_is_not_valid_is_named_and_nothing_is_deleted(
 def test_serve_does_not_start_with_a_policy_that_is_not_valid(migrated_url: str, policies: Path) -> None:
     policies.write_text(policies.read_text().replace("older_than", "age"))
     settings = {"FACTORY_LOGS_RETENTION_POLICIES": str(policies), "FACTORY_LOGS_DATABASE_URL": migrated_url}
-    command = [*COMMAND, "serve", "--port", "0"]
-    refused = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
+    refused = forked.run("serve", "--port", "0", environment=os.environ | settings)
     assert refused.returncode == 1
     assert "policy 'koala': older_than: Field required" in refused.stderr
     assert "policy 'tiger': age: Extra inputs are not permitted" in refused.stderr

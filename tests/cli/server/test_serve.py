@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from factory_logs.embedded import is_running
+from tests import forked
 from tests.serving import COMMAND, free_port, serving
 
 pytestmark = pytest.mark.slow
@@ -27,9 +28,7 @@ def environment(data_dir: Path) -> dict[str, str]:
 
 
 def command(data_dir: Path, *arguments: str, stdin: str = "") -> str:
-    result = subprocess.run(
-        [*COMMAND, *arguments], env=environment(data_dir), input=stdin, capture_output=True, text=True, check=False
-    )
+    result = forked.run(*arguments, environment=environment(data_dir), stdin=stdin)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -88,7 +87,7 @@ def test_errors_outside_http_and_all_log_lines_are_json_too(short_tmp: Path, tmp
     port, output = free_port(), tmp_path / "output"
     with serving(on(short_tmp / "serve-json"), port, output):
         for request in (b"FOO /v1/factory_logs HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\r\n\r\n"):
-            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
                 connection.sendall(request)
                 head, body = b"".join(iter(lambda c=connection: c.recv(4096), b"")).split(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 400 ")

@@ -37,7 +37,7 @@ def table_locked(url: str) -> Iterator[Callable[[], None]]:
 
     def waiting() -> None:
         sql = "select count(*) from pg_locks where not granted"
-        for _ in range(600):
+        for _ in range(3000):
             if loop.run_until_complete(connection.fetchval(sql)):
                 return
             time.sleep(0.1)

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from factory_logs.influxdb.dump import partition
 from factory_logs.ingest import disk_reserve
 from factory_logs.ingest.disk_reserve import DiskReserve
 from factory_logs.settings import Settings
+from tests import forked
 from tests.cli.conftest import Query, Run
 from tests.cli.factories import LOG, lines
 
@@ -108,10 +108,7 @@ def test_the_embedded_database_keeps_its_reserve(short_tmp: Path, tmp_path: Path
 
     def command(*arguments: str, reserve: int) -> subprocess.CompletedProcess[str]:
         environment = {"FACTORY_LOGS_DATA_DIR": str(short_tmp / "d"), "FACTORY_LOGS_DISK_RESERVE_BYTES": str(reserve)}
-        return subprocess.run(
-            [sys.executable, "-m", "factory_logs", *arguments],
-            env=os.environ | environment, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        return forked.run(*arguments, environment=os.environ | environment)
 
     assert command("migrate", reserve=0).returncode == 0
     refused = command("import", str(file), reserve=2**62)

@@ -171,7 +171,7 @@ def test_a_stopped_import_reports_the_stored_logs_and_a_second_run_stores_none_t
     while process.poll() is None and query("select count(*) from imports")[0]["count"] < 2:
         time.sleep(0.02)
     os.killpg(process.pid, signal_number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert output == ""
     stored = query("select count(*) from factory_logs")[0]["count"]
     assert 0 < stored < 20_000, "the import was stopped too late to show anything"
@@ -193,7 +193,7 @@ def test_concurrent_imports_of_one_file_store_it_once(
     command = [sys.executable, "-m", "factory_logs", "import", str(file)]
     environment = os.environ | {"FACTORY_LOGS_DATABASE_URL": migrated_url}
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in both]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert query("select count(*) from factory_logs") == [{"count": 3000}]
     assert sum(int(output.split()[1]) for output in outputs) == 3000
