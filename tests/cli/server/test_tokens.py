@@ -38,8 +38,8 @@ def test_a_token_ends_after_the_requested_time(
     ("arguments", "message"),
     [
         (["nobody"], "there is no user 'nobody'"),
-        (["jig-07", "--expires-in", "soon"], "no duration"),
-        (["jig-07", "--expires-in", "0s"], "no duration"),
+        (["jig-07", "--expires-in", "soon"], "is not a duration"),
+        (["jig-07", "--expires-in", "0s"], "is not a duration"),
         (["jig-07", "--expires-in", "99999999999w"], "too long"),
     ],
 )
