@@ -2,12 +2,28 @@
 (docs/how-to/scale-out.md)."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, Float, Numeric, Select, Text, cast, func, literal, select
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Float,
+    Numeric,
+    Select,
+    Subquery,
+    Text,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects.postgresql import array
 
 from factory_logs.db.aggregates import LOGS, Selection
-from factory_logs.db.results import failed_measurements, is_failed
+from factory_logs.db.results import PERCENTILES, failed_measurements, is_failed, number_logs, outside
 
 # Citus does not support recursive queries. The function is created on every node when the logs are distributed.
 FAILED_MEASUREMENTS = f"""
@@ -43,31 +59,66 @@ def failure_rows(
 
 def percentile_rows(selection: Selection, number: ColumnElement[Any], shares: Sequence[float]) -> Select[Any]:
     """Return a statement with one row for each bucket and group, in their order. A row contains the percentiles for
-    these shares, by nearest rank, as text; they are null in a group without numbers.
+    these shares, by nearest rank, as text; they are null in a group without numbers."""
+    values = _values(selection, selection.rows(number=number))
+    keys = selection.keys(values)
+    return select(*_percentiles(values, shares)).group_by(*keys).order_by(*selection.order(values))
 
-    Each node counts equal numbers, so that only the counts are sent to the coordinator. With `percentile_disc`, the
-    nodes would send all numbers.
+
+def number_rows(
+    selection: Selection, number: ColumnElement[Any], lower: Decimal | None, upper: Decimal | None
+) -> Select[Any]:
+    """Return the statement that a cluster runs instead of `number_rows` in db/results.py, with the same result."""
+    values = _values(selection, number_logs(selection, number))
+    value, logs = values.c.number, values.c.logs
+    count, total, squares = func.sum(logs), func.sum(value * logs), func.sum(value * value * logs)
+    # As PostgreSQL computes stddev_samp of numeric, exactly until the square root.
+    pairs = func.nullif(count * (count - literal_column("1")), literal_column("0"))
+    deviation = func.sqrt(func.greatest(count * squares - total * total, literal_column("0")) / pairs)
+    measures = (func.coalesce(count, literal_column("0")), total / count, deviation, func.min(value), func.max(value))
+    below, above = (
+        cast(func.coalesce(func.sum(logs).filter(condition), literal_column("0")), BigInteger)
+        for condition in outside(value, lower, upper)
+    )
+    return (
+        select(
+            *selection.shown(values),
+            *[cast(measure, Text) for measure in measures],
+            array(_percentiles(values, PERCENTILES)),
+            below,
+            above,
+        )
+        .group_by(*selection.keys(values))
+        .order_by(*selection.order(values))
+    )
+
+
+def _values(selection: Selection, rows: Subquery) -> Subquery:
+    """Return one row for each number in each bucket and group: the keys, `number`, the number `logs` of logs that
+    contain it, the number `reached` of logs up to it, and the number `total` of all logs in the group.
+
+    Each node counts equal numbers, so that only the counts are sent to the coordinator. For `percentile_disc` or
+    `stddev_samp`, the nodes would send the number of each log.
     """
-    rows = selection.rows(number=number)
-    keys = selection.keys(rows)
-    value = rows.c.number
+    keys, value = selection.keys(rows), rows.c.number
     counted = select(*keys, value, func.count(value).label("logs")).group_by(*keys, value).subquery()
-    keys = selection.keys(counted)
-    group = keys or None
-    reached = select(
+    group = selection.keys(counted) or None
+    return select(
         *counted.columns,
         func.sum(counted.c.logs).over(partition_by=group, order_by=counted.c.number).label("reached"),
         func.sum(counted.c.logs).over(partition_by=group).label("total"),
     ).subquery()
+
+
+def _percentiles(values: Subquery, shares: Sequence[float]) -> list[ColumnElement[Any]]:
     # The rank is the product of doubles, rounded up, as in percentile_disc.
-    found: list[ColumnElement[Any]] = [
+    return [
         cast(
-            func.min(reached.c.number).filter(
-                reached.c.reached
-                >= cast(func.ceil(literal(share, Float(53)) * cast(reached.c.total, Float(53))), Numeric)
+            func.min(values.c.number).filter(
+                values.c.reached
+                >= cast(func.ceil(literal(share, Float(53)) * cast(values.c.total, Float(53))), Numeric)
             ),
             Text,
         )
         for share in shares
     ]
-    return select(*found).group_by(*selection.keys(reached)).order_by(*selection.order(reached))

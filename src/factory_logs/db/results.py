@@ -18,6 +18,7 @@ from sqlalchemy import (
     Numeric,
     Select,
     String,
+    Subquery,
     Table,
     Text,
     and_,
@@ -166,7 +167,7 @@ def number_rows(
     A row has the keys; as text the count, mean, sample standard deviation, minimum, maximum and PERCENTILES (nearest
     rank) of the numbers; then how many are below `lower` and how many are above `upper`.
     """
-    rows = _numbers(selection, number)
+    rows = number_logs(selection, number)
     value = rows.c.number
     shares = literal(list(PERCENTILES), ARRAY(Float))
     percentiles = func.percentile_disc(shares).within_group(value)
@@ -176,8 +177,7 @@ def number_rows(
             *selection.shown(rows),
             *[cast(measure, Text) for measure in measures],
             cast(percentiles, ARRAY(Text)),
-            func.count().filter(false() if lower is None else value < literal(lower, Numeric)),
-            func.count().filter(false() if upper is None else value > literal(upper, Numeric)),
+            *[func.count().filter(condition) for condition in outside(value, lower, upper)],
         )
         .select_from(rows)
         .group_by(*selection.keys(rows))
@@ -185,10 +185,20 @@ def number_rows(
     )
 
 
+def outside(
+    value: ColumnElement[Any], lower: Decimal | None, upper: Decimal | None
+) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    """Return the conditions that a number is below `lower`, and that it is above `upper`; false without a limit."""
+    return (
+        false() if lower is None else value < literal(lower, Numeric),
+        false() if upper is None else value > literal(upper, Numeric),
+    )
+
+
 def moving_range_rows(selection: Selection, number: ColumnElement[Any]) -> Select[Any]:
     """Return a statement with one row for each group of `number_rows`, in the same order: the average difference
     between a number and the one before it in time, as text; null for a single number."""
-    rows = _numbers(selection, number)
+    rows = number_logs(selection, number)
     order = (rows.c.timestamp, rows.c.factory_log_id)
     keys = selection.keys(rows)
     before = func.lag(rows.c.number).over(partition_by=keys or None, order_by=order)
@@ -202,7 +212,7 @@ def histogram_rows(selection: Selection, number: ColumnElement[Any], edges: Sequ
     of the group from 1, the bin from 1, and the count of its numbers. A bin begins at one of `edges` and ends before
     the next; the last bin includes its end.
     """
-    rows = _numbers(selection, number)
+    rows = number_logs(selection, number)
     keys = selection.keys(rows)
     bounds = literal(list(edges), ARRAY(Numeric))
     bins = literal(len(edges) - 1, BigInteger)
@@ -212,7 +222,7 @@ def histogram_rows(selection: Selection, number: ColumnElement[Any], edges: Sequ
     return select(group, counted.c.bin, counted.c.logs).order_by(*selection.order(counted), counted.c.bin)
 
 
-def _numbers(selection: Selection, number: ColumnElement[Any]) -> Any:
+def number_logs(selection: Selection, number: ColumnElement[Any]) -> Subquery:
     """Return the logs that contain a number."""
     logs = selection.rows(LOGS.c.timestamp, LOGS.c.factory_log_id, number=number)
     return select(logs).where(logs.c.number.is_not(None)).subquery()
