@@ -174,6 +174,11 @@ def shared_short_tmp() -> Iterator[Path]:
 CITUS_URL = os.environ.get("FACTORY_LOGS_TEST_CITUS_URL")
 """The coordinator of a Citus cluster. Its database is emptied. With it, the tests run on the cluster
 (CONTRIBUTING.md)."""
+ONE_SNAPSHOT = pytest.mark.skipif(
+    CITUS_URL is not None,
+    reason="a cluster has no snapshot of all nodes; tests/citus/test_counts.py compares while no log is written",
+)
+"""Marks tests that compare two statements of a snapshot while others write."""
 TEST_SHARDS = 4
 """Few, as each test empties them, and more than nodes with one shard would need."""
 SERVER_MEMORY_BYTES = 4 * 2**30

@@ -125,7 +125,7 @@ async def test_a_connection_lost_while_idle_is_replaced(patient: PageConnections
     async with patient.connect(THESE) as connection:
         lost = await pid(connection)
     administrator = await database.connect_raw()
-    await administrator.execute("SELECT pg_terminate_backend($1, 10000)", lost)
+    await administrator.execute("SELECT pg_terminate_backend($1::int, 10000)", lost)
     await administrator.close()
     while not connection.is_closed():
         await asyncio.sleep(0.01)

@@ -28,7 +28,7 @@ async def copy_and_lose_the_connection(url: str) -> None:
         pid = writer.get_server_pid()
         while not await other.fetchval("SELECT cardinality(pg_blocking_pids($1)) > 0", pid):
             await asyncio.sleep(0.01)
-        await other.execute("SELECT pg_terminate_backend($1)", pid)
+        await other.execute("SELECT pg_terminate_backend($1::int)", pid)
         with pytest.raises(asyncpg.PostgresConnectionError):
             await copying
     await other.close()

@@ -207,7 +207,7 @@ async def break_off(upgrade: asyncio.Task[None], writers: Writers, watch: asyncp
     while not upgrade.done():
         for row in await migrating(watch):
             if row["waits_in"].startswith(step):
-                await watch.execute("SELECT pg_terminate_backend($1)", row["pid"])
+                await watch.execute("SELECT pg_terminate_backend($1::int)", row["pid"])
                 return
             if row["waits_in"]:
                 await writers.hand_over()

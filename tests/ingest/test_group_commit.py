@@ -229,7 +229,7 @@ async def test_a_lost_connection_fails_its_batch_and_the_next_one_has_another(
     async with running(group_commit()) as running_one:
         async with locked(migrated_url) as watcher:
             sent = running_one.store(a_log(), "ann")
-            await watcher.execute("SELECT pg_terminate_backend($1)", await writer_waits(watcher))
+            await watcher.execute("SELECT pg_terminate_backend($1::int)", await writer_waits(watcher))
             with pytest.raises(DatabaseUnavailableError):
                 await sent
         assert isinstance(await running_one.store(a_log(), "ann"), Stored)

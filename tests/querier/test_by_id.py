@@ -94,7 +94,7 @@ async def test_a_lost_connection_fails_its_callers_and_later_ones_succeed(logs: 
     async with locked(migrated_url) as watcher:
         waits = logs.get(2)
         for pid in await readers(watcher):
-            await watcher.execute("SELECT pg_terminate_backend($1)", pid)
+            await watcher.execute("SELECT pg_terminate_backend($1::int)", pid)
         with pytest.raises(DatabaseUnavailableError):
             await waits
     assert await logs.get(2)

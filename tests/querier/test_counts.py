@@ -27,23 +27,8 @@ from factory_logs.querier.counts import MAX_ATTEMPTS, LogCounts
 from factory_logs.querier.known_results import KnownResults
 from factory_logs.query import FACTORY_LOGS, QueryLimits, compile_count, compile_rows, parse_query
 from factory_logs.settings import Settings
-from tests.querier.writers import DAY, Writers, archived, insert, log, run_sql, until_kept
-
-QUERIES: list[dict[str, Any]] = [
-    {},
-    {"filters": [{"name": "app_name", "op": "==", "val": "cit"}]},
-    {"filters": [{"name": "timestamp", "op": ">=", "val": "2024-01-01T12:00:00"}]},
-    {"filters": [{"name": "tags__n", "op": "<", "val": 3}, {"name": "app_name", "op": "!=", "val": "koala"}]},
-    {"filters": [{"name": "app_name", "op": "!=", "val": "koala"}, {"name": "tags__n", "op": "<", "val": 3}]},
-    {"filters": [{"name": "repair__process", "op": "has", "val": "Replaced"}]},
-    {"filters": [{"not": {"name": "repair", "op": "has", "val": {"name": "process", "op": "==", "val": "Replaced"}}}]},
-    {"filters": [{"name": "factory_log_id", "op": "<=", "val": 300}]},
-    {"filters": [{"name": "app_name", "op": "in", "val": []}]},
-    {"offset": 40},
-    {"limit": 60},
-    {"limit": 60, "offset": 50, "filters": [{"name": "app_name", "op": "==", "val": "tiger"}]},
-    {"group_by": [{"field": "app_name"}]},
-]
+from tests.conftest import ONE_SNAPSHOT
+from tests.querier.writers import DAY, QUERIES, Writers, archived, insert, log, run_sql, until_kept
 
 
 async def counted(counts: LogCounts, connection: AsyncConnection, q: dict[str, Any]) -> tuple[int, int]:
@@ -86,6 +71,7 @@ async def worker(database: Database, **settings: object) -> AsyncIterator[LogCou
         await asyncio.gather(keeping, return_exceptions=True)
 
 
+@ONE_SNAPSHOT
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 async def test_counts_are_exact_in_every_snapshot_under_concurrent_writes(database: Database, seed: int) -> None:

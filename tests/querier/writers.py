@@ -5,6 +5,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -20,6 +21,22 @@ from factory_logs.ingest.validation import NewLog
 
 DAY = datetime(2024, 1, 1)
 APPS = ("cit", "tiger", "koala")
+QUERIES: list[dict[str, Any]] = [
+    {},
+    {"filters": [{"name": "app_name", "op": "==", "val": "cit"}]},
+    {"filters": [{"name": "timestamp", "op": ">=", "val": "2024-01-01T12:00:00"}]},
+    {"filters": [{"name": "tags__n", "op": "<", "val": 3}, {"name": "app_name", "op": "!=", "val": "koala"}]},
+    {"filters": [{"name": "app_name", "op": "!=", "val": "koala"}, {"name": "tags__n", "op": "<", "val": 3}]},
+    {"filters": [{"name": "repair__process", "op": "has", "val": "Replaced"}]},
+    {"filters": [{"not": {"name": "repair", "op": "has", "val": {"name": "process", "op": "==", "val": "Replaced"}}}]},
+    {"filters": [{"name": "factory_log_id", "op": "<=", "val": 300}]},
+    {"filters": [{"name": "app_name", "op": "in", "val": []}]},
+    {"offset": 40},
+    {"limit": 60},
+    {"limit": 60, "offset": 50, "filters": [{"name": "app_name", "op": "==", "val": "tiger"}]},
+    {"group_by": [{"field": "app_name"}]},
+]
+"""Queries whose counts are compared."""
 
 
 def log(number: int, repair_id: int | None = None) -> NewLog:

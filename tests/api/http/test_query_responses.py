@@ -214,7 +214,7 @@ async def exporting(url: str, *, expected: bool, kill: bool = False) -> None:
             while bool(await connection.fetch(asked)) is not expected:
                 await asyncio.sleep(0.02)
         for row in await connection.fetch(asked) if kill else []:
-            await connection.execute("SELECT pg_terminate_backend($1)", row["pid"])
+            await connection.execute("SELECT pg_terminate_backend($1::int)", row["pid"])
     finally:
         await connection.close()
 
