@@ -7,6 +7,7 @@ rise with time.
 """
 
 import asyncio
+from typing import NamedTuple
 
 import asyncpg
 import orjson
@@ -44,7 +45,21 @@ SELECT nodeid, success, result FROM run_command_on_all_nodes($$
 $$)
 """
 
+_NODE_STATES = """
+SELECT node.nodename, node.nodeport, coalesce(answer.success, false), coalesce(answer.result, 'it is not active')
+FROM pg_dist_node AS node LEFT JOIN run_command_on_all_nodes($$
+    SELECT json_build_object(
+        'version', current_setting('server_version'), 'has_fsync', current_setting('fsync')::boolean,
+        'most_prepared', current_setting('max_prepared_transactions')::int,
+        'waits_for_recovery', EXISTS (
+            SELECT FROM pg_catalog.pg_prepared_xacts WHERE prepared < now() - interval '1 minute'))
+$$) AS answer USING (nodeid)
+WHERE node.noderole = 'primary' ORDER BY node.groupid
+"""
+
 LOOK_SECONDS = 0.2
+NODE_SECONDS = 5
+"""How long `node_states` waits for a connection of the coordinator to a node."""
 
 Holder = tuple[int, str]
 """The holder of a lock, a prepared transaction: the id of its node, and its virtual transaction id on that node."""
@@ -82,6 +97,30 @@ async def find_distributed(connection: asyncpg.Connection, seconds: float | None
 def shard_key(factory_log_id: int) -> int:
     """Return the value of the distribution column for the log with this id."""
     return factory_log_id >> IDS_OF_SHARD_KEY_BITS
+
+
+class NodeState(NamedTuple):
+    """A node of a cluster, and its settings. If it does not respond, `error` is set and the settings are not known."""
+
+    host: str
+    port: int
+    error: str = ""
+    version: str = ""
+    has_fsync: bool = True
+    most_prepared: int = 1
+    """The setting max_prepared_transactions."""
+    waits_for_recovery: bool = False
+    """Whether a transaction has been prepared for over a minute."""
+
+
+async def node_states(connection: asyncpg.Connection) -> list[NodeState]:
+    """Return the state of each node, the coordinator's first."""
+    await connection.execute(f"SET citus.node_connection_timeout TO '{NODE_SECONDS}s'")
+    found = await connection.fetch(_NODE_STATES)
+    return [
+        NodeState(host, port, **orjson.loads(result)) if success else NodeState(host, port, result)
+        for host, port, success, result in found
+    ]
 
 
 async def prepared_writers(connection: asyncpg.Connection) -> frozenset[Holder] | None:

@@ -14,7 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from factory_logs.cli import app
-from factory_logs.cli.server.doctor import CLOCK_SECONDS, State, _clock_check
+from factory_logs.cli.server.doctor import CLOCK_SECONDS, State, _clock_check, _node_check
+from factory_logs.db.citus import NodeState
 from factory_logs.embedded import running
 from tests.cli.conftest import Query, Run
 from tests.cli.factories import make_user
@@ -174,6 +175,23 @@ def test_a_clock_that_differs_is_a_warning(difference: float, state: State, word
     check = _clock_check("clock", "the database's", 1_700_000_000 + difference, 1_700_000_000)
     assert check.state is state
     assert words in check.found
+
+
+@pytest.mark.parametrize(
+    ("node", "state", "words"),
+    [
+        (NodeState("worker1", 5432, version="18.6"), State.OK, "PostgreSQL 18.6"),
+        (NodeState("worker1", 5432, "connection refused"), State.ERROR, "does not respond: connection refused"),
+        (NodeState("worker1", 5432, has_fsync=False), State.ERROR, "fsync = off"),
+        (NodeState("worker1", 5432, most_prepared=0), State.ERROR, "no log can be stored"),
+        (NodeState("worker1", 5432, waits_for_recovery=True), State.WARNING, "its logs are invisible"),
+    ],
+)
+def test_a_node_of_a_cluster_is_checked(node: NodeState, state: State, words: str) -> None:
+    check = _node_check(node)
+    assert (check.subject, check.state) == ("node worker1:5432", state)
+    assert words in check.found
+    assert bool(check.advice) == (state is not State.OK)
 
 
 def test_paths_that_cannot_be_written_are_errors(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import asyncpg
     import httpx
 
+    from factory_logs.db.citus import NodeState
     from factory_logs.db.engine import Database
     from factory_logs.settings import Settings
 
@@ -243,7 +244,7 @@ async def _database_checks(url: str, settings: "Settings") -> list[Check]:
             checks.append(tables)
             if tables.state is State.OK:
                 checks += await _content(connection)
-            return checks
+            return checks + await _nodes(connection)
         finally:
             await connection.close()
     finally:
@@ -320,6 +321,30 @@ async def _tables(database: "Database") -> Check:
         return Check("tables", State.ERROR, f"revision {found} is of a newer factory-logs", "upgrade this one")
     have = "there are none" if found is None else f"revision {found}"
     return Check("tables", State.ERROR, f"{have}, revision {needed} is needed", "factory-logs migrate")
+
+
+async def _nodes(connection: "asyncpg.Connection") -> list[Check]:
+    """Check the nodes of a Citus cluster."""
+    from factory_logs.db.citus import is_distributed, node_states
+
+    return [_node_check(node) for node in await node_states(connection)] if is_distributed(connection) else []
+
+
+def _node_check(node: "NodeState") -> Check:
+    state, found, advice = State.ERROR, f"PostgreSQL {node.version}", ""
+    if node.error:
+        found = f"does not respond: {node.error}"
+        advice = "start it, or correct pg_hba.conf or its row in pg_dist_node (docs/how-to/scale-out.md)"
+    elif not node.has_fsync:
+        found, advice = "fsync = off: a power cut loses acknowledged logs or the node", "set fsync = on"
+    elif not node.most_prepared:
+        found, advice = "max_prepared_transactions = 0: no log can be stored", "set it to max_connections or more"
+    elif node.waits_for_recovery:
+        state, found = State.WARNING, "a transaction has waited for recovery for over a minute: its logs are invisible"
+        advice = "SELECT recover_prepared_transactions() on the coordinator"
+    else:
+        state = State.OK
+    return Check(f"node {node.host}:{node.port}", state, found, advice)
 
 
 _CONTENT = """
