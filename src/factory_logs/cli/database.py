@@ -92,10 +92,10 @@ def embedded_settings(command: str) -> Settings:
 
 
 def _no_database(settings: Settings) -> str:
-    places = [settings.data_dir]
+    folders = [settings.data_dir]
     if "FACTORY_LOGS_DATA_DIR" not in {name.upper() for name in os.environ}:
-        places.insert(0, Settings.model_fields["data_dir"].default)  # root may have another default
-    looked = " and ".join(dict.fromkeys(str(place.expanduser().resolve()) for place in places))
+        folders.insert(0, Settings.model_fields["data_dir"].default)  # root may have another default
+    looked = " and ".join(dict.fromkeys(str(folder.expanduser().resolve()) for folder in folders))
     return (
         f"there is no embedded database in {looked}. "
         "Run the command in the directory in which `factory-logs serve` runs, or set FACTORY_LOGS_DATA_DIR to its data "

@@ -78,7 +78,7 @@ def destination(url: str) -> str:
 def _parts(url: str) -> tuple[str, str, str]:
     """Split a URL into the scheme with its `://`, the authority, and the rest."""
     scheme, separator, rest = url.partition("://")
-    end = next((place for place, letter in enumerate(rest) if letter in "/?"), len(rest))
+    end = next((index for index, letter in enumerate(rest) if letter in "/?"), len(rest))
     return scheme + separator, rest[:end], rest[end:]
 
 

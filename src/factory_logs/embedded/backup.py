@@ -119,9 +119,9 @@ def _put_in_place(folder: Folder) -> None:
 
 def _remove(folder: Folder, bin_dir: Path | None) -> None:
     """Stop the server of a restore that was killed, and remove its folder."""
-    place = folder.path / RESTORING
-    if is_running(place):
-        with running(place, bin_dir=bin_dir):  # leaving as the last user stops it
+    incomplete = folder.path / RESTORING
+    if is_running(incomplete):
+        with running(incomplete, bin_dir=bin_dir):  # leaving as the last user stops it
             pass
     shutil.rmtree(RESTORING, ignore_errors=True, dir_fd=folder.descriptor)
 

@@ -44,11 +44,11 @@ def pieces(result: Result, rows: int) -> Iterator[Piece]:
     """Yield a result in pieces of one series with at most `rows` rows each."""
     if not result.series:
         yield Piece(result)
-    for place, series in enumerate(result.series):
+    for index, series in enumerate(result.series):
         if not series.has_time:
             yield Piece(Result(result.statement_id, [series]))
             continue
-        is_last = place == len(result.series) - 1
+        is_last = index == len(result.series) - 1
         for begin in range(0, max(1, len(series.rows)), rows):
             has_more = begin + rows < len(series.rows)
             part = replace(series, rows=series.rows[begin : begin + rows])

@@ -121,11 +121,11 @@ class DiskReserve:
 
 def embedded_cluster() -> Path | None:
     """Return the folder of the embedded PostgreSQL's files, or None if the operator runs PostgreSQL."""
-    place = os.environ.get(CLUSTER_VARIABLE)
-    return None if place is None else Path(place)
+    folder = os.environ.get(CLUSTER_VARIABLE)
+    return None if folder is None else Path(folder)
 
 
 def free_bytes(cluster: Path) -> Mapping[str, int]:
     """Return the bytes that PostgreSQL can still use for its tables and for its write-ahead log. Raises OSError."""
-    places = {"data": cluster, "wal": cluster / "pg_wal"}
-    return {part: (disk := os.statvfs(place)).f_bavail * disk.f_frsize for part, place in places.items()}
+    folders = {"data": cluster, "wal": cluster / "pg_wal"}
+    return {part: (disk := os.statvfs(folder)).f_bavail * disk.f_frsize for part, folder in folders.items()}

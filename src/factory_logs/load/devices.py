@@ -83,7 +83,7 @@ class Load:
 
     def body(self, device: int, number: int) -> bytes:
         """Return the body of the device's write with this number as JSON."""
-        logs = [self._log(device, number * self.batch + place) for place in range(self.batch)]
+        logs = [self._log(device, number * self.batch + index) for index in range(self.batch)]
         return orjson.dumps(logs[0] if self.batch == 1 else logs)
 
     def _log(self, device: int, serial: int) -> dict[str, object]:

@@ -160,12 +160,12 @@ def _first_of_each_group(rows: Select[Any], query: Query, resource: Resource) ->
     a window function, a Citus cluster runs DISTINCT ON on the shards first.
     """
     keys = [
-        field_value(field, resource, resource.table).label(f"group_{place}")
-        for place, field in enumerate(query.group_by)
+        field_value(field, resource, resource.table).label(f"group_{number}")
+        for number, field in enumerate(query.group_by)
     ]
     orders = [
-        field_value(order.field, resource, resource.table).label(f"order_{place}")
-        for place, order in enumerate(query.order_by)
+        field_value(order.field, resource, resource.table).label(f"order_{number}")
+        for number, order in enumerate(query.order_by)
     ]
     logs = rows.add_columns(*keys, *orders).subquery()
     first: list[UnaryExpression[Any]] = [
@@ -173,7 +173,7 @@ def _first_of_each_group(rows: Select[Any], query: Query, resource: Resource) ->
         logs.c[resource.primary_key].desc(),
     ]
     if query.order_by:
-        directed = [_directed(logs.c[f"order_{place}"], order) for place, order in enumerate(query.order_by)]
+        directed = [_directed(logs.c[f"order_{number}"], order) for number, order in enumerate(query.order_by)]
         first = [*directed, logs.c[resource.primary_key].asc()]
     groups = [logs.c[key.name] for key in keys]
     return select(*_columns(logs, resource)).ext(distinct_on(*groups)).order_by(*groups, *first).subquery()

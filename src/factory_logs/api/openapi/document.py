@@ -122,8 +122,8 @@ def link_to(operation: str, parameter: str) -> dict[int | str, dict[str, Any]]:
     Logs have no such link, because a link has one path, but the responses to a log and to a batch have the id at
     different paths.
     """
-    place = f"$response.body#/{parameter}"
-    return {201: {"links": {"the_stored_record": {"operationId": operation, "parameters": {parameter: place}}}}}
+    expression = f"$response.body#/{parameter}"
+    return {201: {"links": {"the_stored_record": {"operationId": operation, "parameters": {parameter: expression}}}}}
 
 
 def document_body(model: type[BaseModel]) -> dict[str, Any]:
@@ -229,12 +229,12 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         responses["401"]["content"]["application/json"]["example"] = _BAD_LOGIN
     parameters = operation.get("parameters", [])
     is_paged = any(parameter["name"] == "page" for parameter in parameters)
-    for place, parameter in enumerate(parameters):
+    for index, parameter in enumerate(parameters):
         if parameter["in"] == "path":
             parameter["schema"] |= _PATH_PARAMETERS.get(parameter["name"], _RECORD_ID)
         if path.startswith("/v1/") and parameter["in"] == "query" and parameter["name"] == "q":
             of_repairs = path.startswith("/v1/repairs")
             name, examples = ("Repair", _REPAIR_EXAMPLES) if of_repairs else ("FactoryLog", _LOG_EXAMPLES)
-            parameters[place] = query_parameter(name, examples, only_filters=not is_paged)
+            parameters[index] = query_parameter(name, examples, only_filters=not is_paged)
             if is_paged:
                 responses["200"].setdefault("headers", {}).update(_LINK)

@@ -80,9 +80,9 @@ router.add_api_route(
         "parameters": [
             {"name": "q", "in": "query", "required": False},  # route_options by api/openapi/q_parameter.py
             *(
-                {"name": name, "in": place, "required": False, "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+                {"name": name, "in": where, "required": False, "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
                  "description": _LAST_EVENT_ID}
-                for name, place in (("Last-Event-ID", "header"), ("last_event_id", "query"))
+                for name, where in (("Last-Event-ID", "header"), ("last_event_id", "query"))
             ),
         ]
     },

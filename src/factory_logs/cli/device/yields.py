@@ -90,8 +90,8 @@ def _show(found: "ResultRows", groups: Sequence[str], bucket: str | None, tz: st
     zone = _zone(tz)
     table = Table(show_footer=bool(bucket or groups))
     keys = [*(() if bucket is None else (f"bucket ({zone})",)), *groups]
-    for place, name in enumerate(keys):
-        table.add_column(name, footer="total" if place == 0 else "")
+    for index, name in enumerate(keys):
+        table.add_column(name, footer="total" if index == 0 else "")
     total = found.body["total"]
     for name in SHOWN:
         table.add_column(name.replace("_", " "), footer=_number(total.get(name)), justify="right")

@@ -101,8 +101,8 @@ class RepairTable:
     ) -> list[BadRequestError | None] | None:
         parsed = [_parsed(self._repair, record) for record in part.records]
         errors = [repair if isinstance(repair, BadRequestError) else None for repair in parsed]
-        good = [place for place, error in enumerate(errors) if error is None]
-        repairs: list[Any] = [parsed[place] for place in good]
+        good = [index for index, error in enumerate(errors) if error is None]
+        repairs: list[Any] = [parsed[index] for index in good]
         for taken in await insert_repairs(connection, repairs, self.created_by):
             error = FieldError("repair_id", f"there is a repair {repairs[taken]['repair_id']} already")
             errors[good[taken]] = BadRequestError("Validation failed", [error])

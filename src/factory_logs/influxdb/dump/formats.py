@@ -75,11 +75,11 @@ class _DumpReader:
             yield from self._points(lines)
             return
         start = 0
-        for place, (_, line) in enumerate(lines):
+        for index, (_, line) in enumerate(lines):
             if line[0] in "# \t" and is_comment(line):
-                yield from self._points(lines[start:place])
+                yield from self._points(lines[start:index])
                 self._comment(line.strip())
-                start = place + 1
+                start = index + 1
         yield from self._points(lines[start:])
 
     def _points(self, lines: list[NumberedLine]) -> Iterator[LineGroup]:

@@ -189,13 +189,13 @@ class _PartFiles:
             seed = self._seeds.get((run.context, run.head))
             if seed is None:
                 seed = self._new_seed(run.context, run.head)
-            place = crc32(time_slice.encode("utf-8", "surrogateescape"), seed) % count
-            buffer = buffers[place]
+            part_index = crc32(time_slice.encode("utf-8", "surrogateescape"), seed) % count
+            buffer = buffers[part_index]
             if buffer is not None:
                 buffer.append(run)
                 self._buffered += run.length
-                self._lines[place] += run.length
-                self._bytes[place] += len(run.head) + len(run.text) + LINE_BYTES * run.length
+                self._lines[part_index] += run.length
+                self._bytes[part_index] += len(run.head) + len(run.text) + LINE_BYTES * run.length
         if self._buffered >= BUFFERED_LINES:
             self._flush()
 
