@@ -35,7 +35,8 @@ from tests import forked
 hypothesis.settings.register_profile(
     "any speed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.load_profile("any speed")
+hypothesis.settings.register_profile("fast lane", hypothesis.settings.get_profile("any speed"), max_examples=30)
+hypothesis.settings.register_profile("thorough", hypothesis.settings.get_profile("any speed"), max_examples=2000)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -95,8 +96,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """A shell makes its background processes ignore Ctrl-C, but the processes of the tests must receive it."""
+    if not config.getoption("hypothesis_profile", None):
+        hypothesis.settings.load_profile("fast lane" if config.option.markexpr == "not slow" else "any speed")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.disable()  # until the end of the collection, which makes much that stays
 

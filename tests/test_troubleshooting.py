@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,7 @@ def texts(tree: ast.AST) -> set[str]:
     return found
 
 
+@cache
 def written() -> set[str]:
     return set().union(*(texts(ast.parse(path.read_text())) for path in (ROOT / "src").rglob("*.py")))
 

@@ -1,7 +1,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_without_the_server_extra_the_error_names_it() -> None:
     script = (
         "import sys\n"

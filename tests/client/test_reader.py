@@ -74,6 +74,7 @@ class TestLogs:
             assert [log["factory_log_id"] for log in reader.logs(newest_of_each)] == ids
             assert link.cuts > 0
 
+    @pytest.mark.slow
     def test_an_iteration_survives_a_killed_server_and_leaves_out_logs_stored_meanwhile(
         self, migrated_url: str, token: str, tmp_path: Path
     ) -> None:

@@ -70,6 +70,7 @@ def test_the_help_lists_the_supported_formats(run: Run) -> None:
         assert run("export", "--format", read_only).exit_code == 2
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(run: Run, query: Query, migrated_url: str) -> None:
     query(
         "insert into factory_logs (app_name, timestamp, tags)"

@@ -89,6 +89,7 @@ def test_bad_lines_are_in_the_file_before_their_part_is_committed(
     assert numbers(report) == [1, 2]
 
 
+@pytest.mark.slow
 def test_each_bad_line_is_in_the_file_once_despite_kills_at_any_time(
     run: Run, query: Query, migrated_url: str, tmp_path: Path
 ) -> None:
