@@ -1,4 +1,4 @@
-"""The settings of the client, with units and defaults, and the checks of the server's URL and of the CA file.
+"""Define the settings of the client with units and defaults, and check the server's URL and the CA file.
 
 docs/how-to/devices.md explains the choices.
 """
@@ -23,67 +23,81 @@ class ClientSettings(BaseModel):
 
     fsync: Literal["full", "normal"] = Field(
         "full",
-        description="full: send() returns when the log has been flushed to the disk; a power cut loses nothing. "
-        "normal: send() returns when the operating system has it; a killed process loses nothing, a power cut the "
-        "logs of about the last `sync_seconds`",
+        description="full: send() returns when the log has been flushed to the disk, so a power cut loses no log. "
+        "normal: send() returns when the operating system has the log; a killed process loses no log, but a power cut "
+        "loses the logs of about the last `sync_seconds`",
     )
     sync_seconds: PositiveFloat = Field(
         1.0, description="With fsync normal: how often the spool is flushed to the disk"
     )
     max_spool_bytes: PositiveInt = Field(
-        256 * MIB, description="The most bytes of logs in the spool, rejected logs included"
+        256 * MIB, description="The maximum size of all logs in the spool, including rejected logs"
     )
     reserve_bytes: NonNegativeInt = Field(
         RESERVE_BYTES,
-        description="Room on the disk that is reserved, so that a spool which has filled its disk can still be sent; "
-        "0 reserves none",
+        description="The reserved space on the disk, with which a spool that has filled its disk can still be sent; 0 "
+        "reserves nothing",
     )
     when_full: Literal["block", "drop_oldest"] = Field(
         "block",
-        description="block: send() waits for room up to `block_seconds`, then raises SpoolFullError. "
-        "drop_oldest: the oldest logs are dropped for new ones, and counted",
+        description="If the spool is full. block: send() waits up to `block_seconds` for free space, then raises "
+        "SpoolFullError. drop_oldest: the oldest logs are dropped and counted",
     )
-    block_seconds: NonNegativeFloat = Field(30.0, description="How long send() waits for room; 0 raises at once")
+    block_seconds: NonNegativeFloat = Field(
+        30.0, description="How long send() waits for free space; with 0 it raises at once"
+    )
 
-    max_record_bytes: PositiveInt = Field(256 * 1024, description="The largest log as compact JSON, as on the server")
-    max_nesting: PositiveInt = Field(32, description="How deep `tags` and `fields` may nest, as on the server")
+    max_record_bytes: PositiveInt = Field(
+        256 * 1024, description="The maximum size of a log as compact JSON, as on the server"
+    )
+    max_nesting: PositiveInt = Field(32, description="The maximum nesting of `tags` and `fields`, as on the server")
 
-    max_batch_records: PositiveInt = Field(1000, description="The most logs in one request")
-    max_batch_bytes: PositiveInt = Field(512 * 1024, description="The most bytes in one request, before compression")
+    max_batch_records: PositiveInt = Field(1000, description="The maximum number of logs in one request")
+    max_batch_bytes: PositiveInt = Field(
+        512 * 1024, description="The maximum number of bytes in one request, before compression"
+    )
     linger_seconds: NonNegativeFloat = Field(
-        0.2, description="How long a log waits for others to be sent in the same request"
+        0.2, description="How long a log waits for other logs, to be sent in the same request"
     )
     poll_seconds: PositiveFloat = Field(
-        1.0, description="How often a client looks for logs of other processes, and whether their sender has ended"
+        1.0,
+        description="How often a client checks for logs of other processes, and whether the process that sends "
+        "has ended",
     )
     encoding: Literal["zstd", "gzip", "identity"] = Field("zstd", description="How requests are compressed")
 
     connect_timeout_seconds: PositiveFloat = Field(10.0, description="How long connecting to the server may take")
     response_timeout_seconds: PositiveFloat = Field(60.0, description="How long the server may be silent in a request")
     whole_response_seconds: PositiveFloat = Field(
-        300.0, description="How long a response's body may take to arrive as a whole"
+        300.0, description="How long the complete body of a response may take to arrive"
     )
-    backoff_base_seconds: PositiveFloat = Field(0.5, description="The longest wait after a first failure; it doubles")
-    backoff_cap_seconds: PositiveFloat = Field(60.0, description="The longest wait after many failures")
-    max_retry_after_seconds: PositiveFloat = Field(3600.0, description="The longest Retry-After that is waited for")
+    backoff_base_seconds: PositiveFloat = Field(
+        0.5, description="The maximum wait after a first failure; it doubles with each failure"
+    )
+    backoff_cap_seconds: PositiveFloat = Field(60.0, description="The maximum wait after many failures")
+    max_retry_after_seconds: PositiveFloat = Field(
+        3600.0, description="The maximum time that the client waits for a Retry-After"
+    )
     key_life_seconds: PositiveFloat = Field(
         23 * 3600.0,
-        description="How long a batch is sent again under its Idempotency-Key; less than the 24 hours for which "
-        "the server keeps it",
+        description="How long a batch is retried with its Idempotency-Key; less than the 24 hours for which the server "
+        "stores the key",
     )
     in_doubt: Literal["ask", "resend", "set_aside"] = Field(
         "ask",
-        description="What to do with a batch in doubt: its first response was lost, and its key no longer tells "
+        description="What to do with a batch in doubt, whose first response was lost and whose key no longer shows "
         "whether it is stored. ask: look for its logs on the server. resend: send them again; they may be stored "
         "twice. set_aside: put them with the rejected logs, for a person to decide",
     )
     ca_file: Path | None = Field(
         None,
         description="A PEM file with the certificates of the CAs to trust for https, such as a private CA; no other CA "
-        "is trusted then. None: those of certifi, or of SSL_CERT_FILE in the environment",
+        "is then trusted. None: trust the CAs of certifi, or of SSL_CERT_FILE in the environment",
     )
     exit_seconds: NonNegativeFloat = Field(
-        5.0, description="How long close(), or the end of the script, waits for a working link to deliver the rest"
+        5.0,
+        description="How long close(), or the end of the script, waits until the remaining logs are delivered "
+        "over a working link",
     )
 
 
