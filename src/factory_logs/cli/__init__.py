@@ -45,7 +45,7 @@ def options(
         bool, typer.Option("--version", is_eager=True, callback=show_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Stores and serves the product logs of factories and repair centres."""
+    """Store and serve the product logs of factories and repair centres."""
 
 
 app.command("serve")(serve.serve)

@@ -1,4 +1,4 @@
-"""Open the database for a command: the embedded PostgreSQL or the operator's own, with up-to-date tables."""
+"""Open the database for a command: the embedded PostgreSQL, or the PostgreSQL of the operator."""
 
 import asyncio
 import os
@@ -28,11 +28,11 @@ INSUFFICIENT_PRIVILEGE = "42501"
 
 @contextmanager
 def database_url(settings: Settings, *, create: bool = False, serving: bool = False) -> Iterator[str]:
-    """Yield the URL of the operator's PostgreSQL, or of the embedded PostgreSQL, which runs meanwhile. Raises
+    """Yield the URL of the operator's PostgreSQL, or of the embedded PostgreSQL, which runs during the block. Raises
     CommandError.
 
-    If an embedded database does not exist, it is created if `create` is set; otherwise that is an error. With
-    `serving`, a message announces the start, and a server that ends is restarted.
+    If there is no embedded database, create it if `create` is set, and raise an error otherwise. With `serving`, a
+    message announces the start, and a server that ends is restarted.
     """
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
@@ -63,7 +63,7 @@ def database_url(settings: Settings, *, create: bool = False, serving: bool = Fa
 
 @contextmanager
 def reporting_embedded_errors(settings: Settings) -> Iterator[None]:
-    """Raise errors of the embedded PostgreSQL as CommandError, and also if this system does not support it."""
+    """Raise errors of the embedded PostgreSQL as CommandError, also if this system does not support it."""
     try:
         from factory_logs.embedded import EmbeddedPostgresError
     except ModuleNotFoundError as error:
@@ -105,7 +105,7 @@ def _no_database(settings: Settings) -> str:
 
 
 def disk_reserve(database: Database, settings: Settings) -> DiskReserve:
-    """Return the reserve on the disk of the database, for a command that writes logs into the database."""
+    """Return the DiskReserve of the database, for a command that writes logs into the database."""
     if settings.database_url is not None:
         return DiskReserve(database, settings, None)
     from factory_logs.embedded.users import cluster_dir
@@ -134,7 +134,9 @@ async def _with_tables(url: str, settings: Settings, work: Callable[[Database, S
         if _sqlstate(error) != INSUFFICIENT_PRIVILEGE:
             with translate_errors():
                 raise
-        raise CommandError("the database's user may not do this; name its owner in FACTORY_LOGS_DATABASE_URL") from None
+        raise CommandError(
+            "the database's user may not do this; use the owner of the tables in FACTORY_LOGS_DATABASE_URL"
+        ) from None
     finally:
         await database.dispose()
 
@@ -158,7 +160,7 @@ def _sqlstate(error: BaseException) -> object:
 
 
 async def user_named(database: Database, name: str) -> UserRecord:
-    """Return the user with this name. Raises CommandError if there is none."""
+    """Return the user with this name. Raises CommandError if the user does not exist."""
     user = await UserRepository(database).get_by_name(name)
     if user is None:
         raise CommandError(f"there is no user {name!r}; factory-logs users list shows all")

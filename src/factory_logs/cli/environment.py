@@ -1,4 +1,4 @@
-"""The environment variables `FACTORY_LOGS_*`: read the settings from them, and warn about variables without effect."""
+"""Read the settings from the environment variables `FACTORY_LOGS_*`, and warn about variables without effect."""
 
 import difflib
 import os
@@ -58,7 +58,7 @@ def warn_of_unknown_variables() -> None:
         if variable.upper().startswith(PREFIX) and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"is {PREFIX}{near[0]} meant?" if near else "`factory-logs settings` lists all settings"
-            print_message(f"warning: {variable} is no setting and has no effect; {hint}")
+            print_message(f"warning: {variable} is not a setting and has no effect; {hint}")
 
 
 def _settings() -> Iterator[str]:

@@ -1,6 +1,6 @@
 """`factory-logs loadtest`: measure how many logs a service stores, and check that it has stored them all.
 
-It runs on a device too: it needs no server installed.
+It also runs on a device, because it does not need the server's packages.
 """
 
 import io
@@ -29,14 +29,19 @@ PICTURE_COLUMNS = 100
 
 
 def loadtest(
-    devices: Annotated[int, typer.Option(help="How many devices write at once.", min=1, max=10_000)] = 50,
-    duration: Annotated[str, typer.Option(help="How long they write, such as 30s or 5m.")] = "60s",
-    batch: Annotated[int, typer.Option(help="Logs in one request; more than 1 are a JSON array.", min=1)] = 1,
+    devices: Annotated[int, typer.Option(help="The number of devices that write at once.", min=1, max=10_000)] = 50,
+    duration: Annotated[str, typer.Option(help="How long the devices write, such as 30s or 5m.")] = "60s",
+    batch: Annotated[
+        int, typer.Option(help="The number of logs in one request; more than 1 are sent as a JSON array.", min=1)
+    ] = 1,
     grace: Annotated[
-        str, typer.Option(help="How long writes without a response are retried after the duration.")
+        str, typer.Option(help="How long after the duration writes without a response are retried.")
     ] = "30s",
     processes: Annotated[
-        int | None, typer.Option(help="How many processes the devices share.", min=1, show_default="one for each core")
+        int | None,
+        typer.Option(
+            help="The number of processes among which the devices are divided.", min=1, show_default="one for each core"
+        ),
     ] = None,
     svg: Annotated[
         Path | None, typer.Option(help="Also write the last table to this SVG file.", dir_okay=False)
@@ -46,10 +51,11 @@ def loadtest(
     token_file: TokenFile = None,
     ca_file: CaFile = None,
 ) -> None:
-    """Write as many logs as a running service takes, check that it has stored them all, and name the limit of the rate.
+    """Write as many logs as a running service accepts, check that it has stored all of them, and show the limit of the
+    rate.
 
-    The logs stay in the database; they have an app_name of their own. The exit code is 1 if a log was refused, got no
-    response, is missing or is stored twice.
+    The logs stay in the database, under a unique app_name. The exit code is 1 if a log was refused, got no response, is
+    missing or is stored twice.
     """
     with reporting_errors():
         from factory_logs.client.settings import checked_url

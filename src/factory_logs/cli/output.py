@@ -1,4 +1,4 @@
-"""The output of commands: messages and errors on stderr; tables, CSV and JSON on stdout; audit lines.
+"""Write the output of commands: messages and errors to stderr; tables, CSV and JSON to stdout; audit lines.
 
 An error is one line on stderr and exit code 1. An expected error has no traceback.
 """
@@ -37,20 +37,20 @@ SERVER_MODULES = frozenset(
 EscapeFormulas = Annotated[
     bool,
     typer.Option(
-        "--escape-formulas", help="csv: put ' before texts that a spreadsheet would run as a formula (=, +, -, @)."
+        "--escape-formulas", help="For CSV: put ' before texts that a spreadsheet would run as a formula (=, +, -, @)."
     ),
 ]
 
 WIDEST_TABLE = 10_000
-"""The width, in characters, for tables that go into a file or another program."""
+"""The width, in characters, of tables that are written to a file or to another program."""
 
 
 class CommandError(Exception):
-    """A command cannot continue. The message has the reason and no secret."""
+    """A command cannot continue. The message contains the reason and no secret."""
 
 
 def print_message(message: str) -> None:
-    """Print a line for the user on stderr; stdout is for the output that a script reads."""
+    """Print a line for the user on stderr, because stdout is for the output that a script reads."""
     typer.echo(message, err=True)
 
 
@@ -72,8 +72,8 @@ def fail(message: str) -> NoReturn:
 
 @contextmanager
 def reporting_errors() -> Iterator[None]:
-    """Print expected errors and exit with 1. The body of each command runs inside this, including its imports of server
-    modules."""
+    """Print expected errors and exit with 1. The body of each command runs in this context, including its imports of
+    server modules."""
     try:
         yield
     except (CommandError, RetentionError) as error:
@@ -155,7 +155,7 @@ def write_json(value: Any) -> None:
 
 
 class _Utf8Output:
-    """Standard output in UTF-8 and with `\n` line ends, independent of the terminal."""
+    """Return standard output in UTF-8 and with `\n` line ends, independent of the terminal."""
 
     def write(self, text: str) -> int:
         return sys.stdout.buffer.write(text.encode())
@@ -181,7 +181,7 @@ def members_text(value: Any) -> str:
 
 
 def visible(text: str) -> str:
-    """Return untrusted text with control characters escaped, so that they do not control the terminal."""
+    """Return untrusted text with escaped control characters, so that they do not control the terminal."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 

@@ -147,7 +147,7 @@ def test_a_failed_backup_leaves_the_previous_one(source: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize(("name", "reason"), [("missing/x.backup", "there is no folder"), ("pipe", "no regular file")])
+@pytest.mark.parametrize(("name", "reason"), [("missing/x.backup", "there is no folder"), ("pipe", "not a regular file")])
 def test_a_backup_to_a_path_that_cannot_be_written_is_an_error_with_the_path(
     source: Path, tmp_path: Path, name: str, reason: str
 ) -> None:
@@ -201,7 +201,7 @@ def test_a_backup_of_another_program_or_of_a_newer_version_is_refused(source: Pa
     execute(copy, "drop table tokens")
     done(copy, "backup", file)
     refused = inside(target, "restore", file)
-    assert refused.stderr == f"error: {file} is no backup of factory-logs: it has no table tokens\n"
+    assert refused.stderr == f"error: {file} is not a backup of factory-logs: it has no table tokens\n"
     assert not has_database(target)
 
 

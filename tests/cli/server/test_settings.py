@@ -71,7 +71,7 @@ def test_a_variable_that_is_no_setting_is_a_warning(run: Run, monkeypatch: pytes
     monkeypatch.setenv("FACTORY_LOGS_TOKEN", "of a device's command")
     monkeypatch.setenv("factory_logs_port", "8123")
     assert run("settings").stderr.splitlines() == [
-        "warning: FACTORY_LOGS_WORKER is no setting and has no effect; is FACTORY_LOGS_WORKERS meant?",
-        "warning: factory_logs_qqqq is no setting and has no effect; `factory-logs settings` lists all settings",
+        "warning: FACTORY_LOGS_WORKER is not a setting and has no effect; is FACTORY_LOGS_WORKERS meant?",
+        "warning: factory_logs_qqqq is not a setting and has no effect; `factory-logs settings` lists all settings",
     ]
     assert json.loads(run("settings", "--json").stdout)["FACTORY_LOGS_PORT"]["value"] == 8123

@@ -1,4 +1,4 @@
-"""`factory-logs backup`: write the embedded database into a file while the service runs."""
+"""`factory-logs backup`: write the embedded database to a file while the service runs."""
 
 import asyncio
 from pathlib import Path
@@ -14,7 +14,7 @@ from factory_logs.cli.output import CommandError, ending_on_sigterm, is_terminal
 if TYPE_CHECKING:
     from factory_logs.embedded.server import Server
 
-# The number of logs is PostgreSQL's estimate, as counting them would read the table once more.
+# The number of logs is PostgreSQL's estimate, because counting the logs would read the table once more.
 _PROGRESS = """
 SELECT (SELECT tuples_processed FROM pg_stat_progress_copy WHERE relid = 'factory_logs'::regclass LIMIT 1) AS logs,
        (SELECT nullif(greatest(reltuples, 0), 0)::bigint FROM pg_class WHERE oid = 'factory_logs'::regclass) AS total
@@ -24,10 +24,10 @@ SELECT (SELECT tuples_processed FROM pg_stat_progress_copy WHERE relid = 'factor
 def backup(
     file: Annotated[Path, typer.Argument(help="The file to write, such as logs.backup.", dir_okay=False)],
 ) -> None:
-    """Write all logs, repairs, users and tokens of the embedded database into a file, in one snapshot.
+    """Write all logs, repairs, users and tokens of the embedded database to a file, in one snapshot.
 
-    The service may run meanwhile. The file gets its name when it is complete; until then an existing file of that name
-    stays.
+    The service may run meanwhile. The file gets its name when it is complete; until then, an existing file of this name
+    stays unchanged.
     """
     with reporting_errors(), ending_on_sigterm():
         from factory_logs.cli.database import database_url, embedded_settings
@@ -37,7 +37,7 @@ def backup(
         if not file.parent.is_dir():
             raise CommandError(f"there is no folder {file.parent}")
         if file.exists() and not file.is_file():
-            raise CommandError(f"{file} is no regular file")
+            raise CommandError(f"{file} is not a regular file")
         with database_url(settings):
             asyncio.run(_backup(prepare(settings.data_dir, bin_dir=settings.postgres_bin_dir), file))
         typer.echo(f"Backed up {settings.data_dir} to {file}, {decimal(file.stat().st_size)}")

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 def distribute(
     shards: Annotated[
         int | None,
-        typer.Option(min=2, help="How many shards: 4 for each worker node that is planned.", show_default="4 a node"),
+        typer.Option(min=2, help="The number of shards: 4 for each planned worker node.", show_default="4 a node"),
     ] = None,
 ) -> None:
-    """Distribute the logs over the worker nodes of a Citus cluster. The service goes on meanwhile.
+    """Distribute the logs over the worker nodes of a Citus cluster. The service runs meanwhile.
 
-    The database is the coordinator's, after `migrate`. The command can be stopped and run again at any time; if the
-    logs are distributed already, it changes nothing.
+    The database must be that of the coordinator, after `migrate`. You can stop the command and run it again at any
+    time. If the logs are already distributed, it changes nothing.
     """
     with reporting_errors():
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""`factory-logs doctor`: check what the service needs, and say what to fix."""
+"""`factory-logs doctor`: check everything that the service needs, and show what to fix."""
 
 import asyncio
 import json
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
 OLDEST_POSTGRESQL = 14
 CLOCK_SECONDS = 5.0
-"""A larger difference between clocks causes a warning, as times from different machines are compared: those of logs,
-and the expiry of tokens."""
+"""A larger difference between clocks causes a warning, because times from different machines are compared: the times of
+logs, and the expiry of tokens."""
 CONNECTIONS_OF_COMMANDS = 10
-"""The number of connections left for commands that run beside the service, and for PostgreSQL's own reserve."""
+"""The number of connections reserved for commands that run beside the service, and for PostgreSQL itself."""
 SERVICE_SECONDS = 10.0
 
 
@@ -63,7 +63,7 @@ class Check:
 
 def doctor(
     url: Annotated[
-        str | None, typer.Option("--url", envvar=device_environment.URL, help="Check this running service too.")
+        str | None, typer.Option("--url", envvar=device_environment.URL, help="Also check this running service.")
     ] = None,
     token: Token = None,
     token_file: TokenFile = None,
@@ -72,7 +72,7 @@ def doctor(
 ) -> None:
     """Check this machine, the database and, with --url, a running service. The exit code is 1 if there is an error.
 
-    It changes nothing. A token is checked together with --url.
+    The command changes nothing. A token is only checked together with --url.
     """
     with reporting_errors():
         has_token = url is not None and not (token is None and token_file is None)
@@ -95,7 +95,9 @@ def _checks(url: str | None, token: str | None, ca_file: Path | None) -> Iterato
     try:
         settings = load_settings()
     except CommandError as error:
-        yield Check("settings", State.ERROR, str(error), "correct the variable; `factory-logs settings` lists all")
+        yield Check(
+            "settings", State.ERROR, str(error), "correct the variable; `factory-logs settings` lists all settings"
+        )
         return
     changed = [variable_name(name) for name in type(settings).model_fields if is_set(name)]
     yield Check("settings", State.OK, ", ".join(changed) or "all defaults")

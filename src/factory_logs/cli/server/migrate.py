@@ -1,4 +1,4 @@
-"""`factory-logs migrate`: bring the database's tables to this version."""
+"""`factory-logs migrate`: migrate the tables of the database to this version."""
 
 import asyncio
 
@@ -6,7 +6,8 @@ from factory_logs.cli.output import print_message, reporting_errors
 
 
 def migrate() -> None:
-    """Bring the database's tables to this version; an embedded database is created. `serve` does both too."""
+    """Migrate the tables of the database to this version. An embedded database is created if necessary. `serve` does
+    both too."""
     with reporting_errors():
         from factory_logs.cli.database import database_url, migrated
         from factory_logs.cli.environment import load_settings

@@ -28,7 +28,7 @@ def add_repair(
     arrival_date: Annotated[str | None, typer.Option(help=DATE)] = None,
     refurbishment_date: Annotated[str | None, typer.Option(help=DATE)] = None,
     measured_battery_capacity: Annotated[float | None, typer.Option(help="In mAh.")] = None,
-    pending_status: Annotated[str | None, typer.Option(help="What the repair waits for.")] = None,
+    pending_status: Annotated[str | None, typer.Option(help="The reason why the repair waits.")] = None,
     outcome: Annotated[str | None, typer.Option(help="The result.")] = None,
     created_by: Annotated[str | None, typer.Option(help="The name for `created_by`.")] = None,
 ) -> None:

@@ -32,10 +32,10 @@ class _Content(NamedTuple):
 def restore(
     file: Annotated[Path, typer.Argument(help="The file that `backup` wrote.", dir_okay=False)],
 ) -> None:
-    """Create an embedded database from a backup, in a data directory that has none yet. Tokens and passwords stay
+    """Create an embedded database from a backup, in a data directory without a database. Tokens and passwords stay
     valid.
 
-    The database appears when it is complete; a restore that was stopped leaves nothing behind and can be run again.
+    The database appears when it is complete. A restore that was stopped leaves no files and can be run again.
     """
     with reporting_errors(), ending_on_sigterm():
         from factory_logs.cli.database import embedded_settings, reporting_embedded_errors
@@ -48,7 +48,7 @@ def restore(
             raise CommandError(f"{file}: {error.strerror}") from None
         with source, reporting_embedded_errors(settings):
             if not stat.S_ISREG(os.fstat(source.fileno()).st_mode):
-                raise CommandError(f"{file} is no regular file")
+                raise CommandError(f"{file} is not a regular file")
             with new_database(settings.data_dir, settings.postgres_bin_dir) as server:
                 content = asyncio.run(_restore(server, source, file))
         counts = [counted(*count) for count in zip(content[1:], ("log", "repair", "user"), strict=True)]
@@ -62,7 +62,7 @@ async def _restore(server: "Server", source: BinaryIO, file: Path) -> _Content:
     try:
         held = await contents(server, source)
         if missing := [table for table in TABLES if f" TABLE DATA public {table} " not in held]:
-            raise CommandError(f"{file} is no backup of factory-logs: it has no table {missing[0]}")
+            raise CommandError(f"{file} is not a backup of factory-logs: it has no table {missing[0]}")
         with _Bar(source) as bar:
             await load(server, source, bar.watch)
             return await _checked(server, file, bar)
@@ -71,7 +71,8 @@ async def _restore(server: "Server", source: BinaryIO, file: Path) -> _Content:
 
 
 async def _checked(server: "Server", file: Path, bar: "_Bar") -> _Content:
-    """Return what the restored database contains. Raises CommandError if this program cannot use it."""
+    """Return a description of the content of the restored database. Raises CommandError if this program cannot use the
+    database."""
     import asyncpg
 
     from factory_logs.db.migrations import is_known
@@ -89,8 +90,7 @@ async def _checked(server: "Server", file: Path, bar: "_Bar") -> _Content:
 
 
 class _Bar:
-    """Shows a progress bar: how much of the file has been read, then the current step. Nothing is shown unless stderr
-    is a terminal."""
+    """Shows a progress bar if stderr is a terminal: how much of the file has been read, and then the current step."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source

@@ -1,6 +1,6 @@
 """`factory-logs retention`: list expired logs; `--delete` removes them, after writing an archive with `--archive`.
 
-What expires is given by options, or by a file of policies.
+Options or a file of policies define which logs have expired.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def retention(
     q: Annotated[
         str | None, typer.Option("--q", help="Only logs that the filters of this q select.", show_default="all")
     ] = None,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove the expired logs, for good.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove the expired logs permanently.")] = False,
     archive: Annotated[
         Path | None,
         typer.Option(help="With --delete: first write the logs to a new archive in this folder.", file_okay=False),
@@ -37,7 +37,7 @@ def retention(
     policies: Annotated[
         Path | None,
         typer.Option(
-            help="A TOML file with policies, in place of the options above.",
+            help="A TOML file with policies, instead of the options above.",
             dir_okay=False,
             show_default="FACTORY_LOGS_RETENTION_POLICIES",
         ),
@@ -46,8 +46,8 @@ def retention(
 ) -> None:
     """List expired logs by app; --delete removes them.
 
-    Writes and reads continue meanwhile, and `num_results` stays exact. The command can be stopped and run again at any
-    time. An archive is read back and checked before a log is removed; `import` brings its logs back.
+    Writes and reads continue meanwhile, and `num_results` stays exact. You can stop the command and run it again at any
+    time. An archive is read back and checked before a log is removed; `import` restores its logs.
     """  # fmt: skip
     with reporting_errors():
         if delete and dry_run:
@@ -83,7 +83,7 @@ def _by_age(older_than: str, q: str | None, archive: Path | None, *, delete: boo
 
 
 def _by_policies(file: Path | None, *, delete: bool) -> None:
-    """Apply all policies of the file, by default of that in the settings, whenever `serve` has last applied them."""
+    """Apply all policies of the file, by default of the file in the settings, even if `serve` has just applied them."""
     from factory_logs.cli.database import with_database
     from factory_logs.cli.environment import load_settings
     from factory_logs.query import QueryLimits

@@ -1,4 +1,4 @@
-"""`factory-logs settings`: show the settings that the service would use, and where each value comes from."""
+"""`factory-logs settings`: show the settings that the service would use, and the source of each value."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ output of `factory-logs settings --markdown`; a test compares them.
 
 def show_settings(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for a program.")] = False,
-    markdown: Annotated[bool, typer.Option(help="Print the page of docs/ instead: the defaults alone.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print the page of docs/, with the defaults only.")] = False,
 ) -> None:
     """Show all settings: value, default, unit, and whether the environment sets it."""
     with reporting_errors():

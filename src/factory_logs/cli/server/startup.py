@@ -1,4 +1,5 @@
-"""Start the service: port, database, tables, the first user, uvicorn. Print its address and how to get a token."""
+"""Start the service: bind the port, open and migrate the database, create the first user, and run uvicorn. Print the
+address and how to get a token."""
 
 import asyncio
 import json
@@ -63,7 +64,7 @@ def run(*, host: str | None, port: int | None, workers: int | None) -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End the process so that every `finally` runs; uvicorn raises a signal again after handling it."""
+    """End the process so that every `finally` block runs. uvicorn raises a signal again after handling it."""
     raise SystemExit(0)
 
 
@@ -175,7 +176,7 @@ ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S1
 
 
 def show_banner(settings: Settings) -> None:
-    """Print addresses and hints if stderr is a terminal. The log of a service does not need them."""
+    """Print addresses and hints if stderr is a terminal, because the log of a service does not need them."""
     if not is_terminal():
         return
     url = _url(settings)
@@ -196,7 +197,7 @@ def show_banner(settings: Settings) -> None:
 
 
 def show_first_token(settings: Settings, token: str) -> None:
-    """Print the first token. It is shown only once, as the database stores only its hash."""
+    """Print the first token. It is shown only once, because the database stores only its hash."""
     console = Console(highlight=False)
     console.print(f"\n[bold]This is a new database. The token of its user {FIRST_USER!r}, shown only now:[/bold]\n")
     typer.echo(token)

@@ -1,4 +1,4 @@
-"""The supervisor of several workers: it replaces workers that have died or hang.
+"""Supervise several workers: replace workers that have ended or hang.
 
 uvicorn's own supervisor checks the workers one after the other, and waits only five seconds for each worker. On a busy
 machine it killed workers that were still importing modules.
@@ -25,7 +25,7 @@ STARTED = "a worker has started"
 
 @dataclass(slots=True)
 class _Pulse:
-    """The state of a worker's heartbeat. `seen_at` is the time of the last one, by the monotonic clock."""
+    """The state of a worker's heartbeat. `seen_at` is the time of the last heartbeat, by the monotonic clock."""
 
     seen_at: float
     is_asked: bool = False
@@ -54,7 +54,7 @@ class Supervisor(Multiprocess):
             process.kill()
             process.join()
             if process.exitcode == STARTUP_FAILURE:
-                _log.error("a worker cannot start, so all stop", worker=process.pid)
+                _log.error("a worker cannot start, so all workers stop", worker=process.pid)
                 self.has_failed = True
                 self.should_exit.set()
                 return
@@ -84,7 +84,7 @@ class Supervisor(Multiprocess):
         return f"it gave no sign of life for {allowed:g} s (FACTORY_LOGS_{name.upper()})"
 
     def join_all(self) -> None:
-        """Wait for the workers to end; kill workers that hang."""
+        """Wait until the workers have ended, and kill workers that hang."""
         deadline = time.monotonic() + 2 * self._settings.drain_seconds + self._settings.worker_health_seconds
         for process in self.processes:
             process.process.join(max(0.0, deadline - time.monotonic()))

@@ -29,20 +29,22 @@ LONGEST_LABEL = 255
 
 @app.command("issue")
 def issue_token(
-    name: Annotated[str, typer.Argument(help="The user the token is for.")],
+    name: Annotated[str, typer.Argument(help="The name of the token's user.")],
     expires_in: Annotated[
         str | None,
         typer.Option(
-            help="The token's life from now, such as 30s, 15m, 12h, 90d, 2w, or never.",
+            help="How long the token is valid from now, such as 30s, 15m, 12h, 90d, 2w, or never.",
             show_default=f"{LOGIN_HOURS} hours after its last use",
         ),
     ] = None,
-    label: Annotated[str | None, typer.Option(help="A text that `tokens list` shows, such as the jig's name.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="A text that `tokens list` shows, such as the name of the jig.")
+    ] = None,
     only_write: Annotated[
-        bool, typer.Option("--only-write", help="The token may store logs and nothing else, as a jig's should.")
+        bool, typer.Option("--only-write", help="Issue a token that may only store logs. Use it for jigs.")
     ] = False,
 ) -> None:
-    """Print a new token, and nothing else, on stdout. It cannot be shown again."""
+    """Print only a new token on stdout. It cannot be shown again."""
     with reporting_errors():
         from factory_logs.cli.database import user_named, with_database
         from factory_logs.security.tokens import issue_sliding_token, issue_token, short_hash
@@ -84,7 +86,7 @@ def issue_token(
 @app.command("list")
 def list_tokens(
     user: Annotated[str | None, typer.Option(help="Show the tokens of this user only.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Show expired and revoked tokens too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show expired and revoked tokens.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON array instead of a table.")] = False,
 ) -> None:
     """Show the tokens: user, label, last use and end. The last use is stored once a minute."""
@@ -114,15 +116,16 @@ def list_tokens(
 @app.command("revoke")
 def revoke_token(
     token: Annotated[
-        str | None, typer.Argument(help="- reads the token from stdin. A token given here is seen in `ps`.")
+        str | None,
+        typer.Argument(help="Use - to read the token from stdin, because other users can see an argument in `ps`."),
     ] = None,
     token_file: Annotated[Path | None, typer.Option(help="Revoke the token in this file.")] = None,
     token_id: Annotated[
-        str | None, typer.Option("--id", help="Revoke the token with this id, as `tokens list` shows it.")
+        str | None, typer.Option("--id", help="Revoke the token with this id from `tokens list`.")
     ] = None,
     user: Annotated[str | None, typer.Option(help="Revoke all tokens of this user.")] = None,
 ) -> None:
-    """End one token, or all tokens of a user. Every worker refuses them within 5 seconds."""
+    """Revoke one token, or all tokens of a user. Every worker refuses them within 5 seconds."""
     with reporting_errors():
         from factory_logs.cli.database import user_named, with_database
         from factory_logs.db.tokens import TokenRepository
@@ -149,7 +152,7 @@ def revoke_token(
 
         revoked = with_database(revoke)
         if user is None and not revoked:
-            raise CommandError("there is no such token, or it is revoked already")
+            raise CommandError("the token does not exist or is already revoked")
         print_message(f"Revoked {revoked} {'token' if revoked == 1 else 'tokens'}")
 
 

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Create, list and change the users of the API.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The user's name.")]
-Permission = Annotated[Level, typer.Option(help="What the user may do.", case_sensitive=False)]
+Permission = Annotated[Level, typer.Option(help="The permission level of the user.", case_sensitive=False)]
 
 
 @app.command("create")
 def create_user(
-    name: Annotated[str, typer.Argument(help="The name to log in with.")],
+    name: Annotated[str, typer.Argument(help="The name with which the user logs in.")],
     permission: Permission,
-    display_name: Annotated[str | None, typer.Option(help="The name to show.", show_default="NAME")] = None,
+    display_name: Annotated[str | None, typer.Option(help="The display name.", show_default="NAME")] = None,
 ) -> None:
-    """Create a user. On a terminal the command prompts for the password, otherwise it reads one line of stdin."""
+    """Create a user. On a terminal, the command prompts for the password; otherwise it reads one line of stdin."""
     with reporting_errors():
         from factory_logs.cli.database import with_database
         from factory_logs.db.users import UserRepository
@@ -49,7 +49,7 @@ def create_user(
 
 @app.command("passwd")
 def change_password(name: Name) -> None:
-    """Change a user's password, read as for `users create`. The user's tokens stay valid."""
+    """Change the password of a user. It is read as in `users create`. The user's tokens stay valid."""
     with reporting_errors():
         from factory_logs.security.passwords import Passwords
 
@@ -67,21 +67,21 @@ def change_password(name: Name) -> None:
 @app.command("set-permission")
 def set_permission(
     name: Name,
-    permission: Annotated[Level, typer.Argument(help="What the user may do.", case_sensitive=False)],
+    permission: Annotated[Level, typer.Argument(help="The permission level of the user.", case_sensitive=False)],
 ) -> None:
-    """Change what a user may do. It takes effect on every worker within 5 seconds, also for the user's tokens."""
+    """Change the permission level of a user. Within 5 seconds it applies on every worker, also to the user's tokens."""
     with reporting_errors():
 
         async def change(users: "UserRepository", user: "UserRecord") -> None:
             await users.set_permission(user.user_id, permission)
 
         _change_user(name, change, "permission changed", permission=permission)
-        print_message(f"{name} has permission {permission} now")
+        print_message(f"{name} now has the permission {permission}")
 
 
 @app.command("disable")
 def disable_user(name: Name) -> None:
-    """Refuse a user's logins and end all of the user's tokens, on every worker within 5 seconds."""
+    """Refuse logins of a user and end all of the user's tokens. Every worker does so within 5 seconds."""
     with reporting_errors():
         from factory_logs.cli.database import user_named, with_database
         from factory_logs.db.tokens import TokenRepository
@@ -100,7 +100,7 @@ def disable_user(name: Name) -> None:
 
 @app.command("enable")
 def enable_user(name: Name) -> None:
-    """Accept a disabled user's logins again. Tokens that have ended stay invalid."""
+    """Accept logins of a disabled user again. Tokens that have ended stay invalid."""
     with reporting_errors():
 
         async def change(users: "UserRepository", user: "UserRecord") -> None:
@@ -150,7 +150,7 @@ def read_password() -> str:
     """Read a new password. Raises CommandError if it is empty or short, or if the two entries differ."""
     if sys.stdin.isatty():
         password = getpass.getpass("Password: ")
-        if password and getpass.getpass("The same again: ") != password:
+        if password and getpass.getpass("Repeat the password: ") != password:
             raise CommandError("the two passwords differ")
     else:
         password = sys.stdin.readline().rstrip("\r\n")
