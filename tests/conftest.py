@@ -30,6 +30,7 @@ from factory_logs.embedded import running
 from factory_logs.errors import DatabaseUnavailableError
 from factory_logs.settings import Settings
 from tests import forked
+from tests.serving import PATIENT_SETTINGS
 
 # A busy machine may be slow without an error in the code.
 hypothesis.settings.register_profile(
@@ -118,10 +119,13 @@ def _plain_logs() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_of_the_developer() -> Iterator[None]:
+    """Leave only settings that wait longer than the defaults for PostgreSQL."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith("FACTORY_LOGS_"):
                 patch.delenv(name)
+        for name, value in PATIENT_SETTINGS.items():
+            patch.setenv(name, value)
         yield
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.faults import processes
-from tests.serving import COMMAND, READY_SECONDS, free_port, responds, started_workers, workers
+from tests.serving import COMMAND, PATIENT_SETTINGS, READY_SECONDS, free_port, responds, started_workers, workers
 
 
 class Service:
@@ -20,7 +20,8 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = output
         self._workers = workers
-        self._environment = os.environ | settings
+        defaults = {name: value for name, value in os.environ.items() if name not in PATIENT_SETTINGS}
+        self._environment = defaults | dict(settings)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:

@@ -15,17 +15,16 @@ from factory_logs.security.tokens import issue_token
 from tests.faults import processes
 from tests.serving import free_port, serving
 
-SECONDS = 1
+LIMIT_SECONDS = 1
+"""The time limits. A module whose clients must not reach them has its own `LIMIT_SECONDS`."""
 MIB = 1024 * 1024
-SETTINGS = {
-    "FACTORY_LOGS_HEAD_SECONDS": str(SECONDS),
-    "FACTORY_LOGS_KEEP_ALIVE_SECONDS": str(SECONDS),
-    "FACTORY_LOGS_BODY_IDLE_SECONDS": str(SECONDS),
-    "FACTORY_LOGS_LEFTOVER_BODY_SECONDS": str(SECONDS),
-    "FACTORY_LOGS_SEND_SECONDS": str(SECONDS),
-}
+LIMITS = ("HEAD", "KEEP_ALIVE", "BODY_IDLE", "LEFTOVER_BODY", "SEND")
 GROWTH_BYTES = 300 * MIB
 """What one worker may grow by, whatever it is sent: its budget of bodies (128 MiB) and what they are decoded to."""
+
+
+def settings(seconds: int) -> dict[str, str]:
+    return {f"FACTORY_LOGS_{name}_SECONDS": str(seconds) for name in LIMITS}
 
 
 def client_of(port: int, token: str) -> httpx.Client:
@@ -64,9 +63,12 @@ class Target:
 
 
 @pytest.fixture(scope="module")
-def _port_and_process(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int, Path]]:
+def _port_and_process(
+    request: pytest.FixtureRequest, migrated_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[int, int, Path]]:
     port, output = free_port(), tmp_path_factory.mktemp("hostile") / "output"
-    with serving({"FACTORY_LOGS_DATABASE_URL": migrated_url} | SETTINGS, port, output) as process:
+    limits = settings(getattr(request.module, "LIMIT_SECONDS", LIMIT_SECONDS))
+    with serving({"FACTORY_LOGS_DATABASE_URL": migrated_url} | limits, port, output) as process:
         yield port, process.pid, output
 
 

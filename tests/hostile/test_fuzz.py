@@ -19,7 +19,7 @@ from factory_logs.db.users import UserRepository
 from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
 from tests.faults import processes
-from tests.hostile.conftest import GROWTH_BYTES, MIB, SETTINGS
+from tests.hostile.conftest import GROWTH_BYTES, LIMIT_SECONDS, MIB, settings
 from tests.hostile.fuzzing import mutated, requests
 from tests.serving import free_port, serving
 
@@ -83,8 +83,8 @@ async def fuzz(port: int, token: str, inputs: int, random: Random) -> Figures:
 @pytest.fixture(scope="module")
 def two_workers(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, int, Path]]:
     port, output = free_port(), tmp_path_factory.mktemp("fuzz") / "output"
-    settings = {"FACTORY_LOGS_DATABASE_URL": migrated_url, "FACTORY_LOGS_TAIL_MAX_SECONDS": "1"}
-    with serving(settings | SETTINGS, port, output, workers=2) as supervisor:
+    chosen = {"FACTORY_LOGS_DATABASE_URL": migrated_url, "FACTORY_LOGS_TAIL_MAX_SECONDS": "1"}
+    with serving(chosen | settings(LIMIT_SECONDS), port, output, workers=2) as supervisor:
         yield port, supervisor.pid, output
 
 

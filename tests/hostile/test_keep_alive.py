@@ -18,6 +18,7 @@ from tests.hostile.conftest import Target
 
 LOG = {"app_name": "tiger", "timestamp": "2024-01-31"}
 PATHS = sorted({route.path for router in ROUTERS for route in router.routes})  # type: ignore[attr-defined]
+LIMIT_SECONDS = 30
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ENDLESS = {("GET", "/v1/factory_logs/tail")}
 

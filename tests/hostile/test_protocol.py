@@ -16,6 +16,7 @@ Receive = Callable[[socket.socket], bytes]
 LOG = {"app_name": "tiger", "timestamp": "2024-01-31"}
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+LIMIT_SECONDS = 30
 PIPELINES = 10
 PIPELINED_BYTES = 45 * MIB
 PIPELINE_GROWTH_BYTES = 32 * MIB

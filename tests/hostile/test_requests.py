@@ -15,6 +15,7 @@ JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
 LOG = '{"app_name": "x", "timestamp": "2024-01-31", "fields": %s}'
 DEEP = 100_000
+LIMIT_SECONDS = 30
 
 
 def nested(opening: str, closing: str, inside: str = "1", depth: int = DEEP) -> str:
