@@ -1,7 +1,7 @@
 """The pytest plugin: with `--factory-logs`, each test item is one log, stored on the device's disk before the next item
 begins (docs/how-to/pytest.md).
 
-Without the option the plugin imports nothing of the client; its fixtures work, and nothing is stored.
+Without the option, the plugin does not import the client; its fixtures work, and nothing is stored.
 """
 
 import socket
@@ -91,7 +91,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="store a log for each test item; FACTORY_LOGS_URL, FACTORY_LOGS_TOKEN, FACTORY_LOGS_SPOOL and the other "
         "variables of the device commands name the server",
     )  # fmt: skip
-    group.addoption("--factory-logs-imei", metavar="IMEI", help="the unit under test, by its 15 digits")
+    group.addoption("--factory-logs-imei", metavar="IMEI", help="the IMEI of the unit under test, 15 digits")
     group.addoption(
         "--factory-logs-tag", action="append", default=[], metavar="NAME=VALUE",
         help="a tag of each log, such as jig_id=J-07; may be repeated",
@@ -108,14 +108,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def factory_logs_imei(request: pytest.FixtureRequest) -> str | None:
-    """The unit under test, by `--factory-logs-imei`. Override it in conftest.py, for example to scan a label."""
+    """Return the unit under test, from `--factory-logs-imei`. Override this fixture in conftest.py, for example to scan
+    a label."""
     imei: str | None = request.config.getoption("--factory-logs-imei")
     return imei
 
 
 @pytest.fixture
 def factory_logs(request: pytest.FixtureRequest, factory_logs_imei: str | None) -> ItemLog:
-    """The log of this test item: take measurements with `measure`, set `product_imei`, `tags` and `fields`."""
+    """Return the log of this test item: take measurements with `measure`, set `product_imei`, `tags` and `fields`."""
     log = ItemLog(product_imei=factory_logs_imei)
     request.node.stash[_LOG] = log
     return log
@@ -123,7 +124,7 @@ def factory_logs(request: pytest.FixtureRequest, factory_logs_imei: str | None) 
 
 @pytest.fixture(autouse=True)
 def _factory_logs_of_each_item(request: pytest.FixtureRequest) -> None:
-    """Give every item a log, also one whose test does not use the fixture, while logs are stored."""
+    """Give every item a log if logs are stored, even if its test does not use the fixture."""
     if request.config.getoption("--factory-logs"):
         request.getfixturevalue("factory_logs")
 
@@ -214,7 +215,7 @@ class LogRecorder:
         self._stored += 1
 
     def pytest_sessionfinish(self) -> None:
-        """Let a working link take the logs. Those that stay in the spool are sent by the next client."""
+        """Wait while a working link delivers the logs. The next client sends the logs that stay in the spool."""
         if self._is_xdist_worker:
             self._config.workeroutput[WORKER_OUTPUT] = self._stored, self._not_stored  # type: ignore[attr-defined]
         self._client.flush(self._client.settings.exit_seconds if self._client.status().trouble is None else 0)

@@ -19,7 +19,7 @@ LINE = b'{"n": 1}'
 
 def test_a_folder_that_cannot_be_created_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SpoolError, match="cannot be made"):
+    with pytest.raises(SpoolError, match="cannot be created"):
         Spool(tmp_path / "file" / "spool").totals()
 
 

@@ -128,9 +128,9 @@ def test_every_error_is_named() -> None:
 def test_values_that_are_no_json_are_refused_by_their_path() -> None:
     faults = faults_of(fields={"when": datetime(2024, 1, 1, tzinfo=UTC), "raw": b"x", 5: "five"})
     assert faults == {
-        "fields.when": "datetime.datetime is no JSON value; send a string, a number, or the like",
-        "fields.raw": "bytes is no JSON value; send a string, a number, or the like",
-        "fields": "the key 5 is no string",
+        "fields.when": "datetime.datetime is not a JSON value; send a string or a number, for example",
+        "fields.raw": "bytes is not a JSON value; send a string or a number, for example",
+        "fields": "the key 5 is not a string",
     }
 
 
@@ -181,7 +181,7 @@ def test_a_number_of_numpy_is_accepted_in_any_field() -> None:
 )
 def test_another_type_is_refused_by_its_full_name(value: object, name: str) -> None:
     assert faults_of(fields={"v": value}) == {
-        "fields.v": f"{name} is no JSON value; send a string, a number, or the like"
+        "fields.v": f"{name} is not a JSON value; send a string or a number, for example"
     }
 
 

@@ -1,7 +1,7 @@
 """Try to deliver a batch, and determine from the response what happened to its logs.
 
-Only a response that certainly comes from this API counts (api_response.py), as a 200 from a captive portal or a 409
-from a proxy must not lose a log. Every other response means "try later".
+Only a response that certainly comes from this API counts (api_response.py), because a 200 from a captive portal or a
+409 from a proxy must not lose a log. Every other response means "try later".
 """
 
 import gzip
@@ -50,7 +50,8 @@ class BatchRefused:
     """This request stored nothing, because a log in the batch is bad, or because the batch is too large. The server
     does not say which log is bad.
 
-    An earlier request with the same key may be stored, as the server may refuse a request before it checks the key.
+    An earlier request with the same key may be stored, because the server may refuse a request before it checks the
+    key.
     """
 
     message: str

@@ -109,7 +109,7 @@ class SpoolFile:
                 try:
                     self._guarded(step)
                 except SpoolError as error:
-                    _log.debug("The spool cannot give room back to the disk yet: %s", error)
+                    _log.debug("The spool cannot return free space to the disk yet: %s", error)
                 if free_bytes(self.path.parent) > self.reserve.size + LEAST_ROOM and self.reserve.restore():
                     return True
         return False
@@ -193,7 +193,7 @@ class SpoolFile:
             raise SpoolError(f"the damaged spool {self.path} cannot be set aside: {error.strerror}") from None
         _log.error(
             "The spool %s is damaged (%s). The file stays, marked by %s, with the logs that were not sent yet; "
-            "`sqlite3 %s .recover` may read them. A new spool is begun beside it.",
+            "`sqlite3 %s .recover` may read them. The client continues with a new spool beside it.",
             self.path, what, marker.name, self.path.name,
         )  # fmt: skip
 

@@ -41,7 +41,7 @@ def make_folder(folder: Path) -> None:
         for path in reversed(new):
             _flush_folder(path.parent)
     except OSError as error:
-        raise SpoolError(f"the spool folder {folder} cannot be made: {error.strerror}") from None
+        raise SpoolError(f"the spool folder {folder} cannot be created: {error.strerror}") from None
 
 
 def _flush_folder(folder: Path) -> None:
@@ -168,7 +168,7 @@ class Reserve:
 
     def restore(self) -> bool:
         """Reserve the space again. Return whether that succeeded: the file has either its full size or size 0."""
-        # Each thread has a file of its own: it must not rename a file that another process is still filling.
+        # Each thread has its own file, because it must not rename a file that another process is still filling.
         filling = self._path.with_name(f"reserve.{os.getpid()}-{threading.get_ident()}.new")
         try:
             self._remove_abandoned()

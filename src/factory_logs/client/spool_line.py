@@ -23,7 +23,7 @@ _LOG = TypeAdapter(FactoryLogIn)
 _INVALID = "The log is not valid"
 MOST_DIGITS = 100
 LONGEST_INTEGER_BITS = 4096
-"""A limit lower than Python's own, as Python does not format integers of more than 4,300 digits."""
+"""A limit lower than Python's own limit: Python does not format integers of more than 4,300 digits."""
 
 
 def log_line(record: Mapping[str, object], limits: RecordLimits) -> bytes:
@@ -73,8 +73,8 @@ def _members(log: FactoryLogIn, tags: bytes | None, fields: bytes | None) -> Ite
 
 
 def _plain(value: Any, path: str, depth: int, errors: list[FieldError]) -> Any:
-    """Return the value in JSON's own types. Arrays and objects nested deeper than `depth` become empty lists, as the
-    log is rejected because of them."""
+    """Return the value in JSON's own types. Arrays and objects nested deeper than `depth` become empty lists, because
+    the log is rejected anyway."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -94,7 +94,7 @@ def _plain(value: Any, path: str, depth: int, errors: list[FieldError]) -> Any:
         return _plain(_number(value), path, depth, errors)
     if _is_numpy(value):
         return _plain(value.tolist(), path, depth, errors)
-    errors.append(FieldError(path, f"{_type_name(value)} is no JSON value; send a string, a number, or the like"))
+    errors.append(FieldError(path, f"{_type_name(value)} is not a JSON value; send a string or a number, for example"))
     return None
 
 
@@ -135,6 +135,6 @@ def _plain_inside(
     value: dict[Any, Any] | list[Any] | tuple[Any, ...], path: str, depth: int, errors: list[FieldError]
 ) -> Any:
     if isinstance(value, dict):
-        errors.extend(FieldError(path, f"the key {key!r} is no string") for key in value if not isinstance(key, str))
+        errors.extend(FieldError(path, f"the key {key!r} is not a string") for key in value if not isinstance(key, str))
         return {str(key): _plain(item, f"{path}.{key}", depth - 1, errors) for key, item in value.items()}
     return [_plain(item, f"{path}.{index}", depth - 1, errors) for index, item in enumerate(value)]

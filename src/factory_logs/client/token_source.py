@@ -111,7 +111,7 @@ class TokenFile:
         except (OSError, UnicodeDecodeError) as error:
             raise BadCredentialsError(f"the token file {self._path} cannot be read: {type(error).__name__}") from None
         if not token or not token.isascii() or not token.isprintable():
-            raise BadCredentialsError(f"the token file {self._path} holds no token")
+            raise BadCredentialsError(f"the token file {self._path} contains no token")
         return token
 
 

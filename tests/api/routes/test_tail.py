@@ -202,7 +202,7 @@ async def test_a_last_event_id_beyond_the_newest_log_continues_at_that_log_with_
         begun = await anext(parts)
         while "id: " not in begun:
             begun += await anext(parts)
-        assert "\n: start at the newest log, as no log has the Last-Event-ID that was sent" in begun
+        assert "\n: start at the newest log, because no log has the Last-Event-ID that was sent" in begun
         assert "\nid: 2\n\n" in begun
     async with following(server, tokens[Level.OVERVIEW], last_event_id=last) as stream:
         await store(server, tokens[Level.SYSTEM], {})

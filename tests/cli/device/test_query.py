@@ -112,7 +112,7 @@ def test_a_closed_pipe_is_no_error(online: Server, token: str) -> None:
     ("arguments", "message"),
     [
         (["--where", "voltage"], "--where 'voltage' is not like app_name=tiger"),
-        (["--where", "repair_id<null"], "null is compared by = and != only"),
+        (["--where", "repair_id<null"], "null can only be compared with = and !="),
         (["--where", "nope=1"], "no field 'nope'"),
         (["--q", "{"], "--q is not JSON"),
         (["--q", "[]"], "--q is not a JSON object"),

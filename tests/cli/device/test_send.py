@@ -77,10 +77,10 @@ def test_the_token_can_come_from_a_file(
 @pytest.mark.parametrize("option", ["--token", "--password"])
 def test_a_missing_secret_on_stdin_is_an_error(run: Run, option: str) -> None:
     sent = run("send", "jig", option, "-", stdin="")
-    assert (sent.exit_code, "standard input has no line to read it from" in sent.stderr) == (2, True)
+    assert (sent.exit_code, "standard input contains no line" in sent.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["send", "ship", "tail"])
 def test_help_warns_that_a_token_on_the_command_line_is_visible_and_names_alternatives(run: Run, command: str) -> None:
     words = " ".join(run(command, "--help").stdout.replace("│", " ").split())
-    assert "Other users can see a token given here in `ps`; prefer -, --token-file or the environment" in words
+    assert "Other users can see an argument in `ps`, so prefer -, --token-file or the environment" in words

@@ -35,7 +35,10 @@ def test_ship_reads_a_file_once_and_continues_after_a_stop(
 def test_ship_plain_reads_lines_of_text(run: Run, spool: Path, tmp_path: Path) -> None:
     file = tmp_path / "jig.log"
     file.write_bytes(b"battery ok\r\nodd \xff\x00 bytes\n")
-    assert run("ship", file, "--plain").stderr == "error: --plain needs --app-name: a line of text names no app\n"
+    assert (
+        run("ship", file, "--plain").stderr
+        == "error: --plain needs --app-name, because a line of text has no app_name\n"
+    )
     assert run("ship", file, "--plain", "--app-name", "jig").stderr == f"Spooled 2 lines of {file}\n"
     assert "2 logs wait" in run("spool", "show").stdout
     assert run("ship", tmp_path / "none").stderr == f"error: there is no file {tmp_path / 'none'}\n"

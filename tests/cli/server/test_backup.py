@@ -147,7 +147,9 @@ def test_a_failed_backup_leaves_the_previous_one(source: Path, tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [file]
 
 
-@pytest.mark.parametrize(("name", "reason"), [("missing/x.backup", "there is no folder"), ("pipe", "not a regular file")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("missing/x.backup", "there is no folder"), ("pipe", "not a regular file")]
+)
 def test_a_backup_to_a_path_that_cannot_be_written_is_an_error_with_the_path(
     source: Path, tmp_path: Path, name: str, reason: str
 ) -> None:

@@ -85,7 +85,7 @@ def test_it_stops_with_what_to_do_and_goes_on_later(
     assert 0 < stored["count"] < LOGS
     assert (stopped.exit_code, stopped.stdout) == (1, "")
     assert "error: The disk of the database is nearly full" in stopped.stderr
-    assert "Run the command again: it goes on where it ended" in stopped.stderr
+    assert "Run the command again: it continues where it stopped" in stopped.stderr
     assert f" {stored['count']} " in stopped.stderr
 
     disk(0)

@@ -48,7 +48,7 @@ def test_the_file_name_determines_format_and_compression(
 def test_an_unknown_suffix_is_refused(run: Run, tmp_path: Path, name: str) -> None:
     result = run("export", "--output", tmp_path / name)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "is not one of .ndjson, .jsonl, .csv, each also with .gz or .zst; or say --format" in result.stderr
+    assert "is not one of .ndjson, .jsonl, .csv, each also with .gz or .zst; or add --format" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

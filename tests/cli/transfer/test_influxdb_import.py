@@ -165,7 +165,7 @@ def test_times_are_read_in_the_given_unit(run: Run, query: Query, tmp_path: Path
     file.write_text("m f=1 1706708700\n")
     assert run("import", file, "--precision", "s").exit_code == 0
     assert query("select timestamp from factory_logs") == [{"timestamp": datetime(2024, 1, 31, 13, 45)}]
-    assert "--precision is one of n, ns" in run("import", file, "--precision", "d").stderr
+    assert "--precision must be one of n, ns" in run("import", file, "--precision", "d").stderr
 
 
 def test_csv_of_a_query_grouped_by_all_tags_is_imported(run: Run, query: Query, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_file_that_cannot_be_read_to_its_end_stores_nothing(run: Run, query: Q
     packed = export.with_name("jigs.lp.gz")
     packed.write_bytes(gzip.compress(export.read_bytes())[:-9])
     result = run("import", packed)
-    assert (result.exit_code, result.stderr) == (1, f"error: {packed}: the gzip data is damaged or cut off\n")
+    assert (result.exit_code, result.stderr) == (1, f"error: {packed}: the gzip data is damaged or truncated\n")
     assert query("select count(*) from factory_logs") == [{"count": 0}]
     assert "No such file" in run("import", export.with_name("none.lp")).stderr
     assert "holds logs" in run("import", export, "--table", "repairs").stderr

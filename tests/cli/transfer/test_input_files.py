@@ -75,7 +75,7 @@ def test_a_truncated_or_damaged_compressed_file_is_an_error(tmp_path: Path, name
     path = tmp_path / name
     for broken in (data[:-1], data[: len(data) // 2], data[:3], b"plain text", data + b"more"):
         path.write_bytes(broken)
-        with opened(str(path), None) as file, pytest.raises(CommandError, match="data is damaged or cut off"):
+        with opened(str(path), None) as file, pytest.raises(CommandError, match="data is damaged or truncated"):
             list(file.chunks())
 
 

@@ -72,7 +72,7 @@ def test_a_compressed_file_may_have_more_than_one_batch(run: Run, query: Query, 
     file.write_bytes(file.read_bytes()[:-20])
     damaged = run("import", file)
     assert damaged.exit_code == 1
-    assert "damaged or cut off" in damaged.stderr
+    assert "damaged or truncated" in damaged.stderr
 
 
 def test_csv_cells_become_values_of_their_type(run: Run, query: Query, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_the_same_text_with_other_options_is_another_import(run: Run, query: Que
     assert run("import", file, "--field-column", "jig").stdout == f"Imported 1 logs from {file}\n"
     stored = query("select tags, fields from factory_logs order by factory_log_id")
     assert stored == [{"tags": '{"jig": "07"}', "fields": None}, {"tags": None, "fields": '{"jig": "07"}'}]
-    assert "app_name is a column of its own" in run("import", file, "--tag-column", "app_name").stderr
+    assert "app_name is a separate column" in run("import", file, "--tag-column", "app_name").stderr
 
 
 @pytest.mark.parametrize("name", ["logs.ndjson", "logs.json", "logs.csv"])
@@ -177,7 +177,7 @@ def test_a_stopped_import_reports_the_stored_logs_and_a_second_run_stores_none_t
     assert 0 < stored < 20_000, "the import was stopped too late to show anything"
     if signal_number is signal.SIGINT:
         assert process.returncode == 130
-        assert f"it goes on where it ended; {stored} logs of {file} are stored" in errors
+        assert f"it continues where it stopped; {stored} logs of {file} are stored" in errors
         assert "Traceback" not in errors
     again = run("import", file)
     assert again.stdout == f"Imported {20_000 - stored} logs from {file}; {stored} were imported before\n"
@@ -240,7 +240,7 @@ def test_bad_records_are_in_the_file_before_their_part_is_committed(
     with connections_cut_at_commit(migrated_url):
         cut = run("import", file, "--rejected", rejected)
     assert cut.exit_code == 1
-    assert cut.stderr.endswith(f"it goes on where it ended; 0 logs of {file} are stored\n")
+    assert cut.stderr.endswith(f"it continues where it stopped; 0 logs of {file} are stored\n")
     assert query("select 1 from factory_logs union all select 1 from imports") == []
     assert rejected.read_text().count('{"n":') == 2
     assert run("import", file, "--rejected", rejected).stdout == f"Imported 2 logs from {file}, rejected 2\n"
@@ -306,7 +306,7 @@ def test_a_file_that_cannot_be_read_to_its_end_stores_nothing(
     [
         ("logs.txt", b"", "add --format"),
         ("logs.csv", b"app_name,timestamp,colour\n", "'colour' is not a known column"),
-        ("logs.csv", b"app_name,app_name\n", "named twice"),
+        ("logs.csv", b"app_name,app_name\n", "occurs twice"),
         ("logs.csv", b"app_name,timestamp\n\xff,2024-01-31\n", "not UTF-8"),
         ("logs.ndjson.gz", b"plain", "gzip data is damaged"),
     ],
@@ -348,7 +348,7 @@ def test_imported_repairs_have_their_own_ids_and_new_ones_get_higher_ids(
     result = run("import", "--table", "repairs", file)
     assert result.exit_code == 1
     assert result.stdout == f"Imported 2 repairs from {file}, rejected 3\n"
-    assert "repairs.csv:3: repair_id: there is a repair 1 already" in result.stderr
+    assert "repairs.csv:3: repair_id: the repair 1 already exists" in result.stderr
     assert "repairs.csv:5: repair_id: expected an integer" in result.stderr
     assert "repairs.csv:6: process: " in result.stderr
     assert [row["repair_id"] for row in query("select repair_id from repairs order by 1")] == [1, 7, 8]

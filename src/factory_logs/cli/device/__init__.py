@@ -1,1 +1,1 @@
-"""The commands for a device: send, ship, spool, tail, query, yield. They need no server installed."""
+"""The commands for a device: send, ship, spool, tail, query, yield. They do not need the server's packages."""

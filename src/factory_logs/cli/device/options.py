@@ -2,7 +2,7 @@
 (docs/reference/command-line.md#filters), and output formats.
 
 A jig sets its server and token once, in its environment. Every user of the machine can read a token or password on a
-command line, so it can also be passed by stdin, a file or the environment.
+command line, so the options can also read it from stdin, a file or the environment.
 """
 
 import json
@@ -30,7 +30,7 @@ def _from_stdin(value: str | None) -> str | None:
         return value
     line = sys.stdin.readline().removeprefix("\ufeff").rstrip("\r\n")
     if not line:
-        raise typer.BadParameter("standard input has no line to read it from")
+        raise typer.BadParameter("standard input contains no line")
     return line
 
 
@@ -43,15 +43,21 @@ Token = Annotated[
         "--token",
         envvar=device_environment.TOKEN,
         callback=_from_stdin,
-        help="A device token; - reads it from standard input. Other users can see a token given here in `ps`; "
-        "prefer -, --token-file or the environment.",
+        help="A device token; - reads it from standard input. Other users can see an argument in `ps`, so prefer -, "
+        "--token-file or the environment.",
     ),
 ]
 TokenFile = Annotated[
-    Path | None, typer.Option("--token-file", envvar=device_environment.TOKEN_FILE, help="A file that holds the token.")
+    Path | None,
+    typer.Option("--token-file", envvar=device_environment.TOKEN_FILE, help="A file that contains the token."),
 ]
 Username = Annotated[
-    str | None, typer.Option("--username", envvar=device_environment.USERNAME, help="Log in instead; needs a password.")
+    str | None,
+    typer.Option(
+        "--username",
+        envvar=device_environment.USERNAME,
+        help="The username for a login instead of a token; needs a password.",
+    ),
 ]
 Password = Annotated[
     str | None,
@@ -59,7 +65,7 @@ Password = Annotated[
         "--password",
         envvar=device_environment.PASSWORD,
         callback=_from_stdin,
-        help="The user's password; - reads it from standard input. Other users can see a password given here in `ps`.",
+        help="The user's password; - reads it from standard input. Other users can see an argument in `ps`.",
     ),
 ]
 CaFile = Annotated[
@@ -67,26 +73,24 @@ CaFile = Annotated[
     typer.Option(
         "--ca-file",
         envvar=device_environment.CA_FILE,
-        help="A PEM file with the CAs to trust for https, such as a private one.",
+        help="A PEM file with the CAs to trust for https, such as a private CA.",
         show_default="public CAs",
     ),
 ]
-Wait = Annotated[
-    float, typer.Option("--wait", min=0, help="Seconds for which a request without a response is sent again.")
-]
+Wait = Annotated[float, typer.Option("--wait", min=0, help="How many seconds a request without a response is retried.")]
 SpoolFolder = Annotated[
     Path,
     typer.Option(
-        "--spool", envvar=device_environment.SPOOL, help="The folder that keeps logs until they are delivered."
+        "--spool", envvar=device_environment.SPOOL, help="The folder that stores logs until they are delivered."
     ),
 ]
-Q = Annotated[str | None, typer.Option("--q", help="Which logs, as the API's q in JSON.", show_default="all")]
+Q = Annotated[str | None, typer.Option("--q", help="The selected logs, as the API's q in JSON.", show_default="all")]
 Where = Annotated[
     list[str] | None,
     typer.Option(
         "--where",
-        help="A filter such as app_name=tiger, 'fields.voltage>3', tags.jig_id!=J-07, repair_id=null; all that are "
-        "given must hold. Operators: =, !=, <, <=, >, >=.",
+        help="A filter such as app_name=tiger, 'fields.voltage>3', tags.jig_id!=J-07, repair_id=null; all given "
+        "filters must match. Operators: =, !=, <, <=, >, >=.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for other programs.")]
@@ -259,7 +263,7 @@ def _filter(text: str) -> dict[str, Any]:
     name, op = field_name(match[1]), "==" if match[2] == "=" else match[2]
     if match[3] == "null":
         if op not in _NULL:
-            raise CommandError(f"--where {text!r}: null is compared by = and != only")
+            raise CommandError(f"--where {text!r}: null can only be compared with = and !=")
         return {"name": name, "op": _NULL[op]}
     return {"name": name, "op": op, "val": _value(name, match[3])}
 

@@ -45,7 +45,7 @@ def query(
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Columns by name, such as timestamp,tags.jig_id,fields.voltage.",
+            help="The columns, such as timestamp,tags.jig_id,fields.voltage.",
             show_default=f"{TABLE_COLUMNS}; with --json and --csv all",
         ),
     ] = None,
@@ -54,7 +54,11 @@ def query(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=0, help="The most logs; 0 for all.", show_default=f"{TABLE_ROWS}; with --json and --csv all"),
+        typer.Option(
+            min=0,
+            help="The maximum number of logs; 0 for all.",
+            show_default=f"{TABLE_ROWS}; with --json and --csv all",
+        ),
     ] = None,
     json: AsJson = False,
     csv: AsCsv = False,
@@ -63,7 +67,7 @@ def query(
     *,
     server: ServerOptions,
 ) -> None:
-    """Show the matching logs of a server, by id unless --order is given."""
+    """Show the matching logs of a server, ordered by id unless --order is given."""
     with reporting_errors(), ending_with_the_reader():
         check_formats(json, csv)
         asked = selection(q, where) | _order(order)
@@ -116,8 +120,8 @@ def _write_json(logs: "Iterable[Row]", names: Sequence[str] | None) -> None:
 
 
 def _show(logs: "Iterable[Row]", names: Sequence[str] | None, most: int) -> None:
-    """Print a table of at most `most` logs; 0 means all. On a terminal, failed logs are red and passed logs are
-    green."""
+    """Print a table of up to `most` logs, or of all logs if `most` is 0. On a terminal, failed logs are red and passed
+    logs are green."""
     from rich.table import Table
     from rich.text import Text
 
@@ -145,7 +149,7 @@ def _path(name: str) -> list[str]:
 
 
 def _at(log: Any, path: Sequence[str]) -> Any:
-    """Return the value at a path, or None if there is none."""
+    """Return the value at a path, or None if it is missing."""
     for name in path:
         if not isinstance(log, Mapping) or name not in log:
             return None

@@ -1,4 +1,4 @@
-"""`factory-logs send`: put one log into the spool, and wait a while for its delivery."""
+"""`factory-logs send`: store one log in the spool, and wait for its delivery for some seconds."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
 
 @with_server_options
 def send(
-    app_name: Annotated[str, typer.Argument(help="The app that reports.")],
-    imei: Annotated[str | None, typer.Option(help="The unit, by its 15 digits.")] = None,
-    repair_id: Annotated[int | None, typer.Option(help="The repair that the log belongs to.")] = None,
+    app_name: Annotated[str, typer.Argument(help="The app that writes the log.")],
+    imei: Annotated[str | None, typer.Option(help="The IMEI of the unit, 15 digits.")] = None,
+    repair_id: Annotated[int | None, typer.Option(help="The id of the log's repair.")] = None,
     timestamp: Annotated[
-        str | None, typer.Option(help="When it happened, ISO 8601; UTC without a zone.", show_default="now")
+        str | None, typer.Option(help="The time of the log, ISO 8601; UTC without a zone.", show_default="now")
     ] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Who and where, such as jig_id=J-07; text.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag, such as jig_id=J-07; the value is text.")] = None,
     field: Annotated[
-        list[str] | None, typer.Option(help="What was measured, such as voltage=3.28; JSON, or else text.")
+        list[str] | None,
+        typer.Option(help="A measurement, such as voltage=3.28; the value is JSON, or text if it is not JSON."),
     ] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for the delivery.", min=0)] = 5.0,
+    wait: Annotated[float, typer.Option(help="How many seconds to wait for the delivery.", min=0)] = 5.0,
     *,
     server: ServerOptions,
     spool: SpoolFolder = DEFAULT_SPOOL,
 ) -> None:
-    """Send one log. The command succeeds when the log is in the spool; if the server cannot be reached, it is sent
+    """Send one log. The command succeeds when the log is in the spool. If the server cannot be reached, the log is sent
     later."""
     with reporting_errors():
         log = {
@@ -51,7 +52,7 @@ def send(
 
 
 def _send(client: "Client", log: Mapping[str, Any], wait_seconds: float) -> str:
-    """Spool the log, wait for its delivery and return the outcome. Raises ClientError."""
+    """Store the log in the spool, wait for its delivery and return the result. Raises ClientError."""
     rejected_before = client.status().totals.rejected
     client.send(**log)
     if client.flush(wait_seconds):

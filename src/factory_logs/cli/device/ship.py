@@ -1,4 +1,4 @@
-"""`factory-logs ship`: send the lines of a file that something else appends to."""
+"""`factory-logs ship`: send the lines of a file to which another program appends."""
 
 import time
 from pathlib import Path
@@ -25,13 +25,15 @@ FULL_SECONDS = 5.0
 
 @with_server_options
 def ship(
-    file: Annotated[Path, typer.Argument(help="A file that something else appends to.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the file grows and is rotated.")] = False,
+    file: Annotated[Path, typer.Argument(help="A file to which another program appends.")],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Continue while the file grows and is rotated.")
+    ] = False,
     plain: Annotated[bool, typer.Option(help="Lines are text, not JSON: each becomes fields.message.")] = False,
-    app_name: Annotated[str | None, typer.Option(help="The app of lines that name none.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="Tags of lines that have none, such as jig_id=J-07.")] = None,
+    app_name: Annotated[str | None, typer.Option(help="The app of lines without app_name.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A tag of lines without tags, such as jig_id=J-07.")] = None,
     rotated_seconds: Annotated[
-        float, typer.Option(help="How long a rotated file must be silent before the next is begun.", min=0)
+        float, typer.Option(help="How long a rotated file must not grow before the next file is read.", min=0)
     ] = 2.0,
     *,
     server: ServerOptions,
@@ -45,7 +47,7 @@ def ship(
     with reporting_errors():
         tags = parse_members(tag, as_json=False)
         if plain and app_name is None:
-            raise CommandError("--plain needs --app-name: a line of text names no app")
+            raise CommandError("--plain needs --app-name, because a line of text has no app_name")
         if not follow and not file.exists():
             raise CommandError(f"there is no file {file}")
         with server.client(spool) as client:
@@ -87,7 +89,9 @@ def _spool_lines(shipper: "Shipper", follow: bool) -> None:
             time.sleep(FULL_SECONDS)
             continue
         if shipper.file.lost_track and not has_warned:
-            print_message("warning: the file was truncated or removed, and no rotated copy holds what was left of it")
+            print_message(
+                "warning: the file was truncated or removed, and no rotated copy contains its remaining lines"
+            )
             has_warned = True
         if went_on:
             continue

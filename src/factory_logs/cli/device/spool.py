@@ -1,4 +1,4 @@
-"""`factory-logs spool`: show which logs wait on this device and why, and manage rejected ones."""
+"""`factory-logs spool`: show which logs wait on this device and why, and manage rejected logs."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -19,20 +19,22 @@ if TYPE_CHECKING:
     from factory_logs.client.spool import Spool
     from factory_logs.client.spool_view import SpoolView
 
-app = typer.Typer(help="Logs on this device that are not delivered.", no_args_is_help=True)
+app = typer.Typer(help="Show and manage the undelivered logs on this device.", no_args_is_help=True)
 
 LONGEST_CELL = 1000
-Numbers = Annotated[list[int] | None, typer.Argument(help="Rejected logs, by the number that `show` gives.")]
+Numbers = Annotated[list[int] | None, typer.Argument(help="The numbers of rejected logs in `show`.")]
 All = Annotated[bool, typer.Option("--all", help="All rejected logs.")]
 
 
 @app.command()
 def show(
-    limit: Annotated[int, typer.Option(help="How many rejected logs are listed.", min=0)] = 20,
-    json: Annotated[bool, typer.Option("--json", help="The rejected logs as NDJSON, for other programs.")] = False,
+    limit: Annotated[int, typer.Option(help="The maximum number of listed rejected logs.", min=0)] = 20,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the rejected logs as NDJSON, for other programs.")
+    ] = False,
     spool: SpoolFolder = DEFAULT_SPOOL,
 ) -> None:
-    """Show how many logs wait and why, and the rejected logs with the server's error. It changes nothing."""
+    """Show how many logs wait and why, and the rejected logs with the server's error. The command changes nothing."""
     with reporting_errors():
         from factory_logs.client.spool_view import SpoolView
 
@@ -54,7 +56,7 @@ def retry(numbers: Numbers = None, all_: All = False, spool: SpoolFolder = DEFAU
 
 @app.command()
 def drop(numbers: Numbers = None, all_: All = False, spool: SpoolFolder = DEFAULT_SPOOL) -> None:
-    """Delete rejected logs for good."""
+    """Delete rejected logs permanently."""
     with reporting_errors():
         print_message(f"Dropped {counted(_chosen(_existing(spool).drop, numbers, all_), 'log')}")
 

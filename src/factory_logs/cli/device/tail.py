@@ -1,4 +1,4 @@
-"""`factory-logs tail`: show new logs as they are stored, a line each, coloured by whether the unit passed."""
+"""`factory-logs tail`: show new logs as they are stored, one line each, in a colour for the verdict."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,9 +19,9 @@ VERDICTS = {True: ("PASS", "green"), False: ("FAIL", "bold red"), None: ("    ",
 
 @with_server_options
 def tail(
-    q: Annotated[str | None, typer.Option("--q", help="Only logs that this q selects; filters only.")] = None,
-    after: Annotated[int | None, typer.Option(help="Begin after this id; 0 for all.", show_default="now")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Whole records as NDJSON, for other programs.")] = False,
+    q: Annotated[str | None, typer.Option("--q", help="Only logs that the filters of this q select.")] = None,
+    after: Annotated[int | None, typer.Option(help="Begin after this id; 0 for all logs.", show_default="now")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print complete records as NDJSON, for other programs.")] = False,
     *,
     server: ServerOptions,
 ) -> None:

@@ -41,17 +41,25 @@ def show_yield(
     q: Q = None,
     where: Where = None,
     bucket: Annotated[
-        str | None, typer.Option(help="A row for each 1h, 1d, 1w and so on.", show_default="none")
+        str | None,
+        typer.Option(
+            help="The length of a time bucket, such as 1h, 1d or 1w; each bucket is a row.", show_default="none"
+        ),
     ] = None,
     by: Annotated[
-        list[str] | None, typer.Option(help="A row for each value of a field: app_name, tags.jig_id.")
+        list[str] | None, typer.Option(help="A field such as app_name or tags.jig_id; each value is a row.")
     ] = None,
     unit: Annotated[
         str | None, typer.Option(help="The field that identifies a unit.", show_default="product_imei")
     ] = None,
-    passed: Annotated[str | None, typer.Option(help="The boolean of an attempt.", show_default="fields.passed")] = None,
+    passed: Annotated[
+        str | None, typer.Option(help="The field with the verdict of an attempt.", show_default="fields.passed")
+    ] = None,
     tz: Annotated[
-        str | None, typer.Option(help="Where days and weeks begin at midnight: Asia/Shanghai.", show_default="UTC")
+        str | None,
+        typer.Option(
+            help="The time zone in which days and weeks begin at midnight, such as Asia/Shanghai.", show_default="UTC"
+        ),
     ] = None,
     json: AsJson = False,
     csv: AsCsv = False,
@@ -60,7 +68,7 @@ def show_yield(
     *,
     server: ServerOptions,
 ) -> None:
-    """Show first-pass and final yield. Times in a table are in --tz; those of --json and --csv are in UTC, as in the
+    """Show first-pass and final yield. Times in a table are in --tz; times in --json and --csv are in UTC, as in the
     API."""
     with reporting_errors(), ending_with_the_reader():
         check_formats(json, csv)
@@ -121,5 +129,5 @@ def _zone(tz: str | None) -> tzinfo:
 
 
 def _local(bucket: str, zone: tzinfo) -> str:
-    """Return the time of a bucket, which is given in UTC, in this time zone."""
+    """Return the time of a bucket, given in UTC, in this time zone."""
     return f"{datetime.fromisoformat(bucket).replace(tzinfo=UTC).astimezone(zone):%Y-%m-%d %H:%M:%S}"

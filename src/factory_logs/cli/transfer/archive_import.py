@@ -21,8 +21,8 @@ BATCH_LOGS = 1000
 async def import_archive(
     database: Database, disk: DiskReserve, folder: Path, progress: ImportProgress
 ) -> tuple[int, int]:
-    """Store the logs whose ids are missing in the database. Return how many were stored, and how many were already
-    there.
+    """Store the logs whose ids are missing in the database. Return the number of stored logs, and of logs that already
+    exist.
 
     The whole archive is checked first. Raises CommandError or RetentionError, for example if another log has an id of
     the archive, or if the disk is nearly full.
@@ -50,7 +50,7 @@ async def import_archive(
             stored += run.logs
             done += len(batch)
             progress.update(done, stored)
-            await asyncio.sleep(0)  # lets Ctrl-C through
+            await asyncio.sleep(0)  # in a thread, so that Ctrl-C works
     finally:
         connection.terminate() if connection.is_in_transaction() else await connection.close()
     return stored, done - stored

@@ -1,4 +1,4 @@
-"""`factory-logs export`: write logs through a server-side cursor into a file or on stdout."""
+"""`factory-logs export`: write logs to a file or to stdout, read with a server-side cursor."""
 
 import gzip
 import os
@@ -35,14 +35,16 @@ class _Output(Protocol):
 
 
 def export_logs(
-    q: Annotated[str | None, typer.Option("--q", help="Which logs, as the API's q.", show_default="all")] = None,
+    q: Annotated[str | None, typer.Option("--q", help="The selected logs, as the API's q.", show_default="all")] = None,
     file_format: Annotated[
         WrittenFormat | None,
-        typer.Option("--format", help="The format to write.", show_default="by --output, else ndjson"),
+        typer.Option("--format", help="The format of the output.", show_default="by --output, else ndjson"),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="The file: .ndjson, .jsonl or .csv, and .gz or .zst to compress it.", show_default="stdout"),
+        typer.Option(
+            help="The output file: .ndjson, .jsonl or .csv, with .gz or .zst to compress it.", show_default="stdout"
+        ),
     ] = None,
     escape_formulas: EscapeFormulas = False,
 ) -> None:
@@ -79,7 +81,7 @@ def _output_format(output: Path | None, file_format: WrittenFormat | None) -> Wr
     found = _FORMATS.get(suffix)
     if found is None and suffix:
         known = f"{', '.join(_FORMATS)}, each also with {' or '.join(COMPRESSIONS)}"
-        raise CommandError(f"{output}: {suffix}{compression} is not one of {known}; or say --format")
+        raise CommandError(f"{output}: {suffix}{compression} is not one of {known}; or add --format")
     return found or WrittenFormat.NDJSON
 
 

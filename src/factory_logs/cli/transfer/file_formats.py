@@ -46,7 +46,7 @@ class JsonRecord(NamedTuple):
         return len(self.json)
 
     def as_object(self) -> dict[str, Any]:
-        """Raises BadRequestError."""
+        """Return the record. Raises BadRequestError."""
         self.check()
         try:
             value = orjson.loads(self.json)
@@ -93,7 +93,7 @@ Stream: TypeAlias = "io.BufferedReader[ChunkStream]"
 
 @dataclass(frozen=True, slots=True)
 class CsvColumn:
-    """Where the cells of a column are stored in the record: in `field`, or at `path` in the JSON of `field`."""
+    """The place of a column's cells in the record: the field `field`, or `path` in the JSON of `field`."""
 
     name: str
     field: str
@@ -102,8 +102,7 @@ class CsvColumn:
 
 @dataclass(frozen=True, slots=True)
 class CsvColumns:
-    """Finds out what the columns of a header mean: fields of a record, or names that options declare as tags or
-    fields."""
+    """Resolves the columns of a header: fields of a record, or names that options declare as tags or fields."""
 
     known: Sequence[str]
     tags: Sequence[str] = ()
@@ -113,7 +112,7 @@ class CsvColumns:
         """Return the columns of a header. Raises CommandError for an unknown or repeated column."""
         for name in header:
             if header.count(name) > 1:
-                raise CommandError(f"{where}: {name!r} is named twice")
+                raise CommandError(f"{where}: {name!r} occurs twice")
         return [self._column(name, where) for name in header]
 
     def _column(self, name: str, where: str) -> CsvColumn:
@@ -245,7 +244,7 @@ class _JsonValues:
         self._at = at
 
     def _read(self) -> None:
-        """Read everything that is already buffered, so that a long value is not scanned too often."""
+        """Read everything that is already buffered, so that a long value is scanned only a few times."""
         rest = self._text[self._at :]
         data = self._stream.read(max(64 * 1024, len(rest)))
         self._is_whole = not data
@@ -274,7 +273,7 @@ def _csv_records(name: str, stream: Stream, columns: CsvColumns, is_commented: b
 
 
 class _CsvLines:
-    """The lines of a text, one by one. `number` is the number of the next line; `taken` contains the lines returned so
+    """The lines of a text, one by one. `number` is the number of the next line. `taken` contains the lines returned so
     far."""
 
     def __init__(self, text: Iterator[str]) -> None:
@@ -314,7 +313,7 @@ def _set(record: dict[str, Any], column: CsvColumn, cell: str) -> None:
     for part in (column.field, *column.path[:-1]):
         parent = parent.setdefault(part, {})
         if not isinstance(parent, dict):
-            raise _bad_cell(column.name, f"{part} is no object")
+            raise _bad_cell(column.name, f"{part} is not an object")
     parent[column.path[-1]] = value
 
 

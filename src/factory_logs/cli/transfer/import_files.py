@@ -22,7 +22,7 @@ DUMPS = (Format.LINE_PROTOCOL, Format.INFLUX_CSV)
 
 
 class ImportTable(StrEnum):
-    """What kind of records a file contains."""
+    """The kind of records in a file."""
 
     LOGS = "logs"
     REPAIRS = "repairs"
@@ -45,30 +45,31 @@ def import_files(
         typer.Argument(help=".ndjson, .jsonl, .json, .csv or .lp, each also .gz or .zst; - is stdin; or an archive."),
     ],
     file_format: Annotated[
-        Format | None, typer.Option("--format", help="The files' format.", show_default="by the file's name")
+        Format | None, typer.Option("--format", help="The format of the files.", show_default="by the file's name")
     ] = None,
     table: Annotated[
-        ImportTable, typer.Option(help="What the files hold; repairs come as ndjson, json or csv.")
+        ImportTable, typer.Option(help="The kind of records in the files; repairs must be ndjson, json or csv.")
     ] = ImportTable.LOGS,
-    created_by: Annotated[str | None, typer.Option(help="The name for `created_by` of the records.")] = None,
+    created_by: Annotated[str | None, typer.Option(help="The value of `created_by` of the records.")] = None,
     rejected: Annotated[
-        Path | None, typer.Option(help="The file that gets all bad records, to be put right and imported.")
+        Path | None, typer.Option(help="The file to which all bad records are written, to be corrected and imported.")
     ] = None,
     tag_column: Annotated[
-        list[str] | None, typer.Option(help="csv, influx-csv: a column that is a tag; once for each.")
+        list[str] | None, typer.Option(help="csv, influx-csv: a column that is a tag; may be repeated.")
     ] = None,
     field_column: Annotated[
-        list[str] | None, typer.Option(help="csv: a column that is a field; once for each.")
+        list[str] | None, typer.Option(help="csv: a column that is a field; may be repeated.")
     ] = None,
     precision: Annotated[str, typer.Option(help="lp, influx-csv: the unit of times: ns, us, ms, s, m, h.")] = "ns",
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="lp, influx-csv: how many processes.", show_default="one for each core")
+        int | None,
+        typer.Option(min=1, help="lp, influx-csv: the number of processes.", show_default="one for each core"),
     ] = None,
 ) -> None:
-    """Store the records of files. Bad records are named on stderr, the good ones are stored.
+    """Store the records of files. Good records are stored, and bad records are listed on stderr.
 
-    A file is identified by its content and each of its records is stored once. If the command was stopped, run it
-    again: it continues where it ended. It stops if the disk of the embedded database is nearly full. `.lp` and
+    A file is identified by its content, and each of its records is stored once. If the command was stopped, run it
+    again: it continues where it stopped. It stops if the disk of the embedded database is nearly full. `.lp` and
     --format influx-csv are dumps of InfluxDB, --format json is an array.
     """
     with reporting_errors():
@@ -94,7 +95,7 @@ def import_files(
         known = list((FactoryLogIn if table is ImportTable.LOGS else RepairIn).model_fields)
         for name in [*(tag_column or ()), *(field_column or ())]:
             if name in known:
-                raise CommandError(f"{name} is a column of its own, no tag and no field")
+                raise CommandError(f"{name} is a separate column, not a tag or a field")
         columns = CsvColumns(known, sorted(tag_column or ()), sorted(field_column or ()))
         options = DumpOptions(precision, tag_column or (), created_by, jobs)
 
@@ -110,7 +111,7 @@ def import_files(
                     continue
                 is_dump = input_format(name, file_format) in DUMPS
                 if is_dump and not is_logs:
-                    raise CommandError(f"{name}: a dump of InfluxDB holds logs, no {table}")
+                    raise CommandError(f"{name}: a dump of InfluxDB contains logs, not {table}")
                 with opened(name, file_format) as file, ImportProgress() as progress:
                     report = ImportReport(file.name, table, " lines" if is_dump else "")
                     importer: Importer
@@ -140,8 +141,8 @@ async def _import_archive(database: "Database", disk: "DiskReserve", name: str) 
 async def _import_file(
     database: "Database", importer: Importer, report: "ImportReport", rejected_path: Path | None
 ) -> None:
-    """Import one file. If it is stopped, the disk is nearly full or the database is lost, say how much is stored.
-    Raises CommandError."""
+    """Import one file. If the import is stopped, the disk is nearly full or the database is lost, print how much is
+    stored. Raises CommandError."""
     from factory_logs.cli.transfer.import_report import DISK_NEARLY_FULL, GOES_ON
     from factory_logs.cli.transfer.rejected_file import RejectedFile
     from factory_logs.db.imports import done_parts
@@ -167,7 +168,7 @@ async def _import_file(
 
 
 async def _count_again(database: "Database", source: bytes | None, report: "ImportReport") -> None:
-    """Count all stored records again, as running parts may have been stored after the last report."""
+    """Count all stored records again, because running parts may have been stored after the last report."""
     from factory_logs.db.imports import done_parts
     from factory_logs.errors import DatabaseUnavailableError
 

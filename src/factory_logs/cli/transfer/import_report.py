@@ -10,9 +10,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from factory_logs.cli.output import is_terminal, print_message
 from factory_logs.cli.transfer.rejected_file import Rejection
 
-GOES_ON = "Run the command again: it goes on where it ended"
+GOES_ON = "Run the command again: it continues where it stopped"
 DISK_NEARLY_FULL = (
-    "The disk of the database is nearly full; FACTORY_LOGS_DISK_RESERVE_BYTES of it stay free. Make room "
+    "The disk of the database is nearly full; FACTORY_LOGS_DISK_RESERVE_BYTES of it stay free. Free some space "
     "(docs/how-to/operating.md#a-disk-that-is-nearly-full)."
 )
 SHOWN_REJECTIONS = 20
@@ -21,7 +21,7 @@ SHOWN_REJECTIONS = 20
 
 @dataclass(slots=True)
 class ImportReport:
-    """The counts for one file. `noun` is the word for what is stored, `unit` for what is rejected."""
+    """The counts for one file. `noun` is the word for stored records, and `unit` for rejected ones."""
 
     name: str
     noun: str
@@ -60,7 +60,7 @@ class ImportReport:
 
 
 class ImportProgress:
-    """Shows a progress bar for each step of an import, unless stderr is not a terminal."""
+    """Shows a progress bar for each step of an import if stderr is a terminal."""
 
     def __init__(self) -> None:
         self._bars = Progress(
@@ -90,7 +90,7 @@ class ImportProgress:
         self._task = self._bars.add_task(step, total=total, stored=0, rate="")
 
     def update(self, completed: int, stored: int = 0) -> None:
-        """Show how far the step is, and how many records this run has stored."""
+        """Show the progress of the step, and the number of records that this run has stored."""
         if self._task is None:
             return
         elapsed = max(self._bars.tasks[-1].elapsed or 0.0, 0.001)

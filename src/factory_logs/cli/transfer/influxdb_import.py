@@ -1,4 +1,4 @@
-"""Import InfluxDB's dumps: each point once, however often the command runs or is interrupted.
+"""Import InfluxDB's dumps: each point once, even if the command is interrupted and run again.
 
 The lines of a dump are partitioned by series and time (`influxdb.dump.partition`). Several processes merge the lines of
 each part to points. Each part is stored in one transaction, together with its row in `imports`.
@@ -57,9 +57,9 @@ class DumpImport:
         report: ImportReport,
         progress: ImportProgress,
     ) -> None:
-        """Raises CommandError for an unknown precision."""
+        """Prepare the import. Raises CommandError for an unknown precision."""
         if options.precision not in PRECISIONS:
-            raise CommandError(f"--precision is one of {', '.join(PRECISIONS)}")
+            raise CommandError(f"--precision must be one of {', '.join(PRECISIONS)}")
         self._database = database
         self._settings = settings
         self._disk = disk
@@ -79,7 +79,7 @@ class DumpImport:
         reading = f"{self._file.format} {PRECISIONS[options.precision]} {sorted(options.tag_columns)}"
         fingerprint = Fingerprint(READING_VERSION, reading)
         for _ in fingerprint.of(self._chunks("Reading")):
-            await asyncio.sleep(0)  # lets Ctrl-C through
+            await asyncio.sleep(0)  # in a thread, so that Ctrl-C works
         self._dump_bytes = fingerprint.size
         return fingerprint.digest()
 
@@ -94,7 +94,7 @@ class DumpImport:
                 with no_cycles():
                     for group in self._line_groups():
                         partitioner.add(group)
-                        await asyncio.sleep(0)  # lets Ctrl-C through
+                        await asyncio.sleep(0)  # in a thread, so that Ctrl-C works
                     missing = partitioner.parts()
                 await self._store(source, missing, rejected)
         if rejected is not None:
@@ -128,7 +128,7 @@ class DumpImport:
             self._progress.update(lines, self._report.stored)
 
 
-# Not fork, as the command holds locks and may have threads.
+# Not fork, because the command holds locks and may have threads.
 _CONTEXT = get_context("forkserver")
 
 
@@ -148,7 +148,7 @@ class PartJob:
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """The logs of a part that this import stored; none if another import stored the part meanwhile."""
+    """The logs of a part that this import stored. There are none if another import has stored the part meanwhile."""
 
     stored: int
     lines: int
@@ -178,7 +178,9 @@ async def merge_and_store(job: PartJob) -> StoredPart:
                         connection, job.source, job.part.number, logs, len(rejections), job.created_by
                     )
                     if new and rejections and job.rejected is not None:
-                        job.rejected.add(job.part.number, rejections)  # before the commit: a kill loses none
+                        job.rejected.add(
+                            job.part.number, rejections
+                        )  # before the commit, so that a kill loses no bad record
         finally:
             connection.terminate() if connection.is_in_transaction() else await connection.close()
     finally:
@@ -198,7 +200,7 @@ def load_ahead() -> None:
 async def stored_parts(jobs: Sequence[PartJob], processes: int, disk: DiskReserve) -> AsyncIterator[StoredPart]:
     """Store the parts, with several processes if there is more than one part. Yield each part when it is stored.
 
-    If this is cancelled, or the disk is nearly full, parts that were begun are still stored. Raises
+    If this is cancelled, or the disk is nearly full, the parts that have begun are still stored. Raises
     DiskNearlyFullError.
     """
     count = min(processes, len(jobs))

@@ -63,7 +63,7 @@ def input_format(name: str, file_format: Format | None) -> Format:
     found = file_format or _FORMATS.get(suffixes(name)[0])
     if found is None:
         raise CommandError(
-            f"{name}: the name does not tell the format; add --format {', '.join(Format)}".replace(
+            f"{name}: the name does not show the format; add --format {', '.join(Format)}".replace(
                 ", influx", " or influx"
             )
         )
@@ -97,7 +97,7 @@ class InputFile:
                     progress(raw.tell())
         except (gzip.BadGzipFile, zlib.error, EOFError):
             kind = "gzip" if self.compression == ".gz" else "zstd"
-            raise CommandError(f"{self.name}: the {kind} data is damaged or cut off") from None
+            raise CommandError(f"{self.name}: the {kind} data is damaged or truncated") from None
 
     def _decompressed(self, raw: BinaryIO) -> Iterator[bytes]:
         if self.compression == ".zst":
@@ -178,7 +178,7 @@ class Fingerprint:
 
 
 class ChunkStream(io.RawIOBase):
-    """Chunks of bytes as a file object that can be read once."""
+    """A file object over chunks of bytes, which can be read once."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks

@@ -1,7 +1,7 @@
 """Import records, logs or repairs, from NDJSON, JSON and CSV.
 
 A file is divided into parts of consecutive records. Each part is stored in one transaction together with its row in
-`imports`. So a part is stored once, however often the command runs or is interrupted.
+`imports`. So a part is stored once, even if the command is interrupted and run again.
 """
 
 import asyncio
@@ -104,7 +104,7 @@ class RepairTable:
         good = [index for index, error in enumerate(errors) if error is None]
         repairs: list[Any] = [parsed[index] for index in good]
         for taken in await insert_repairs(connection, repairs, self.created_by):
-            error = FieldError("repair_id", f"there is a repair {repairs[taken]['repair_id']} already")
+            error = FieldError("repair_id", f"the repair {repairs[taken]['repair_id']} already exists")
             errors[good[taken]] = BadRequestError("Validation failed", [error])
         bad = sum(error is not None for error in errors)
         if not await claim_part(connection, source, part.number, len(errors) - bad, bad):
@@ -147,7 +147,7 @@ class RecordImport:
         self._progress.begin(f"Reading {self._file.name}", self._file.size)
         for number, _ in enumerate(self._records(fingerprint)):
             if number % PART_RECORDS == 0:
-                await asyncio.sleep(0)  # lets Ctrl-C through
+                await asyncio.sleep(0)  # in a thread, so that Ctrl-C works
         return fingerprint.digest()
 
     async def run(self, source: bytes, done: Mapping[int, tuple[int, int]], rejected: RejectedFile | None) -> None:
@@ -261,7 +261,7 @@ def _number(text: str) -> object:
 
 
 async def _whole(commit: Coroutine[Any, Any, None]) -> None:
-    """Wait for the end of a commit even if the import is stopped, as the import must report whether the part is
+    """Wait for the end of a commit even if the import is stopped, because the import must report whether the part is
     stored."""
     task = asyncio.ensure_future(commit)
     try:

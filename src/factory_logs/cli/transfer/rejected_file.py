@@ -69,7 +69,7 @@ class RejectedFile:
     source: bytes
 
     def check(self) -> None:
-        """Raises CommandError if the file cannot be written."""
+        """Open the file. Raises CommandError if it cannot be written."""
         with self._locked():
             pass
 
@@ -142,7 +142,7 @@ def _ends_inside_a_line(file: BinaryIO) -> bool:
 def _sections(file: BinaryIO, source: bytes) -> Iterator[_Section]:
     """Yield the sections from the file's start to its end.
 
-    A record cannot be mistaken for a marker, as it cannot contain the fingerprint of its own file.
+    A record cannot look like a marker, because it cannot contain the fingerprint of its own file.
     """
     hexadecimal = source.hex().encode()
     file.seek(0)
