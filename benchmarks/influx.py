@@ -26,7 +26,7 @@ import asyncpg
 
 from benchmarks.harness import Service, interleaved, ratio, report, service, wrk
 from benchmarks.influx_reads import reads
-from benchmarks.influxd import influxd
+from benchmarks.influxd import compacted_bytes, influxd, written_bytes
 from benchmarks.writes import BATCH_WORKERS, BINARIES, beside, line
 
 SINGLE_CONNECTIONS = 64
@@ -128,7 +128,8 @@ def writes(rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str,
         counted = {name: by_round[1:] for name, by_round in rates.items()}
         sizes = {
             "Factory Logs": table_bytes(running) / ours.points * 10**6,
-            "InfluxDB": settled_bytes(folder) / theirs.points * 10**6,
+            "InfluxDB, as written": written_bytes(folder) / theirs.points * 10**6,
+            "InfluxDB, compacted": compacted_bytes(folder) / theirs.points * 10**6,
         }
     lines = [
         compared(
@@ -137,7 +138,7 @@ def writes(rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str,
         )
         for name in ("1", "5,000")
     ]
-    lines.append(compared("bytes on disk a point", sizes["Factory Logs"] / sizes["InfluxDB"]))
+    lines += [beside("bytes on disk a point", name, sizes["Factory Logs"] / sizes[name]) for name in list(sizes)[1:]]
     return {"points per second, the first not counted": rates, "bytes per million points": sizes}, lines
 
 
@@ -150,15 +151,6 @@ def table_bytes(running: Service) -> int:
     """Return the bytes of the table with its indexes, without the write-ahead log, which is reused."""
     psql = [str(BINARIES / "psql"), running.database_url, "-Atc", "select pg_total_relation_size('factory_logs')"]
     return int(subprocess.run(psql, check=True, capture_output=True, text=True).stdout)
-
-
-def settled_bytes(folder: Path) -> int:
-    """Return the bytes of InfluxDB's files after it has stopped writing: data, index and log."""
-    last = -1
-    while (size := sum(file.stat().st_blocks * 512 for file in folder.glob("[dw]a*/**/*") if file.is_file())) != last:
-        last = size
-        time.sleep(20)
-    return size
 
 
 def imports(rounds: int) -> tuple[dict[str, object], list[dict[str, object]]]:
