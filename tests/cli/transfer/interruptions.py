@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import asyncpg
-import pytest
 
 CUT_AT_COMMIT = """
 create function cut() returns trigger language plpgsql as
@@ -29,23 +28,49 @@ def connections_cut_at_commit(url: str) -> Iterator[None]:
         asyncio.run(execute("drop trigger cut on imports; drop function cut()"))
 
 
+WAIT_AFTER = """
+create function wait() returns trigger language plpgsql as $$ begin
+    if (select count(*) from imports) >= {parts} then perform pg_advisory_xact_lock(1); end if;
+    return new;
+end $$;
+create trigger wait before insert on imports for each row execute function wait();
+select pg_advisory_lock(1);
+"""
+
+
+@contextlib.contextmanager
+def import_waits_after(url: str, parts: int) -> Iterator[Callable[[], None]]:
+    """Let an import store this many parts and wait in the next one until the end of the block; yield a function that
+    waits until it does."""
+    loop = asyncio.new_event_loop()
+    connection = loop.run_until_complete(asyncpg.connect(url))
+    loop.run_until_complete(connection.execute(WAIT_AFTER.format(parts=parts)))
+    try:
+        yield lambda: _wait_for_a_lock(loop, connection)
+    finally:
+        loop.run_until_complete(connection.execute("select pg_advisory_unlock(1)"))
+        # It waits until the transaction of a killed import has ended.
+        loop.run_until_complete(connection.execute("drop trigger wait on imports; drop function wait()"))
+        loop.run_until_complete(connection.close())
+        loop.close()
+
+
+def _wait_for_a_lock(loop: asyncio.AbstractEventLoop, connection: asyncpg.Connection) -> None:
+    deadline = time.monotonic() + 300
+    while not loop.run_until_complete(connection.fetchval("select count(*) from pg_locks where not granted")):
+        assert time.monotonic() < deadline, "no statement waits for a lock"
+        time.sleep(0.05)
+
+
 @contextlib.contextmanager
 def table_locked(url: str) -> Iterator[Callable[[], None]]:
     """Block all writes; yield a function that waits until an import tries to write."""
     loop = asyncio.new_event_loop()
     connection = loop.run_until_complete(asyncpg.connect(url))
 
-    def waiting() -> None:
-        sql = "select count(*) from pg_locks where not granted"
-        for _ in range(3000):
-            if loop.run_until_complete(connection.fetchval(sql)):
-                return
-            time.sleep(0.1)
-        pytest.fail("nobody waits for the table")
-
     loop.run_until_complete(connection.execute("begin; lock table factory_logs in exclusive mode"))
     try:
-        yield waiting
+        yield lambda: _wait_for_a_lock(loop, connection)
     finally:
         loop.run_until_complete(connection.close())
         loop.close()

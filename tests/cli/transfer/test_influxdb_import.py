@@ -288,7 +288,7 @@ def test_a_stopped_import_completes_its_current_parts_and_continues_next_time(
         )
         waiting()
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-        time.sleep(0.3)
+        time.sleep(2)  # until it has taken the signal
     output, errors = process.communicate(timeout=300)  # the table is unlocked again
     assert (process.returncode, output) == (130, "")
     assert "Stopped. Run the command again" in errors

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import zstandard
 from factory_logs.cli.transfer import record_import
 from tests.cli.conftest import Query, Run
 from tests.cli.factories import LOG, lines
-from tests.cli.transfer.interruptions import connections_cut_at_commit
+from tests.cli.transfer.interruptions import connections_cut_at_commit, import_waits_after
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -163,18 +162,18 @@ def test_a_stopped_import_reports_the_stored_logs_and_a_second_run_stores_none_t
 ) -> None:
     file = tmp_path / "long.ndjson"
     file.write_text(lines(*(LOG | {"fields": {"n": n, "text": "x" * 1000}} for n in range(20_000))))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "factory_logs", "import", str(file)],
-        env=os.environ | {"FACTORY_LOGS_DATABASE_URL": migrated_url},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    while process.poll() is None and query("select count(*) from imports")[0]["count"] < 2:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal_number)
-    output, errors = process.communicate(timeout=300)
+    with import_waits_after(migrated_url, parts=2) as waiting:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "factory_logs", "import", str(file)],
+            env=os.environ | {"FACTORY_LOGS_DATABASE_URL": migrated_url},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        waiting()
+        os.killpg(process.pid, signal_number)
+        output, errors = process.communicate(timeout=300)
     assert output == ""
     stored = query("select count(*) from factory_logs")[0]["count"]
-    assert 0 < stored < 20_000, "the import was stopped too late to show anything"
+    assert 0 < stored < 20_000
     if signal_number is signal.SIGINT:
         assert process.returncode == 130
         assert f"it continues where it stopped; {stored} logs of {file} are stored" in errors
