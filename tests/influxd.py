@@ -40,19 +40,19 @@ class Influxd:
 
     def query(self, statement: str, database: str) -> list[dict[str, object]]:
         """Return each point of the result: `time` in nanoseconds, all columns that are not null, and `name`."""
-        answer = self.http.post("/query", params={"q": statement, "db": database, "epoch": "ns"}).json()
+        response = self.http.post("/query", params={"q": statement, "db": database, "epoch": "ns"}).json()
         return [
             {"name": series["name"], "tags": series.get("tags", {})}
             | {column: value for column, value in zip(series["columns"], row, strict=True) if value is not None}
-            for result in answer["results"]
+            for result in response["results"]
             for series in result.get("series", ())
             for row in series["values"]
         ]
 
     def databases(self) -> list[str]:
         """The names of all databases."""
-        answer = self.http.get("/query", params={"q": "SHOW DATABASES"}).json()
-        return [name for (name,) in answer["results"][0]["series"][0].get("values", ())]
+        response = self.http.get("/query", params={"q": "SHOW DATABASES"}).json()
+        return [name for (name,) in response["results"][0]["series"][0].get("values", ())]
 
 
 @pytest.fixture(scope="session")
@@ -85,4 +85,4 @@ def _wait(http: httpx.Client, process: subprocess.Popen[bytes], log: Path) -> No
             time.sleep(0.05)
         else:
             return
-    pytest.fail(f"influxd does not answer: {log.read_text()}")
+    pytest.fail(f"influxd does not respond: {log.read_text()}")

@@ -99,13 +99,13 @@ async def ask(client: httpx.AsyncClient, **params: object) -> httpx.Response:
     return await client.get("/v1/factory_logs", params=params)
 
 
-def assert_error(answer: httpx.Response, status: int) -> dict[str, object]:
+def assert_error(response: httpx.Response, status: int) -> dict[str, object]:
     """Check the members that all errors have, and return the body."""
-    body: dict[str, object] = answer.json()
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/json"
+    body: dict[str, object] = response.json()
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
     assert body.keys() <= {"message", "errors", "request_id"}
     assert isinstance(body["message"], str)
     assert body["message"]
-    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["request_id"] == response.headers["x-request-id"]
     return body

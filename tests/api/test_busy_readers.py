@@ -77,7 +77,7 @@ async def write(client: httpx.AsyncClient) -> set[int]:
 
 
 async def log_in(client: httpx.AsyncClient) -> set[int]:
-    answers = [
+    responses = [
         await client.post("/v1/auth/login", json={"username": "system", "password": "open sesame"}) for _ in range(3)
     ]
-    return {answer.status_code for answer in answers}
+    return {response.status_code for response in responses}

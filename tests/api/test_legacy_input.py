@@ -35,12 +35,12 @@ async def test_a_repair_id_may_be_a_string_of_digits(client: httpx.AsyncClient) 
     await client.post("/v1/repairs", json=REPAIR)
     for sent in ("1", 1.0, 1):
         for body in (LOG | {"repair_id": sent}, [LOG | {"repair_id": sent}]):
-            answer = await client.post("/v1/factory_logs", json=body)
-            assert answer.status_code == 201, answer.text
+            response = await client.post("/v1/factory_logs", json=body)
+            assert response.status_code == 201, response.text
     logs = (await client.get("/v1/factory_logs")).json()["objects"]
     assert [log["repair_id"] for log in logs] == [1] * 6
-    answer = await client.post("/v1/factory_logs", json=LOG | {"repair_id": "7"})
-    assert answer.json()["errors"] == [{"field": "repair_id", "message": "there is no repair 7"}]
+    response = await client.post("/v1/factory_logs", json=LOG | {"repair_id": "7"})
+    assert response.json()["errors"] == [{"field": "repair_id", "message": "there is no repair 7"}]
 
 
 @pytest.mark.slow
@@ -57,17 +57,17 @@ async def test_limit_and_offset_may_be_strings_of_digits(
 ) -> None:
     await client.post("/v1/factory_logs", json=[LOG] * 4)
     for mark in ("", "\ufeff"):
-        answer = await client.get("/v1/factory_logs", params={"q": mark + json.dumps(q)})
-        assert [log["factory_log_id"] for log in answer.json()["objects"]] == found
+        response = await client.get("/v1/factory_logs", params={"q": mark + json.dumps(q)})
+        assert [log["factory_log_id"] for log in response.json()["objects"]] == found
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", ["-1", "2.0", "x", " 2", 2.5, -2.0, True, "9" * 30, [1]])
 async def test_any_other_limit_is_refused(client: httpx.AsyncClient, count: object) -> None:
     for name in ("limit", "offset"):
-        answer = await client.get("/v1/factory_logs", params={"q": json.dumps({name: count})})
-        assert answer.status_code == 400
-        assert answer.json()["message"].startswith(f"Unable to construct query: {name}: must be an integer")
+        response = await client.get("/v1/factory_logs", params={"q": json.dumps({name: count})})
+        assert response.status_code == 400
+        assert response.json()["message"].startswith(f"Unable to construct query: {name}: must be an integer")
 
 
 async def test_a_timestamp_may_be_the_servers_time(client: httpx.AsyncClient) -> None:
@@ -91,9 +91,9 @@ async def test_a_log_of_the_servers_time_is_replayed_with_the_time_that_is_store
 
 
 async def test_an_empty_datetime_that_may_be_null_is_null(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/v1/repairs", json=REPAIR | {"arrival_date": "", "refurbishment_date": ""})
-    assert answer.status_code == 201, answer.text
-    assert (answer.json()["arrival_date"], answer.json()["refurbishment_date"]) == (None, None)
+    response = await client.post("/v1/repairs", json=REPAIR | {"arrival_date": "", "refurbishment_date": ""})
+    assert response.status_code == 201, response.text
+    assert (response.json()["arrival_date"], response.json()["refurbishment_date"]) == (None, None)
     assert (await client.post("/v1/factory_logs", json=LOG | {"timestamp": ""})).status_code == 400
 
 
@@ -110,16 +110,16 @@ async def test_a_byte_order_mark_before_a_body_is_ignored(
     settings = {"body_memory_bytes": body_memory_bytes, "batch_part_bytes": 1 if body_memory_bytes == 1 else 10**6}
     async with worker(migrated_url, **settings) as app, client_of(app, tokens[Level.SYSTEM]) as client:
         content = gzip.compress(body) if packing == "gzip" else body
-        answer = await client.post(path, content=content, headers=headers)
-        assert answer.status_code in (201, 204), answer.text
+        response = await client.post(path, content=content, headers=headers)
+        assert response.status_code in (201, 204), response.text
         logs = (await client.get("/v1/factory_logs")).json()["objects"]
         assert {log["app_name"] for log in logs} <= {"a"}
 
 
 async def test_only_one_mark_and_only_in_front_is_ignored(client: httpx.AsyncClient) -> None:
     for body in (BOM_UTF8 * 2 + TEXT.encode(), TEXT.encode() + BOM_UTF8):
-        answer = await client.post("/v1/factory_logs", content=body, headers={"Content-Type": "application/json"})
-        assert answer.status_code == 400
+        response = await client.post("/v1/factory_logs", content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code == 400
 
 
 @pytest.mark.slow
@@ -136,13 +136,13 @@ async def test_a_login_is_read_as_utf_8(
     anonymous: httpx.AsyncClient, database: Database, password_hash: str, content_type: str, body: bytes, mark: bytes
 ) -> None:
     await UserRepository(database).create("jürgen", "Jürgen", password_hash, Level.OVERVIEW)
-    answer = await anonymous.post("/v1/auth/login", content=mark + body, headers={"Content-Type": content_type})
-    assert answer.status_code == 200, answer.text
-    assert answer.json()["message"]["login_successful"]["username"] == "jürgen"
+    response = await anonymous.post("/v1/auth/login", content=mark + body, headers={"Content-Type": content_type})
+    assert response.status_code == 200, response.text
+    assert response.json()["message"]["login_successful"]["username"] == "jürgen"
 
 
 @pytest.mark.parametrize(("fields", "status"), [(20, 401), (21, 400)])
 async def test_a_login_form_has_few_fields(anonymous: httpx.AsyncClient, fields: int, status: int) -> None:
     form = "username=x&password=y" + "".join(f"&f{number}=" for number in range(fields - 2))
-    answer = await anonymous.post("/v1/auth/login", content=form, headers={"Content-Type": FORM})
-    assert answer.status_code == status
+    response = await anonymous.post("/v1/auth/login", content=form, headers={"Content-Type": FORM})
+    assert response.status_code == status

@@ -56,10 +56,10 @@ async def watched(client: httpx.AsyncClient) -> Watched:
 
 async def test_metrics_are_prometheus_text_and_need_no_token(app: FastAPI) -> None:
     async with client_of(app, None) as client:
-        answer = await client.get("/metrics")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=")
-    assert samples(answer.text)
+        response = await client.get("/metrics")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/plain; version=")
+    assert samples(response.text)
 
 
 async def test_requests_and_their_time_are_counted_by_route_not_by_path(
@@ -161,8 +161,8 @@ async def test_all_workers_are_counted_whichever_responds(
     with serving({"FACTORY_LOGS_DATABASE_URL": migrated_url}, port, output, workers=2):
         with ThreadPoolExecutor(8) as threads:
             assert set(threads.map(write, range(60))) == {201}
-        answers = [samples(httpx.get(f"{url}/metrics", timeout=60).text) for _ in range(6)]
-    for found in answers:
+        responses = [samples(httpx.get(f"{url}/metrics", timeout=60).text) for _ in range(6)]
+    for found in responses:
         assert value(found, "requests_total", method="POST", route="/v1/factory_logs", status="201") == 60
         assert value(found, "request_seconds_count", method="POST", route="/v1/factory_logs") == 60
         assert value(found, "stored_total", by="single") == 60

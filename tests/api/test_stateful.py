@@ -61,27 +61,27 @@ class Machine(RuleBasedStateMachine):
         self._walks: list[Walk] = []
 
     def call(self, method: str, url: str, **options: Any) -> httpx.Response:
-        answer = self._call(method, url, **options)
-        assert answer.status_code < 500, answer.text
-        return answer
+        response = self._call(method, url, **options)
+        assert response.status_code < 500, response.text
+        return response
 
     def write(self, request: Request, key: str | None, status: int) -> Any:
         """Return the JSON of the first response to a key, with `status`, or None if the write must store nothing."""
         headers = {"Content-Type": request.content_type} | ({} if key is None else {"Idempotency-Key": key})
         params = {} if request.on_error is None else {"on_error": request.on_error}
-        answer = self.call("POST", request.path, content=request.content, headers=headers, params=params)
+        response = self.call("POST", request.path, content=request.content, headers=headers, params=params)
         first = None if key is None else self._model.keys.get(key)
         if first is not None:
             same = first[0] == request
-            assert answer.status_code == (201 if same else 409), answer.text
-            assert ("Idempotency-Replayed" in answer.headers) == same
-            assert not same or answer.content == first[1]
+            assert response.status_code == (201 if same else 409), response.text
+            assert ("Idempotency-Replayed" in response.headers) == same
+            assert not same or response.content == first[1]
             return None
-        assert answer.status_code == status, answer.text
-        assert "Idempotency-Replayed" not in answer.headers
+        assert response.status_code == status, response.text
+        assert "Idempotency-Replayed" not in response.headers
         if key is not None and status == 201:
-            self._model.keys[key] = request, answer.content
-        return answer.json()
+            self._model.keys[key] = request, response.content
+        return response.json()
 
     @initialize(repair=REPAIRS, logs=st.lists(GOOD_LOGS, min_size=5, max_size=10), lines=st.booleans())
     def begin_with_some(self, repair: Record, logs: list[Record], lines: bool) -> None:
@@ -111,17 +111,17 @@ class Machine(RuleBasedStateMachine):
             key = None  # either of the two errors may be reported
         body = "\n".join(map(json.dumps, logs)) if lines else json.dumps(logs)
         request = Request(LOGS, NDJSON if lines else JSON, body.encode(), "skip" if skip else None)
-        answer = self.write(request, key, 400 if bad and not skip else 201)
-        if answer is None:
+        response = self.write(request, key, 400 if bad and not skip else 201)
+        if response is None:
             return
         if bad or skip:
-            assert sorted({fault["index"] for fault in answer["errors"]}) == bad
+            assert sorted({error["index"] for error in response["errors"]}) == bad
         if bad and not skip:
             return
         good = [log for number, log in enumerate(logs) if number not in bad]
-        ids = answer["ids"]
-        assert (answer["num_created"], answer.get("num_rejected")) == (len(good), len(bad) if skip else None)
-        assert (answer["first_id"], answer["last_id"]) == ((ids[0], ids[-1]) if ids else (None, None))
+        ids = response["ids"]
+        assert (response["num_created"], response.get("num_rejected")) == (len(good), len(bad) if skip else None)
+        assert (response["first_id"], response["last_id"]) == ((ids[0], ids[-1]) if ids else (None, None))
         for number, log in zip(ids, good, strict=True):
             self._model.keep(number, log)
 
@@ -147,13 +147,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule(log=st.integers(1, 25), repair=st.integers(1, 4))
     def read_by_id(self, log: int, repair: int) -> None:
-        answer = self.call("GET", f"{LOGS}/{log}")
-        assert answer.status_code == (200 if log in self._model.logs else 404)
-        if answer.status_code == 200:
-            self._same_log(answer.json())
-        answer = self.call("GET", f"{REPAIRS_PATH}/{repair}")
-        assert answer.status_code == (200 if repair in self._model.repairs else 404)
-        assert answer.status_code == 404 or answer.json() == self._model.repairs[repair]
+        response = self.call("GET", f"{LOGS}/{log}")
+        assert response.status_code == (200 if log in self._model.logs else 404)
+        if response.status_code == 200:
+            self._same_log(response.json())
+        response = self.call("GET", f"{REPAIRS_PATH}/{repair}")
+        assert response.status_code == (200 if repair in self._model.repairs else 404)
+        assert response.status_code == 404 or response.json() == self._model.repairs[repair]
 
     @rule(filters=FILTERS, order=ORDERS, page=st.integers(1, 3), size=SIZES)
     def read_a_page(self, filters: list[Filter], order: Order, page: int, size: int) -> None:
@@ -198,9 +198,9 @@ class Machine(RuleBasedStateMachine):
         q: Record = {"filters": [one.q for one in filters]}
         if order is not None:
             q["order_by"] = [{"field": order[0], "direction": order[1]}]
-        answer = self.call("GET", path, params={"q": json.dumps(q), **params}, headers={"Accept": accept})
-        assert answer.status_code == 200, answer.text
-        return answer
+        response = self.call("GET", path, params={"q": json.dumps(q), **params}, headers={"Accept": accept})
+        assert response.status_code == 200, response.text
+        return response
 
     def _of_a_repair(self, sent: Record, number: int) -> Record:
         """Return the log, with the id of the repair if there is one."""
@@ -218,15 +218,15 @@ class Machine(RuleBasedStateMachine):
         for log in answered:
             self._same_log(log)
 
-    def _take_a_step(self, walk: Walk, answer: httpx.Response) -> None:
+    def _take_a_step(self, walk: Walk, response: httpx.Response) -> None:
         """A walk returns the records that existed at its beginning, whatever is written meanwhile."""
-        assert answer.status_code == 200, answer.text
-        body = answer.json()
+        assert response.status_code == 200, response.text
+        body = response.json()
         assert body["num_results"] == walk.total
         shown = len(body["objects"])
         self._same_logs(body["objects"], walk.left[:shown])
         walk.left = walk.left[shown:]
-        walk.next_url = answer.links["next"]["url"] if "next" in answer.links else None
+        walk.next_url = response.links["next"]["url"] if "next" in response.links else None
         assert walk.next_url is not None or walk.left == []
 
 

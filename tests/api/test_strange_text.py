@@ -25,9 +25,9 @@ async def number_stored(client: httpx.AsyncClient) -> int:
 
 
 async def test_a_key_that_is_a_lone_surrogate_is_named_by_its_escape(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/v1/factory_logs", content=NESTED, headers=JSON)
-    faults = assert_error(answer, 400)["errors"]
-    assert [fault["field"] for fault in faults] == ["tags", r"tags.\ud800.x"]
+    response = await client.post("/v1/factory_logs", content=NESTED, headers=JSON)
+    faults = assert_error(response, 400)["errors"]
+    assert [error["field"] for error in faults] == ["tags", r"tags.\ud800.x"]
 
 
 @BATCHES
@@ -37,18 +37,18 @@ async def test_the_response_to_a_batch_with_such_a_key_lists_the_stored_logs(
     text = template.format(GOOD, NESTED)
     assert_error(await client.post("/v1/factory_logs", content=text, headers=headers), 400)
     assert await number_stored(client) == 0
-    answer = await client.post("/v1/factory_logs?on_error=skip", content=text, headers=headers)
-    body = answer.json()
-    assert (answer.status_code, body["num_created"], body["num_rejected"]) == (201, 2, 1)
-    assert {fault["field"] for fault in body["errors"]} == {"tags", r"tags.\ud800.x"}
+    response = await client.post("/v1/factory_logs?on_error=skip", content=text, headers=headers)
+    body = response.json()
+    assert (response.status_code, body["num_created"], body["num_rejected"]) == (201, 2, 1)
+    assert {error["field"] for error in body["errors"]} == {"tags", r"tags.\ud800.x"}
     assert await number_stored(client) == 2
 
 
 @pytest.mark.parametrize("text", LOGINS)
 async def test_a_login_with_such_text_is_refused(anonymous: httpx.AsyncClient, text: str) -> None:
-    answer = await anonymous.post("/v1/auth/login", content=text, headers=JSON)
-    assert_error(answer, answer.status_code)
-    assert answer.status_code in (400, 401)
+    response = await anonymous.post("/v1/auth/login", content=text, headers=JSON)
+    assert_error(response, response.status_code)
+    assert response.status_code in (400, 401)
 
 
 @pytest.mark.parametrize(
@@ -56,15 +56,15 @@ async def test_a_login_with_such_text_is_refused(anonymous: httpx.AsyncClient, t
 )
 async def test_a_login_form_with_such_text_is_refused(anonymous: httpx.AsyncClient, form: bytes) -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = await anonymous.post("/v1/auth/login", content=form, headers=headers)
-    assert_error(answer, answer.status_code)
-    assert answer.status_code in (400, 401)
+    response = await anonymous.post("/v1/auth/login", content=form, headers=headers)
+    assert_error(response, response.status_code)
+    assert response.status_code in (400, 401)
 
 
 @pytest.mark.parametrize("name", ["%ED%A0%80", "%00", "%FF"])
 async def test_a_user_of_such_a_name_does_not_exist(client: httpx.AsyncClient, name: str) -> None:
-    answer = await client.get(f"/v1/auth/validate_user?username={name}")
-    assert answer.status_code == 400 or answer.json()["data"] == "False"
+    response = await client.get(f"/v1/auth/validate_user?username={name}")
+    assert response.status_code == 400 or response.json()["data"] == "False"
 
 
 @pytest.mark.parametrize("member", ["product_imei", "arrival_date", "process", "outcome", r"\ud800"])
@@ -97,8 +97,8 @@ async def test_a_query_with_such_text_is_refused(client: httpx.AsyncClient, q: s
 async def test_no_record_makes_a_response_fail(client: httpx.AsyncClient, text: str) -> None:
     one_line = text.replace("\n", " ")
     for content, headers in ((text, JSON), (f"[{text}]", JSON), (one_line, NDJSON)):
-        answer = await client.post(
+        response = await client.post(
             "/v1/factory_logs?on_error=skip", content=content.encode("utf-8", "surrogatepass"), headers=headers
         )
-        assert answer.status_code in (201, 400), answer.text
-        assert json.loads(answer.content)
+        assert response.status_code in (201, 400), response.text
+        assert json.loads(response.content)

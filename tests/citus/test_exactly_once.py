@@ -28,8 +28,8 @@ class Senders:
         while True:
             names = [f"{sender}-{number}-{part}" for part in range(1 if number % 2 else 20)]
             logs = [{"app_name": "cit", "timestamp": "2024-01-31", "tags": {"name": name}} for name in names]
-            while (answer := await self._post(logs, f"{sender}-{number}")).status_code != 201:
-                self.refusals[answer.status_code] += 1
+            while (response := await self._post(logs, f"{sender}-{number}")).status_code != 201:
+                self.refusals[response.status_code] += 1
                 await asyncio.sleep(0.1)
             self.acknowledged += names
             number += 1

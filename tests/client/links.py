@@ -38,14 +38,14 @@ class Switched(httpx.BaseTransport):
         self.attempts += 1
         if not self.up:
             raise httpx.ConnectError("unreachable")
-        answer = self._real.handle_request(request)
+        response = self._real.handle_request(request)
         if request.method == "POST":
             self.posts += 1
             if self.losing:
-                answer.read()
-                answer.close()
+                response.read()
+                response.close()
                 raise httpx.ReadTimeout("silence")
-        return answer
+        return response
 
     def close(self) -> None:
         self._real.close()
@@ -56,7 +56,7 @@ class Stalling(httpx.BaseTransport):
     response."""
 
     def __init__(self) -> None:
-        self.answers: list[httpx.Response] = []
+        self.responses: list[httpx.Response] = []
         self._real = httpx.HTTPTransport()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -65,12 +65,12 @@ class Stalling(httpx.BaseTransport):
         head = b"".join(b"%s: %s\r\n" % header for header in request.headers.raw)
         with socket.create_connection((request.url.host, request.url.port), timeout=60) as connection:
             connection.sendall(b"POST %s HTTP/1.1\r\n%s\r\n%s" % (request.url.raw_path, head, request.read()[:-1]))
-            answer = connection.makefile("rb")
-            status = int(answer.readline().split()[1])
-            headers = dict(line.decode().rstrip().split(": ", 1) for line in iter(answer.readline, b"\r\n"))
-            body = answer.read(int(headers["content-length"]))
-        self.answers.append(httpx.Response(status, headers=headers, content=body))
-        return self.answers[-1]
+            reader = connection.makefile("rb")
+            status = int(reader.readline().split()[1])
+            headers = dict(line.decode().rstrip().split(": ", 1) for line in iter(reader.readline, b"\r\n"))
+            body = reader.read(int(headers["content-length"]))
+        self.responses.append(httpx.Response(status, headers=headers, content=body))
+        return self.responses[-1]
 
     def close(self) -> None:
         self._real.close()

@@ -38,15 +38,15 @@ class Server:
         self.is_portal = False
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        answer = self._answer(request)
-        answer.headers.setdefault("Date", formatdate(self.now, usegmt=True))
-        if REQUEST_ID.encode() in answer.content:
-            answer = httpx.Response(
-                answer.status_code,
-                headers={name: value for name, value in answer.headers.items() if name != "content-length"},
-                content=answer.content.replace(REQUEST_ID.encode(), request.headers["X-Request-ID"].encode()),
+        response = self._answer(request)
+        response.headers.setdefault("Date", formatdate(self.now, usegmt=True))
+        if REQUEST_ID.encode() in response.content:
+            response = httpx.Response(
+                response.status_code,
+                headers={name: value for name, value in response.headers.items() if name != "content-length"},
+                content=response.content.replace(REQUEST_ID.encode(), request.headers["X-Request-ID"].encode()),
             )
-        return answer
+        return response
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/healthz":
@@ -61,10 +61,10 @@ class Server:
         self.requests.append(request)
         if not self.script:
             return self.store(request)
-        answer = self.script.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer if isinstance(answer, httpx.Response) else answer(request)
+        response = self.script.pop(0)
+        if isinstance(response, Exception):
+            raise response
+        return response if isinstance(response, httpx.Response) else response(request)
 
     def store(self, request: httpx.Request) -> httpx.Response:
         lines = body_of(request).decode().splitlines()

@@ -26,11 +26,11 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1f\r\n" + CREATED + b"\r\n"
 
 
 class Script:
-    """A server that sends the next of `answers` for each POST: bytes, and whether they arrive slowly. Then it hangs
+    """A server that sends the next of `responses` for each POST: bytes, and whether they arrive slowly. Then it hangs
     up."""
 
     def __init__(self) -> None:
-        self.answers: list[tuple[bytes, bool]] = []
+        self.responses: list[tuple[bytes, bool]] = []
         self.bodies: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
@@ -67,10 +67,10 @@ class Script:
         while len(body) < length:
             body += connection.recv(65536)
         self.bodies.append(body)
-        answer, trickles = self.answers.pop(0)
-        start = answer.index(b"\r\n\r\n") + 4 if trickles else len(answer)
-        connection.sendall(answer[:start])
-        for byte in answer[start:]:
+        response, trickles = self.responses.pop(0)
+        start = response.index(b"\r\n\r\n") + 4 if trickles else len(response)
+        connection.sendall(response[:start])
+        for byte in response[start:]:
             time.sleep(0.05)
             connection.sendall(bytes([byte]))
         return False
@@ -109,7 +109,7 @@ def sender_of(spool: Spool, script: Script, settings: ClientSettings) -> Iterato
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answer", "trickles"),
+    ("response", "trickles"),
     [
         (WHOLE[:-1], False), (CHUNKED, False), (HEAD, False), (HEAD + b"\r\n" + CREATED[:-1], False), (b"", False),
         (HEAD + b"Content-Length: 100000\r\n\r\n" + CREATED + b" " * 90_000, True),
@@ -117,10 +117,10 @@ def sender_of(spool: Spool, script: Script, settings: ClientSettings) -> Iterato
     ids=["body cut off", "chunks without their end", "head cut off", "JSON cut off", "nothing", "a byte at a time"],
 )  # fmt: skip
 def test_an_incomplete_response_acknowledges_nothing_and_is_requested_again(
-    spool: Spool, script: Script, answer: bytes, trickles: bool
+    spool: Spool, script: Script, response: bytes, trickles: bool
 ) -> None:
     spool.put([b'{"app_name":"a","timestamp":"2024-01-01 00:00:00","fields":{"n":%d}}' % number for number in range(3)])
-    script.answers = [(answer, trickles), (WHOLE, False)]
+    script.responses = [(response, trickles), (WHOLE, False)]
     with sender_of(spool, script, ClientSettings(whole_response_seconds=0.2)) as sender:
         assert sender.step().seconds > 0
         assert sender.trouble

@@ -65,11 +65,11 @@ class Victims:
             self.last_sent[name] = _last(heard, self.last_sent[name])
 
     def _start(self, name: str) -> tuple[multiprocessing.process.BaseProcess, Connection]:
-        heard, told = self._context.Pipe(duplex=False)
+        heard, reported = self._context.Pipe(duplex=False)
         seed = self._random.randrange(2**32)
-        process = self._context.Process(target=victim.send_until_killed, args=(*self._arguments, name, seed, told))
+        process = self._context.Process(target=victim.send_until_killed, args=(*self._arguments, name, seed, reported))
         process.start()
-        told.close()
+        reported.close()
         return process, heard
 
 

@@ -47,8 +47,8 @@ def test_logs_arrive_once_and_none_is_set_aside(
         sender_over(losing).step()
     sender = sender_over(stalling)
     sender.step()
-    assert [answer.status_code for answer in stalling.answers] == [408]
-    assert stalling.answers[0].headers["connection"] == "close"
+    assert [response.status_code for response in stalling.responses] == [408]
+    assert stalling.responses[0].headers["connection"] == "close"
     assert "The body did not arrive in time" in str(sender.trouble)
     assert (spool.totals().pending, spool.totals().rejected) == (count, 0)
     assert len(numbers()) == (count if was_stored else 0)

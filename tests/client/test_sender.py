@@ -65,7 +65,7 @@ def test_each_compression_carries_the_same_body(spool: Spool, server: Server, en
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         httpx.ConnectError("refused"),
         httpx.ReadTimeout("silence"),
@@ -100,10 +100,10 @@ def test_each_compression_carries_the_same_body(spool: Spool, server: Server, en
     ids=str,
 )
 def test_a_response_from_elsewhere_is_retried_with_the_same_key_and_body(
-    spool: Spool, server: Server, answer: Answer
+    spool: Spool, server: Server, response: Answer
 ) -> None:
     lines = put(spool, 3)
-    server.script = [answer, answer]
+    server.script = [response, response]
     sender = sender_of(spool, server)
     assert sender.step().seconds > 0
     assert sender.trouble
@@ -121,10 +121,10 @@ def test_retries_after_responses_from_elsewhere_wait_longer_and_longer_and_the_r
     spool: Spool, server: Server
 ) -> None:
     put(spool, 1)
-    answers = [httpx.Response(409, html="<h1>Conflict</h1>"), httpx.Response(413, html="<h1>Too large</h1>")] * 20
-    server.script = list(answers)
+    responses = [httpx.Response(409, html="<h1>Conflict</h1>"), httpx.Response(413, html="<h1>Too large</h1>")] * 20
+    server.script = list(responses)
     sender = sender_of(spool, server)
-    waits = [sender.step().seconds for _ in answers]
+    waits = [sender.step().seconds for _ in responses]
     assert sum(waits) > len(waits) * 8.0 / 4
     assert sender.trouble == "HTTP 413 is not a response of this API to this request: text/html; charset=utf-8"
     assert len(set(server.keys)) == 1

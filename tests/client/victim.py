@@ -24,12 +24,12 @@ def settings(rng: random.Random) -> ClientSettings:
     )
 
 
-def send_until_killed(spool: str, url: str, token: str, name: str, seed: int, told: Connection) -> None:
-    """`told` receives the number of each log whose send() has returned."""
+def send_until_killed(spool: str, url: str, token: str, name: str, seed: int, reported: Connection) -> None:
+    """`reported` receives the number of each log whose send() has returned."""
     rng = random.Random(seed)
     client = Client(url, token, spool=spool, settings=settings(rng))
     for number in itertools.count():
         client.send(APP, fields={"victim": name, "number": number})
-        told.send(number)
+        reported.send(number)
         if rng.random() < 0.1:
             time.sleep(rng.random() * 0.02)

@@ -66,12 +66,12 @@ async def test_every_command_of_the_page_has_the_shown_response(service: Service
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ran.returncode, ran.stderr) == (0, "")
-    answers = ran.stdout.split(END)
+    responses = ran.stdout.split(END)
     wrong = []
-    for (commands, kind, expected), answer in zip(steps, answers, strict=False):
+    for (commands, kind, expected), response in zip(steps, responses, strict=False):
         read = documents if kind == "json" else plain
-        if read(answer) != read(expected):
-            wrong.append(f"{commands}\n--- gives\n{answer}--- and not\n{expected}")
+        if read(response) != read(expected):
+            wrong.append(f"{commands}\n--- gives\n{response}--- and not\n{expected}")
     assert not wrong, "\n".join(wrong)
 
 

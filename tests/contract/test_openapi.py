@@ -225,8 +225,8 @@ async def test_docs_load_nothing_from_other_servers(service: Service) -> None:
         assert "http" not in page.replace("http://www.w3.org", "")
         for asset in ("swagger-ui-bundle.js", "swagger-ui.css"):
             assert asset in page
-            answer = await client.get(f"/docs/assets/{asset}")
-            assert (answer.status_code, len(answer.content) > 100_000) == (200, True)
+            asset_response = await client.get(f"/docs/assets/{asset}")
+            assert (asset_response.status_code, len(asset_response.content) > 100_000) == (200, True)
         missing = await client.get("/docs/assets/nothing.js")
         assert (missing.status_code, missing.headers["content-type"]) == (404, "application/json")
 

@@ -34,8 +34,8 @@ class Line:
         self.opened.append(await asyncpg.connect(self.url, server_settings=NAME))
         return self.opened[-1]
 
-    def cut(self, fault: Exception | None) -> None:
-        self._fault = fault
+    def cut(self, error: Exception | None) -> None:
+        self._fault = error
         for connection in self.opened:
             connection.terminate()
 

@@ -16,12 +16,12 @@ FLOOD_BYTES = 64 * 1024 * 1024
 MOST_UNREAD = 100
 
 
-def is_408(answer: bytes) -> bool:
+def is_408(response: bytes) -> bool:
     return (
-        answer.startswith(b"HTTP/1.1 408 ")
-        and b"connection: close" in answer
-        and b"content-type: application/json" in answer
-        and b"did not arrive in time" in answer
+        response.startswith(b"HTTP/1.1 408 ")
+        and b"connection: close" in response
+        and b"content-type: application/json" in response
+        and b"did not arrive in time" in response
     )
 
 

@@ -57,13 +57,13 @@ def test_every_body_gets_a_response(target: Target, name: str) -> None:
     body, status = BODIES[name]
     with target.client() as client:
         for path, headers in (("/v1/factory_logs", JSON), ("/v1/factory_logs", NDJSON), ("/v1/repairs", JSON)):
-            answer = client.post(path, content=body, headers=headers)
-            assert answer.status_code in (201, 400, 413), answer.text[:300]
-            assert answer.headers["content-type"] == "application/json"
+            response = client.post(path, content=body, headers=headers)
+            assert response.status_code in (201, 400, 413), response.text[:300]
+            assert response.headers["content-type"] == "application/json"
             if headers is JSON and path == "/v1/factory_logs" and status is not None:
-                assert answer.status_code == status, answer.text[:300]
-        answer = client.post("/v1/auth/login", content=body, headers=JSON)
-        assert answer.status_code in (400, 401, 413), answer.text[:300]
+                assert response.status_code == status, response.text[:300]
+        response = client.post("/v1/auth/login", content=body, headers=JSON)
+        assert response.status_code in (400, 401, 413), response.text[:300]
 
 
 @pytest.mark.parametrize("headers", [JSON, NDJSON], ids=["JSON", "NDJSON"])
@@ -77,8 +77,8 @@ def test_a_compression_bomb_is_a_413_before_it_is_decompressed(
     plain = line * 512
     bomb = packer.compress(plain) + packer.flush() if packer is not None else gzip.compress(plain, 1)
     with target.client() as client:
-        answer = client.post("/v1/factory_logs", content=bomb, headers=headers | {"Content-Encoding": encoding})
-    assert answer.status_code == 413, answer.text[:300]
+        response = client.post("/v1/factory_logs", content=bomb, headers=headers | {"Content-Encoding": encoding})
+    assert response.status_code == 413, response.text[:300]
 
 
 DEAR: dict[str, Callable[[], bytes]] = {
@@ -102,9 +102,9 @@ def test_a_body_that_would_take_minutes_of_cpu_is_refused(target: Target, name: 
     before = processes.cpu_seconds(target.pid)
     with target.client() as client:
         for headers in (JSON, NDJSON) if path.startswith("/v1") else ({},):
-            answer = client.post(path, content=body, headers=headers | packing)
-            assert answer.status_code in (201, 400, 413), answer.text[:300]
-            assert len(answer.content) < MIB
+            response = client.post(path, content=body, headers=headers | packing)
+            assert response.status_code in (201, 400, 413), response.text[:300]
+            assert len(response.content) < MIB
     assert processes.cpu_seconds(target.pid) - before < 20
 
 
@@ -175,11 +175,11 @@ def test_every_query_gets_a_response(target: Target, name: str) -> None:
     with target.client() as client:
         client.post("/v1/factory_logs", json=[{"app_name": "a" * 255, "timestamp": "2024-01-31"}] * 20)
         for path in ("/v1/factory_logs", "/v1/repairs"):
-            answer = client.get(f"{path}?q={quote(text)}")
-            assert answer.status_code in (200, 400), answer.text[:300]
-            assert answer.headers["content-type"] == "application/json"
+            response = client.get(f"{path}?q={quote(text)}")
+            assert response.status_code in (200, 400), response.text[:300]
+            assert response.headers["content-type"] == "application/json"
             if status is not None and path == "/v1/factory_logs":
-                assert answer.status_code == status, answer.text[:300]
+                assert response.status_code == status, response.text[:300]
         assert client.get("/v1/factory_logs").json()["num_results"] == 20
 
 
@@ -188,10 +188,10 @@ def test_an_in_of_a_million_does_not_fit_in_a_head(target: Target) -> None:
     with target.connect() as connection:
         try:
             connection.sendall(f"GET /v1/factory_logs?q={query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            answer = connection.recv(65536)
+            response = connection.recv(65536)
         except ConnectionError:
             return
-    assert answer.startswith(b"HTTP/1.1 400 ") or not answer
+    assert response.startswith(b"HTTP/1.1 400 ") or not response
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_an_in_of_a_million_does_not_fit_in_a_head(target: Target) -> None:
 def test_an_invalid_id_is_a_404(target: Target, asked: str) -> None:
     with target.client() as client:
         for collection in ("factory_logs", "repairs"):
-            answer = client.get(f"/v1/{collection}/{asked}")
-            assert answer.status_code == 404, answer.text[:300]
-            assert answer.json()["message"]
+            response = client.get(f"/v1/{collection}/{asked}")
+            assert response.status_code == 404, response.text[:300]
+            assert response.json()["message"]
 
 
 @pytest.mark.parametrize(
@@ -216,8 +216,8 @@ def test_an_invalid_id_is_a_404(target: Target, asked: str) -> None:
 )  # fmt: skip
 def test_every_parameter_gets_a_response(target: Target, parameters: str) -> None:
     with target.client() as client:
-        answer = client.get(f"/v1/factory_logs?{parameters}")
-        assert answer.status_code in (200, 400), answer.text[:300]
+        response = client.get(f"/v1/factory_logs?{parameters}")
+        assert response.status_code in (200, 400), response.text[:300]
 
 
 def test_a_forged_address_does_not_escape_the_login_throttle(target: Target) -> None:

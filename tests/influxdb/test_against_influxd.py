@@ -48,11 +48,11 @@ def mine(text: str) -> tuple[list[dict[str, object]], bool]:
 
 def theirs(influxd: Influxd, text: str) -> tuple[list[dict[str, object]], bool]:
     influxd.http.post("/query", params={"q": "CREATE DATABASE lines"}).raise_for_status()
-    answer = influxd.http.post("/write", params={"db": "lines"}, content=text.encode())
+    response = influxd.http.post("/write", params={"db": "lines"}, content=text.encode())
     points = influxd.query("SELECT * FROM /.*/ GROUP BY *", "lines")
     influxd.http.post("/query", params={"q": "DROP DATABASE lines"}).raise_for_status()
-    assert answer.status_code in (204, 400)
-    return points, answer.status_code == 400
+    assert response.status_code in (204, 400)
+    return points, response.status_code == 400
 
 
 @pytest.mark.parametrize("text", SAME)

@@ -18,11 +18,11 @@ def read(line: str, limits: RecordLimits = LIMITS, unit: int = 1) -> NewLog:
     return PointParser(limits, unit, NOW).read(line, 10**6)
 
 
-def fault(line: str, limits: RecordLimits = LIMITS) -> FieldError:
+def error(line: str, limits: RecordLimits = LIMITS) -> FieldError:
     with pytest.raises(BadRequestError) as caught:
         read(line, limits)
-    (fault,) = caught.value.errors
-    return fault
+    (error,) = caught.value.errors
+    return error
 
 
 def test_each_part_of_a_point_is_stored_in_its_column() -> None:
@@ -87,7 +87,7 @@ def test_a_float_stays_a_float_and_an_unsigned_integer_has_its_full_range() -> N
     ],
 )
 def test_a_point_that_cannot_be_stored_is_an_error_that_names_its_field(line: str, field: str, message: str) -> None:
-    found = fault(line)
+    found = error(line)
     assert found.field == field
     assert message in found.message
 
@@ -102,7 +102,7 @@ def test_a_record_at_the_size_limit_is_accepted_and_one_byte_more_is_refused() -
         empty = f'{{"app_name":"m\\"","timestamp":"{shown}","tags":{{"a":"b"}},"fields":{{"f":""}}}}'
         room = 1000 - len(empty)
         assert read(f'm",a=b f="{"x" * room}" {time}', limits).app_name == 'm"'
-        assert "over the limit of 1000 bytes" in fault(f'm",a=b f="{"x" * (room + 1)}" {time}', limits).message
+        assert "over the limit of 1000 bytes" in error(f'm",a=b f="{"x" * (room + 1)}" {time}', limits).message
 
 
 def test_a_line_that_is_too_long_is_refused() -> None:

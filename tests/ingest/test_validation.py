@@ -16,7 +16,7 @@ GOOD = {"app_name": "tiger_test_jig_production", "timestamp": "2024-01-31T13:45:
 def errors_of(body: bytes) -> dict[str, str]:
     with pytest.raises(BadRequestError) as caught:
         parse_log(body, LIMITS)
-    return {fault.field: fault.message for fault in caught.value.errors} or {"": caught.value.message}
+    return {error.field: error.message for error in caught.value.errors} or {"": caught.value.message}
 
 
 def body(**changes: object) -> bytes:

@@ -45,7 +45,7 @@ async def test_concurrent_callers_share_queries(logs: LogsById, migrated_url: st
     async with locked(migrated_url) as watcher:
         asked = [logs.get(log_id) for log_id in range(1, 101)]
         assert len(await readers(watcher)) == 1
-        assert not any(answer.done() for answer in asked)
+        assert not any(response.done() for response in asked)
     assert all(await asyncio.gather(*asked))
 
 
@@ -81,8 +81,8 @@ async def test_a_statement_is_cancelled_only_when_all_its_callers_are(logs: Logs
     async with locked(migrated_url) as watcher:
         asked = [logs.get(1), logs.get(2)]
         assert await readers(watcher) == [reader]
-        for answer in asked:
-            answer.cancel()
+        for response in asked:
+            response.cancel()
         while await watcher.fetch(WAITING):
             await asyncio.sleep(0.01)
         assert await watcher.fetchval("SELECT count(*) FROM pg_stat_activity WHERE pid = $1", reader) == 1

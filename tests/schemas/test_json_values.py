@@ -10,7 +10,7 @@ from tests.schemas.strategies import STORABLE
 
 
 def faults(value: object, max_nesting: int = 32) -> list[str]:
-    return [fault.field for fault in storage_errors(value, "tags", max_nesting)]
+    return [error.field for error in storage_errors(value, "tags", max_nesting)]
 
 
 @given(STORABLE)

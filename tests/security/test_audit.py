@@ -37,8 +37,8 @@ async def test_a_successful_login_has_a_line_too(database: Database, migrated_ur
     file = tmp_path / "audit.log"
     await UserRepository(database).create("bob", "Bob", await Passwords().hash("open sesame"), Level.FACTORY)
     async with worker(migrated_url, audit_file=file) as app, client_of(app, None) as client:
-        answer = await client.post("/v1/auth/login", json={"username": "bob", "password": "open sesame"})
-    token = answer.json()["message"]["login_successful"]["API_token"]
+        response = await client.post("/v1/auth/login", json={"username": "bob", "password": "open sesame"})
+    token = response.json()["message"]["login_successful"]["API_token"]
     (line,) = lines(file)
     assert (line["event"], line["action"], line["user"]) == ("audit", "login", "bob")
     assert token not in file.read_text()

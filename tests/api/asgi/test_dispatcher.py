@@ -40,8 +40,8 @@ async def test_head_has_the_response_of_get_without_the_body(client: httpx.Async
 
 
 async def test_head_of_a_path_without_get_is_a_405(client: httpx.AsyncClient) -> None:
-    answer = await client.head("/v1/auth/login")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "OPTIONS, POST")
+    response = await client.head("/v1/auth/login")
+    assert (response.status_code, response.headers["allow"]) == (405, "OPTIONS, POST")
 
 
 async def test_each_response_has_its_own_request_id(anonymous: httpx.AsyncClient) -> None:
@@ -56,9 +56,9 @@ async def test_each_response_has_its_own_request_id(anonymous: httpx.AsyncClient
 async def test_a_valid_request_id_of_the_client_is_sent_back(
     anonymous: httpx.AsyncClient, sent: str, kept: bool
 ) -> None:
-    answer = await anonymous.get("/nothing", headers={"X-Request-ID": sent})
-    assert (answer.headers["x-request-id"] == sent) is kept
-    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+    response = await anonymous.get("/nothing", headers={"X-Request-ID": sent})
+    assert (response.headers["x-request-id"] == sent) is kept
+    assert response.json()["request_id"] == response.headers["x-request-id"]
 
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -92,9 +92,9 @@ async def test_a_body_at_the_limit_is_read_and_one_byte_more_is_a_413(
 ) -> None:
     body = json.dumps(LOG).encode()
     for size, status in ((settings.max_body_bytes, 201), (settings.max_body_bytes + 1, 413)):
-        answer = await client.post("/v1/factory_logs", content=body.ljust(size), headers=JSON)
-        assert answer.status_code == status, answer.text
-        assert str(settings.max_body_bytes) in answer.text or status == 201
+        response = await client.post("/v1/factory_logs", content=body.ljust(size), headers=JSON)
+        assert response.status_code == status, response.text
+        assert str(settings.max_body_bytes) in response.text or status == 201
 
 
 async def test_a_body_over_the_limit_is_refused_by_its_announced_length_before_it_is_sent(
@@ -149,8 +149,8 @@ async def test_the_docs_page_runs_only_its_own_scripts(anonymous: httpx.AsyncCli
 
 async def test_a_token_is_not_cached(anonymous: httpx.AsyncClient, tokens: object) -> None:
     credentials = {"username": "overview", "password": "open sesame"}
-    answer = await anonymous.post("/v1/auth/login", json=credentials)
-    assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+    response = await anonymous.post("/v1/auth/login", json=credentials)
+    assert (response.status_code, response.headers["cache-control"]) == (200, "no-store")
 
 
 async def test_a_long_path_is_cut(app: FastAPI, anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:

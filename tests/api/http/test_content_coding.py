@@ -21,16 +21,16 @@ async def raw(client: httpx.AsyncClient, encoding: str | None, path: str = "", a
     request.headers.pop("accept-encoding")
     if encoding is not None:
         request.headers["accept-encoding"] = encoding
-    answer = await client.send(request, stream=True)
-    answer._content = b"".join([part async for part in answer.aiter_raw()])
-    return answer
+    response = await client.send(request, stream=True)
+    response._content = b"".join([part async for part in response.aiter_raw()])
+    return response
 
 
-def unpacked(answer: httpx.Response) -> bytes:
-    encoding = answer.headers.get("content-encoding")
+def unpacked(response: httpx.Response) -> bytes:
+    encoding = response.headers.get("content-encoding")
     if encoding == "zstd":
-        return zstandard.ZstdDecompressor().decompressobj().decompress(answer.content)
-    return gzip.decompress(answer.content) if encoding == "gzip" else answer.content
+        return zstandard.ZstdDecompressor().decompressobj().decompress(response.content)
+    return gzip.decompress(response.content) if encoding == "gzip" else response.content
 
 
 @pytest.fixture
@@ -56,17 +56,17 @@ async def test_every_large_response_is_compressed_if_the_client_accepts_it(
     plain = await raw(filled, None, path, accept)
     assert "content-encoding" not in plain.headers
     for encoding in ("gzip", "zstd"):
-        answer = await raw(filled, encoding, path, accept)
-        assert answer.headers["content-encoding"] == encoding
-        assert answer.headers["vary"] == plain.headers["vary"] == "Accept, Accept-Encoding"
-        assert unpacked(answer) == plain.content
-        assert len(answer.content) < len(plain.content) / 3
+        response = await raw(filled, encoding, path, accept)
+        assert response.headers["content-encoding"] == encoding
+        assert response.headers["vary"] == plain.headers["vary"] == "Accept, Accept-Encoding"
+        assert unpacked(response) == plain.content
+        assert len(response.content) < len(plain.content) / 3
 
 
 async def test_a_compressed_stream_can_be_read_while_it_arrives(filled: httpx.AsyncClient) -> None:
     """The client can decompress each part when it arrives; the compressor holds nothing back."""
-    async with filled.stream("GET", "/v1/factory_logs", headers={"Accept": "application/x-ndjson"}) as answer:
-        text = "".join([part async for part in answer.aiter_text()])
+    async with filled.stream("GET", "/v1/factory_logs", headers={"Accept": "application/x-ndjson"}) as response:
+        text = "".join([part async for part in response.aiter_text()])
     assert [json.loads(line)["factory_log_id"] for line in text.splitlines()] == list(range(1, 601))
 
 

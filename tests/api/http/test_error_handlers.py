@@ -40,15 +40,15 @@ async def test_an_unsupported_method_is_a_405_with_allow_also_without_a_token(
     anonymous: httpx.AsyncClient, client: httpx.AsyncClient, method: str
 ) -> None:
     for caller, (path, allow) in itertools.product((anonymous, client), PATHS.items()):
-        answer = await caller.request(method, path, content=b"{", headers={"Content-Type": "application/json"})
-        assert_error(answer, 405)
-        assert (path, answer.headers["allow"]) == (path, allow)
+        response = await caller.request(method, path, content=b"{", headers={"Content-Type": "application/json"})
+        assert_error(response, 405)
+        assert (path, response.headers["allow"]) == (path, allow)
 
 
 async def test_options_lists_the_methods(anonymous: httpx.AsyncClient) -> None:
     for path, allow in PATHS.items():
-        answer = await anonymous.options(path)
-        assert (path, answer.status_code, answer.headers["allow"], answer.content) == (path, 200, allow, b"")
+        response = await anonymous.options(path)
+        assert (path, response.status_code, response.headers["allow"], response.content) == (path, 200, allow, b"")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
@@ -74,9 +74,9 @@ async def test_without_a_valid_token_every_call_is_a_401(
 ) -> None:
     headers = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
     for method, path in CALLS:
-        answer = await anonymous.request(method, path, headers=headers)  # type: ignore[arg-type]
-        assert_error(answer, 401)
-        assert answer.headers["www-authenticate"].lower().startswith("token")
+        response = await anonymous.request(method, path, headers=headers)  # type: ignore[arg-type]
+        assert_error(response, 401)
+        assert response.headers["www-authenticate"].lower().startswith("token")
 
 
 @pytest.mark.slow
@@ -86,11 +86,11 @@ async def test_a_level_below_the_needed_one_is_a_403_that_names_both(
 ) -> None:
     async with client_of(app, tokens[level]) as client:
         for (method, path), needed in CALLS.items():
-            answer = await client.request(method, path)
+            response = await client.request(method, path)
             if level.includes(needed):
-                assert answer.status_code not in (401, 403), (method, path)
+                assert response.status_code not in (401, 403), (method, path)
                 continue
-            message = str(assert_error(answer, 403)["message"])
+            message = str(assert_error(response, 403)["message"])
             assert needed in message
             assert level in message
 
@@ -103,9 +103,9 @@ async def test_a_500_has_no_internal_details(
 
     services: Services = app.state.services
     monkeypatch.setattr(services.authenticator, "cached", broken)
-    answer = await client.get("/v1/factory_logs")
-    assert assert_error(answer, 500)["message"] == "Internal server error"
-    assert "secret" not in answer.text
+    response = await client.get("/v1/factory_logs")
+    assert assert_error(response, 500)["message"] == "Internal server error"
+    assert "secret" not in response.text
 
 
 async def test_an_unreachable_database_is_a_503_with_retry_after(
@@ -119,9 +119,9 @@ async def test_an_unreachable_database_is_a_503_with_retry_after(
         await services.pages.close()
         monkeypatch.setattr(services.database, "dsn", "postgresql://nobody@127.0.0.1:1/nowhere")
         for path in ("/v1/factory_logs", "/v1/factory_logs/1", "/v1/repairs", "/readyz"):
-            answer = await client.get(path)
-            assert_error(answer, 503)
-            assert int(answer.headers["retry-after"]) > 0
+            response = await client.get(path)
+            assert_error(response, 503)
+            assert int(response.headers["retry-after"]) > 0
         assert (await client.get("/healthz")).status_code == 200
 
 

@@ -64,8 +64,8 @@ async def test_the_same_key_with_another_body_is_a_409(
 ) -> None:
     await post(client, path, body)
     stored = await count(client, path)
-    answer = await post(client, path, other)
-    assert answer.status_code == 409
+    response = await post(client, path, other)
+    assert response.status_code == 409
     assert await count(client, path) == stored
 
 
@@ -119,9 +119,9 @@ async def test_a_retried_batch_returns_again_the_records_it_skipped(client: http
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["", " ", "x" * 256, "naïve", "tab\there"])
 async def test_a_key_that_is_no_visible_ascii_is_a_400(client: httpx.AsyncClient, key: str) -> None:
-    answer = await post(client, "/v1/factory_logs", LOG, {"Idempotency-Key": key.encode("latin-1")})
-    assert answer.status_code == 400
-    assert "Idempotency-Key" in answer.json()["message"]
+    response = await post(client, "/v1/factory_logs", LOG, {"Idempotency-Key": key.encode("latin-1")})
+    assert response.status_code == 400
+    assert "Idempotency-Key" in response.json()["message"]
 
 
 @pytest.mark.slow
@@ -144,10 +144,10 @@ async def test_fifty_concurrent_tries_on_several_workers_store_once(
         client_of(three, token) as third,
     ):
         clients = [(first, second, third)[number % 3] for number in range(50)]
-        answers = await asyncio.gather(*(post(client, path, body) for client in clients))
-        assert {answer.status_code for answer in answers} == {201}
-        assert len({answer.content for answer in answers}) == 1
-        assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+        responses = await asyncio.gather(*(post(client, path, body) for client in clients))
+        assert {response.status_code for response in responses} == {201}
+        assert len({response.content for response in responses}) == 1
+        assert sum("idempotency-replayed" not in response.headers for response in responses) == 1
         assert await count(first, path) == (2 if isinstance(body, list) else 1)
 
 

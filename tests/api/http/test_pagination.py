@@ -36,13 +36,13 @@ async def filled(client: httpx.AsyncClient) -> httpx.AsyncClient:
 
 
 async def pages(client: httpx.AsyncClient, **params: object) -> AsyncIterator[httpx.Response]:
-    answer = await ask(client, cursor="", **params)
+    response = await ask(client, cursor="", **params)
     while True:
-        assert answer.status_code == 200, answer.text
-        yield answer
-        if "next" not in answer.links:
+        assert response.status_code == 200, response.text
+        yield response
+        if "next" not in response.links:
             return
-        answer = await client.get(answer.links["next"]["url"])
+        response = await client.get(response.links["next"]["url"])
 
 
 async def walk(client: httpx.AsyncClient, **params: object) -> list[int]:
@@ -107,11 +107,11 @@ async def test_each_log_stored_before_is_returned_once_despite_concurrent_writer
             only = {"filters": [{"name": "app_name", "op": "==", "val": "w"}]}
             for q in ({}, BY_TIME, only, {"order_by": [{"field": "app_name"}]}, only | {"offset": 2}, {"limit": 1000}):
                 before = {row[0] for row in await pool.fetch("SELECT factory_log_id FROM factory_logs")}
-                answers = [page.json() async for page in pages(filled, q=q, results_per_page=7)]
-                found = [log["factory_log_id"] for answer in answers for log in answer["objects"]]
+                responses = [page.json() async for page in pages(filled, q=q, results_per_page=7)]
+                found = [log["factory_log_id"] for response in responses for log in response["objects"]]
                 assert len(found) == len(set(found))
                 assert before <= set(found) or "filters" in q
-                assert {answer["num_results"] for answer in answers} == {len(found)}, q
+                assert {response["num_results"] for response in responses} == {len(found)}, q
         finally:
             walked.set()
             await asyncio.gather(*writers)
@@ -143,8 +143,8 @@ async def test_the_first_page_by_cursor_waits_for_running_transactions_and_count
     await asyncio.wait({first}, timeout=0.3)
     assert not first.done()
     await late.execute("COMMIT")
-    answer = (await first).json()
-    assert answer["num_results"] == len(answer["objects"]) == 27
+    response = (await first).json()
+    assert response["num_results"] == len(response["objects"]) == 27
 
 
 @pytest.mark.slow
@@ -161,15 +161,15 @@ async def test_pages_by_cursor_do_not_wait_for_a_long_transaction_and_include_it
 
 
 async def cursor_of(client: httpx.AsyncClient, **params: object) -> str:
-    answer = await ask(client, cursor="", results_per_page=5, **params)
-    return parse_qs(urlsplit(answer.links["next"]["url"]).query)["cursor"][0]
+    response = await ask(client, cursor="", results_per_page=5, **params)
+    return parse_qs(urlsplit(response.links["next"]["url"]).query)["cursor"][0]
 
 
 async def test_a_cursor_of_another_q_is_a_400_with_this_reason(filled: httpx.AsyncClient) -> None:
     cursor = await cursor_of(filled, q=BY_TIME)
     for other in ({}, {"order_by": [{"field": "timestamp"}]}, BY_TIME | {"limit": 9}):
-        answer = await ask(filled, cursor=cursor, q=other)
-        assert (answer.status_code, "another q" in answer.json()["message"]) == (400, True)
+        response = await ask(filled, cursor=cursor, q=other)
+        assert (response.status_code, "another q" in response.json()["message"]) == (400, True)
     same = json.dumps(BY_TIME, indent=3)
     assert (await ask(filled, cursor=cursor, q=same)).status_code == 200
 
@@ -179,15 +179,15 @@ async def test_a_cursor_of_another_q_is_a_400_with_this_reason(filled: httpx.Asy
 @given(st.integers(0, 74), st.sampled_from("Aq_-7=é \0"))
 async def test_a_cursor_that_was_tampered_with_is_a_400(filled: httpx.AsyncClient, place: int, letter: str) -> None:
     cursor = await cursor_of(filled)
-    answer = await ask(filled, cursor=cursor[:place] + letter + cursor[place + 1 :])
-    assert answer.status_code == (200 if cursor[place] == letter else 400)
+    response = await ask(filled, cursor=cursor[:place] + letter + cursor[place + 1 :])
+    assert response.status_code == (200 if cursor[place] == letter else 400)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cursor", ["x", "0", "é", "=" * 75, "A" * 74, "A" * 75, "A" * 76, "A" * 5000])
 async def test_any_other_text_is_a_400(filled: httpx.AsyncClient, cursor: str) -> None:
-    answer = await ask(filled, cursor=cursor)
-    assert (answer.status_code, "begin again" in answer.json()["message"]) == (400, True)
+    response = await ask(filled, cursor=cursor)
+    assert (response.status_code, "begin again" in response.json()["message"]) == (400, True)
 
 
 async def test_a_cursor_by_time_at_a_removed_record_is_a_400_and_one_by_id_continues(
@@ -202,8 +202,8 @@ async def test_a_cursor_by_time_at_a_removed_record_is_a_400_and_one_by_id_conti
     finally:
         await connection.close()
     assert (await ask(filled, cursor=by_id)).json()["objects"][0]["factory_log_id"] == 7
-    answer = await ask(filled, cursor=by_time, q=BY_TIME)
-    assert (answer.status_code, "begin again" in answer.json()["message"]) == (400, True)
+    response = await ask(filled, cursor=by_time, q=BY_TIME)
+    assert (response.status_code, "begin again" in response.json()["message"]) == (400, True)
 
 
 @pytest.mark.slow
@@ -218,16 +218,16 @@ async def test_a_cursor_by_time_at_a_removed_record_is_a_400_and_one_by_id_conti
 async def test_a_query_that_cannot_have_a_cursor_is_a_400(
     filled: httpx.AsyncClient, params: dict[str, object], message: str
 ) -> None:
-    answer = await ask(filled, cursor="", **params)
-    assert (answer.status_code, message in answer.json()["message"]) == (400, True)
+    response = await ask(filled, cursor="", **params)
+    assert (response.status_code, message in response.json()["message"]) == (400, True)
 
 
 async def test_repairs_have_cursors_too(client: httpx.AsyncClient) -> None:
     for _ in range(5):
         await client.post("/v1/repairs", json={"product_imei": "352099001761481"})
-    answer = await client.get("/v1/repairs", params={"cursor": "", "results_per_page": 3})
-    rest = await client.get(answer.links["next"]["url"])
-    assert [repair["repair_id"] for repair in answer.json()["objects"] + rest.json()["objects"]] == [1, 2, 3, 4, 5]
+    response = await client.get("/v1/repairs", params={"cursor": "", "results_per_page": 3})
+    rest = await client.get(response.links["next"]["url"])
+    assert [repair["repair_id"] for repair in response.json()["objects"] + rest.json()["objects"]] == [1, 2, 3, 4, 5]
 
 
 async def test_a_forged_cursor_is_no_500(filled: httpx.AsyncClient) -> None:
@@ -235,5 +235,5 @@ async def test_a_forged_cursor_is_no_500(filled: httpx.AsyncClient) -> None:
         query = parse_query(json.dumps(q), resource, QueryLimits())
         for number in (-1, 0, 2**31, 2**62, 2**63 - 1, -(2**63)):
             cursor = write_cursor(CursorPosition(number, number, number, number, number), query)
-            answer = await filled.get(f"/v1/{path}", params={"q": json.dumps(q), "cursor": cursor})
-            assert answer.status_code in (200, 400), answer.text
+            response = await filled.get(f"/v1/{path}", params={"q": json.dumps(q), "cursor": cursor})
+            assert response.status_code in (200, 400), response.text

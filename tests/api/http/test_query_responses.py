@@ -31,9 +31,9 @@ SETTINGS = {"max_exports": 1, "export_send_seconds": 1, "token_cache_seconds": 0
 
 
 async def lines(client: httpx.AsyncClient, **q: object) -> list[dict[str, object]]:
-    answer = await client.get("/v1/factory_logs", params={"q": json.dumps(q)}, headers=NDJSON)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/x-ndjson")
-    return [json.loads(line) for line in answer.text.splitlines()]
+    response = await client.get("/v1/factory_logs", params={"q": json.dumps(q)}, headers=NDJSON)
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/x-ndjson")
+    return [json.loads(line) for line in response.text.splitlines()]
 
 
 @pytest.mark.slow
@@ -52,19 +52,19 @@ async def test_the_stream_has_the_same_records_as_the_pages(client: httpx.AsyncC
     await client.post("/v1/factory_logs", json=logs)
     expected = (await ask(client, q=q, results_per_page=100)).json()["objects"]
     assert await lines(client, **q) == expected
-    answer = await client.get("/v1/factory_logs", params={"q": json.dumps(q), "page": "0"}, headers=CSV)
-    assert answer.headers["content-type"].startswith("text/csv")
-    rows = list(csv.DictReader(answer.text.splitlines()))
+    response = await client.get("/v1/factory_logs", params={"q": json.dumps(q), "page": "0"}, headers=CSV)
+    assert response.headers["content-type"].startswith("text/csv")
+    rows = list(csv.DictReader(response.text.splitlines()))
     assert [row["factory_log_id"] for row in rows] == [str(log["factory_log_id"]) for log in expected]
-    assert answer.text.splitlines()[0].startswith("factory_log_id,app_name,product_imei,repair_id,timestamp,tags,")
+    assert response.text.splitlines()[0].startswith("factory_log_id,app_name,product_imei,repair_id,timestamp,tags,")
 
 
 async def test_csv_quotes_cells_with_special_characters(client: httpx.AsyncClient) -> None:
     texts = ['a,"b"', "two\nlines", "carriage\rreturn", "plain", "ü;\t'", " "]
     for text in texts:
         await client.post("/v1/factory_logs", json=LOG | {"app_name": text, "fields": {text: 1.0}, "tags": None})
-    answer = await client.get("/v1/factory_logs", headers=CSV)
-    rows = list(csv.DictReader(answer.text.splitlines(keepends=True)))
+    response = await client.get("/v1/factory_logs", headers=CSV)
+    rows = list(csv.DictReader(response.text.splitlines(keepends=True)))
     assert [row["app_name"] for row in rows] == texts
     assert [json.loads(row["fields"]) for row in rows] == [{text: 1.0} for text in texts]
     assert {(row["tags"], row["timestamp"]) for row in rows} == {("", "2024-01-31 13:45:00.500000")}
@@ -87,8 +87,8 @@ async def test_texts_that_a_spreadsheet_would_run_are_escaped_on_demand(
         ({"escape_formulas": "false"}, texts),
         ({"escape_formulas": "true"}, [f"'{text}" if text[0] in "=+-@" else text for text in texts]),
     ):
-        answer = await client.get(f"/v1/{collection}", params=asked, headers=CSV)
-        assert [row[column] for row in csv.DictReader(answer.text.splitlines())] == expected
+        response = await client.get(f"/v1/{collection}", params=asked, headers=CSV)
+        assert [row[column] for row in csv.DictReader(response.text.splitlines())] == expected
         assert len((await client.get(f"/v1/{collection}", params=asked, headers=NDJSON)).text.splitlines()) == len(
             texts
         )
@@ -96,14 +96,14 @@ async def test_texts_that_a_spreadsheet_would_run_are_escaped_on_demand(
 
 @pytest.mark.parametrize("value", ["", "1", "yes", "\ud800"])
 async def test_an_invalid_escape_formulas_is_a_400(client: httpx.AsyncClient, value: str) -> None:
-    answer = await client.get(f"/v1/factory_logs?escape_formulas={quote(value, errors='surrogatepass')}", headers=CSV)
-    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "escape_formulas")
+    response = await client.get(f"/v1/factory_logs?escape_formulas={quote(value, errors='surrogatepass')}", headers=CSV)
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (400, "escape_formulas")
 
 
 async def test_single_is_a_record_for_each_accept_header(client: httpx.AsyncClient) -> None:
     await client.post("/v1/factory_logs", json=LOG)
-    answer = await client.get("/v1/factory_logs", params={"q": '{"single": true}'}, headers=NDJSON)
-    assert (answer.headers["content-type"], answer.json()["factory_log_id"]) == ("application/json", 1)
+    response = await client.get("/v1/factory_logs", params={"q": '{"single": true}'}, headers=NDJSON)
+    assert (response.headers["content-type"], response.json()["factory_log_id"]) == ("application/json", 1)
 
 
 async def test_repairs_stream_too(client: httpx.AsyncClient) -> None:
@@ -140,8 +140,8 @@ async def test_an_error_before_the_first_byte_is_a_json_error(
     client: httpx.AsyncClient, anonymous: httpx.AsyncClient
 ) -> None:
     assert (await anonymous.get("/v1/factory_logs", headers=CSV)).status_code == 401
-    answer = await client.get("/v1/factory_logs", params={"q": "{"}, headers=CSV)
-    assert (answer.status_code, answer.json()["message"]) == (400, "Unable to decode data")
+    response = await client.get("/v1/factory_logs", params={"q": "{"}, headers=CSV)
+    assert (response.status_code, response.json()["message"]) == (400, "Unable to decode data")
 
 
 async def test_a_query_that_takes_too_long_before_its_first_row_is_a_503(
@@ -152,8 +152,8 @@ async def test_a_query_that_takes_too_long_before_its_first_row_is_a_503(
         client_of(app, tokens[Level.OVERVIEW]) as client,
         locked(migrated_url),
     ):
-        answer = await client.get("/v1/factory_logs", headers=NDJSON)
-        assert (answer.status_code, "0.2 s" in answer.json()["message"]) == (503, True)
+        response = await client.get("/v1/factory_logs", headers=NDJSON)
+        assert (response.status_code, "0.2 s" in response.json()["message"]) == (503, True)
 
 
 async def numbered(pause: float = 0) -> AsyncGenerator[str]:
@@ -232,8 +232,8 @@ async def test_a_client_that_disconnects_before_the_first_byte_cancels_the_query
 async def test_a_client_that_disconnects_during_an_export_cancels_the_query_and_releases_the_connection(
     much: httpx.AsyncClient, migrated_url: str
 ) -> None:
-    async with much.stream("GET", "/v1/factory_logs") as answer:
-        assert answer.status_code == 200
+    async with much.stream("GET", "/v1/factory_logs") as response:
+        assert response.status_code == 200
         await exporting(migrated_url, expected=True)
         refused = await much.get("/v1/factory_logs")
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
@@ -253,8 +253,8 @@ async def test_exports_are_counted_as_long_as_they_run_and_those_refused_too(
         return float(running.split()[1]), float(refused.split()[1])
 
     running, refused = await shown()
-    async with much.stream("GET", "/v1/factory_logs") as answer:
-        assert answer.status_code == 200
+    async with much.stream("GET", "/v1/factory_logs") as response:
+        assert response.status_code == 200
         assert await shown() == (running + 1, refused)
         assert (await much.get("/v1/factory_logs")).status_code == 503
         assert await shown() == (running + 1, refused + 1)
@@ -264,26 +264,26 @@ async def test_exports_are_counted_as_long_as_they_run_and_those_refused_too(
 
 
 async def test_an_error_during_an_export_aborts_the_connection(much: httpx.AsyncClient, migrated_url: str) -> None:
-    async with much.stream("GET", "/v1/factory_logs") as answer:
+    async with much.stream("GET", "/v1/factory_logs") as response:
         await exporting(migrated_url, expected=True, kill=True)
         with pytest.raises(httpx.RemoteProtocolError):
-            await read(answer)
+            await read(response)
 
 
-async def read(answer: httpx.Response, pause: float = 0) -> None:
-    async for _ in answer.aiter_bytes(1_000_000):
+async def read(response: httpx.Response, pause: float = 0) -> None:
+    async for _ in response.aiter_bytes(1_000_000):
         await asyncio.sleep(pause)
 
 
 async def test_a_revoked_token_aborts_the_export(
     much: httpx.AsyncClient, migrated_url: str, tokens: dict[Level, str]
 ) -> None:
-    async with much.stream("GET", "/v1/factory_logs") as answer:
+    async with much.stream("GET", "/v1/factory_logs") as response:
         connection = await asyncpg.connect(migrated_url)
         await connection.execute("UPDATE tokens SET revoked_at = now()")
         await connection.close()
         with pytest.raises(httpx.RemoteProtocolError):
-            await read(answer, pause=0.3)
+            await read(response, pause=0.3)
 
 
 async def test_a_client_that_reads_nothing_is_disconnected(
@@ -301,6 +301,6 @@ async def test_a_client_that_reads_nothing_is_disconnected(
 
 
 async def test_head_has_the_headers_and_leaves_nothing_running(much: httpx.AsyncClient, migrated_url: str) -> None:
-    answer = await much.head("/v1/factory_logs")
-    assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, NDJSON["Accept"], b"")
+    response = await much.head("/v1/factory_logs")
+    assert (response.status_code, response.headers["content-type"], response.content) == (200, NDJSON["Accept"], b"")
     await exporting(migrated_url, expected=False)

@@ -82,8 +82,8 @@ async def test_a_body_at_the_limit_of_records_is_stored_and_one_record_more_is_a
 @pytest.mark.parametrize("path", ["/write?db=x", "/api/v2/write?bucket=x", "/v1/factory_logs"])
 @pytest.mark.parametrize("line", ["", "  ", "# a comment"])
 async def test_lines_that_are_no_records_count_as_well(client: httpx.AsyncClient, path: str, line: str) -> None:
-    answer = await client.post(path, content=f"{line}\n" * 21, headers={"Content-Type": "application/x-ndjson"})
-    assert answer.status_code == 413
+    response = await client.post(path, content=f"{line}\n" * 21, headers={"Content-Type": "application/x-ndjson"})
+    assert response.status_code == 413
 
 
 @pytest.mark.slow
@@ -100,7 +100,7 @@ async def test_one_bad_record_over_the_limit_refuses_the_whole_body(client: http
     assert "more than 5 of the records" in over_it.text
     assert await number_stored(client) == 2
     if params:
-        assert {fault["index"] for fault in over_it.json()["errors"]} == {1, 2, 3}
+        assert {error["index"] for error in over_it.json()["errors"]} == {1, 2, 3}
     else:
         assert "line 2: unable to parse '1': missing fields" in over_it.text
 
@@ -117,11 +117,11 @@ async def test_of_one_record_only_the_first_errors_are_listed(client: httpx.Asyn
     unstorable = json.dumps({"app_name": "a", "timestamp": 1, "tags": ["\0"] * 1000})
     surrogates = json.dumps({"app_name": "a", "timestamp": 1, "tags": ["\ud800"] * 1000})
     for record, most in ((unknown, 3 + len(FactoryLogIn.model_fields)), (unstorable, 3), (surrogates, 3)):
-        answer = await client.post(
+        response = await client.post(
             "/v1/factory_logs", content=wrap(record), headers={"Content-Type": "application/json"}
         )
-        assert answer.status_code == 400
-        assert 3 <= len(answer.json()["errors"]) <= most
+        assert response.status_code == 400
+        assert 3 <= len(response.json()["errors"]) <= most
 
 
 @PACKED
@@ -143,5 +143,5 @@ async def test_a_compressed_body_has_a_limited_ratio(client: httpx.AsyncClient, 
     within = b'{"app_name": "a", "timestamp": 1, "created_by": "%b"}' % noise + b" " * RATIO_FROM_BYTES
     for body, status in ((small, 201), (within, 201), (small + b" ", 413)):
         packed = PACKERS[packing](body)
-        answer = await client.post("/v1/factory_logs", content=packed, headers=headers)
-        assert (answer.status_code, len(body)) == (status, len(body)), answer.text
+        response = await client.post("/v1/factory_logs", content=packed, headers=headers)
+        assert (response.status_code, len(body)) == (status, len(body)), response.text

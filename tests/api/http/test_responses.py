@@ -18,11 +18,11 @@ async def stored(client: httpx.AsyncClient) -> httpx.AsyncClient:
 
 
 async def test_a_log_may_be_cached_by_the_client_only_and_for_its_token(stored: httpx.AsyncClient) -> None:
-    answer = await stored.get(URL)
-    assert answer.headers["cache-control"] == "private, max-age=3600, immutable"
-    assert answer.headers["vary"] == "Authorization"
-    assert answer.headers["etag"] == (await stored.get(URL)).headers["etag"]
-    assert answer.headers["etag"] != (await stored.get("/v1/factory_logs/2")).headers["etag"]
+    response = await stored.get(URL)
+    assert response.headers["cache-control"] == "private, max-age=3600, immutable"
+    assert response.headers["vary"] == "Authorization"
+    assert response.headers["etag"] == (await stored.get(URL)).headers["etag"]
+    assert response.headers["etag"] != (await stored.get("/v1/factory_logs/2")).headers["etag"]
     assert "cache-control" not in (await stored.get("/v1/factory_logs/3")).headers
 
 
@@ -30,16 +30,16 @@ async def test_a_log_may_be_cached_by_the_client_only_and_for_its_token(stored: 
 async def test_a_log_that_the_client_has_is_a_304(stored: httpx.AsyncClient, form: str) -> None:
     etag = (await stored.get(URL)).headers["etag"]
     for method in ("GET", "HEAD"):
-        answer = await stored.request(method, URL, headers={"If-None-Match": form.format(etag)})
-        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
-        assert answer.headers["cache-control"].startswith("private")
+        response = await stored.request(method, URL, headers={"If-None-Match": form.format(etag)})
+        assert (response.status_code, response.content, response.headers["etag"]) == (304, b"", etag)
+        assert response.headers["cache-control"].startswith("private")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("known", ['"x"', "", "x", 'W/"x"', ",", '"*"'])
 async def test_any_other_etag_gets_the_log(stored: httpx.AsyncClient, known: str) -> None:
-    answer = await stored.get(URL, headers={"If-None-Match": known})
-    assert (answer.status_code, answer.json()["factory_log_id"]) == (200, 1)
+    response = await stored.get(URL, headers={"If-None-Match": known})
+    assert (response.status_code, response.json()["factory_log_id"]) == (200, 1)
 
 
 async def test_without_permission_there_is_no_304(stored: httpx.AsyncClient, anonymous: httpx.AsyncClient) -> None:

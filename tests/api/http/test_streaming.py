@@ -30,10 +30,10 @@ async def peak_of(client: httpx.AsyncClient, parts: int) -> int:
     """Return the peak of Python's memory while a body of so many parts is stored."""
     tracemalloc.reset_peak()
     before, _ = tracemalloc.get_traced_memory()
-    answer = await client.post(
+    response = await client.post(
         "/v1/factory_logs", content=pieces(parts), headers={"Content-Type": "application/x-ndjson"}
     )
-    assert answer.json()["num_created"] == parts * PART // len(LINE)
+    assert response.json()["num_created"] == parts * PART // len(LINE)
     return tracemalloc.get_traced_memory()[1] - before
 
 

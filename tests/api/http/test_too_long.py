@@ -57,10 +57,10 @@ async def test_every_kind_of_read_that_takes_too_long_has_index_advice(
         locked(migrated_url),
     ):
         asked = [client.get(f"/v1/{kind.path}", headers={"Accept": kind.accept}) for kind in KINDS.values()]
-        answers = dict(zip(KINDS, await asyncio.gather(*asked), strict=True))
-    for name, answer in answers.items():
-        assert answer.status_code == 503, (name, answer.text)
-        assert answer.headers["retry-after"]
-        message = answer.json()["message"]
+        responses = dict(zip(KINDS, await asyncio.gather(*asked), strict=True))
+    for name, response in responses.items():
+        assert response.status_code == 503, (name, response.text)
+        assert response.headers["retry-after"]
+        message = response.json()["message"]
         assert message.startswith("The query ran longer than 2 s: "), (name, message)
         assert message.endswith(KINDS[name].named), (name, message)

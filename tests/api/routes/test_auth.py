@@ -20,10 +20,10 @@ async def test_login_returns_a_token_that_works(
     app: FastAPI, anonymous: httpx.AsyncClient, tokens: dict[Level, str], how: str
 ) -> None:
     body = {how: {name: (None, text) for name, text in CREDENTIALS.items()} if how == "files" else CREDENTIALS}
-    answer = await anonymous.post("/v1/auth/login", **body)  # type: ignore[arg-type]
-    assert answer.status_code == 200, answer.text
-    login = answer.json()["message"]["login_successful"]
-    assert answer.json()["status"] == "success"
+    response = await anonymous.post("/v1/auth/login", **body)  # type: ignore[arg-type]
+    assert response.status_code == 200, response.text
+    login = response.json()["message"]["login_successful"]
+    assert response.json()["status"] == "success"
     assert re.fullmatch("[A-Za-z0-9]{64}", login["API_token"])
     assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", login["token_expiry"])
     assert parsedate_to_datetime(login["token_expiry"])
@@ -46,9 +46,9 @@ async def test_login_returns_a_token_that_works(
 async def test_a_wrong_username_and_a_wrong_password_are_the_same_401(
     anonymous: httpx.AsyncClient, tokens: dict[Level, str], credentials: dict[str, str]
 ) -> None:
-    answer = await anonymous.post("/v1/auth/login", json=credentials)
-    assert answer.status_code == 401
-    assert answer.json()["message"] == "The username or the password is wrong."
+    response = await anonymous.post("/v1/auth/login", json=credentials)
+    assert response.status_code == 401
+    assert response.json()["message"] == "The username or the password is wrong."
 
 
 @pytest.mark.slow
@@ -64,12 +64,12 @@ async def test_a_wrong_username_and_a_wrong_password_are_the_same_401(
 async def test_login_without_valid_username_and_password_is_a_400_that_names_them(
     anonymous: httpx.AsyncClient, body: dict[str, str], faulty: list[str]
 ) -> None:
-    for answer in (
+    for response in (
         await anonymous.post("/v1/auth/login", json=body),
         await anonymous.post("/v1/auth/login", data=body),
     ):
-        assert answer.status_code == 400
-        assert [error["field"] for error in answer.json()["errors"]] == faulty
+        assert response.status_code == 400
+        assert [error["field"] for error in response.json()["errors"]] == faulty
 
 
 @pytest.mark.parametrize("body", [{"username": 1, "password": 2}, {"username": None, "password": "x"}])
@@ -80,15 +80,15 @@ async def test_login_with_values_that_are_no_text_is_a_400(
 
 
 async def test_login_with_a_file_as_username_is_a_400(anonymous: httpx.AsyncClient) -> None:
-    answer = await anonymous.post("/v1/auth/login", files={"username": ("f", b"x"), "password": (None, "y")})
-    assert answer.status_code == 400
+    response = await anonymous.post("/v1/auth/login", files={"username": ("f", b"x"), "password": (None, "y")})
+    assert response.status_code == 400
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/xml"])
 async def test_login_in_another_form_is_a_415(anonymous: httpx.AsyncClient, content_type: str) -> None:
-    answer = await anonymous.post("/v1/auth/login", content=b"{}", headers={"Content-Type": content_type})
-    assert answer.status_code == 415
-    assert "form" in answer.json()["message"]
+    response = await anonymous.post("/v1/auth/login", content=b"{}", headers={"Content-Type": content_type})
+    assert response.status_code == 415
+    assert "form" in response.json()["message"]
 
 
 @pytest.mark.slow
@@ -99,12 +99,12 @@ async def test_a_login_at_the_limit_is_read_and_one_byte_more_is_a_413(
 ) -> None:
     body = b'{"username": "nobody", "password": "x"}' if "json" in content_type else b"username=nobody&password=x&more="
     padding = b" " if "json" in content_type else b"x"
-    answer = await anonymous.post(
+    response = await anonymous.post(
         "/v1/auth/login",
         content=body.ljust(Settings().max_login_bytes + over, padding),
         headers={"Content-Type": content_type},
     )
-    assert answer.status_code == status, answer.text
+    assert response.status_code == status, response.text
 
 
 async def test_the_end_of_a_login_is_three_hours_from_now(
@@ -119,9 +119,9 @@ async def test_the_end_of_a_login_is_three_hours_from_now(
 async def test_a_login_has_exactly_the_documented_members(
     anonymous: httpx.AsyncClient, tokens: dict[Level, str]
 ) -> None:
-    answer = (await anonymous.post("/v1/auth/login", json=CREDENTIALS)).json()
-    assert (answer.keys(), answer["message"].keys()) == ({"status", "message"}, {"login_successful"})
-    assert answer["message"]["login_successful"].keys() == {
+    response = (await anonymous.post("/v1/auth/login", json=CREDENTIALS)).json()
+    assert (response.keys(), response["message"].keys()) == ({"status", "message"}, {"login_successful"})
+    assert response["message"]["login_successful"].keys() == {
         "username", "entity_id", "display_name", "name", "user_product_visibility", "hub_id", "shop_id", "API_token",
         "token_expiry", "permissions",
     }  # fmt: skip
@@ -135,9 +135,9 @@ async def test_too_many_attempts_are_a_429_with_retry_after(
     for _ in range(settings.login_max_failures):
         assert (await anonymous.post("/v1/auth/login", json=wrong)).status_code == 401
     for credentials in (wrong, CREDENTIALS):
-        answer = await anonymous.post("/v1/auth/login", json=credentials)
-        assert answer.status_code == 429
-        assert 0 < int(answer.headers["retry-after"]) <= settings.login_window_seconds
+        response = await anonymous.post("/v1/auth/login", json=credentials)
+        assert response.status_code == 429
+        assert 0 < int(response.headers["retry-after"]) <= settings.login_window_seconds
     other = await anonymous.post("/v1/auth/login", json={"username": "system", "password": "open sesame"})
     assert other.status_code == 200
 
@@ -176,9 +176,9 @@ async def test_every_call_accepts_every_form_of_the_header(
 
 async def test_validate_user_returns_text(client: httpx.AsyncClient) -> None:
     for name, known in (("overview", "True"), ("nobody", "False")):
-        answer = await client.get("/v1/auth/validate_user", params={"username": name})
-        assert answer.json()["status"] == "success"
-        assert answer.json()["data"] == known
+        response = await client.get("/v1/auth/validate_user", params={"username": name})
+        assert response.json()["status"] == "success"
+        assert response.json()["data"] == known
 
 
 async def test_validate_user_without_a_name_is_a_400_and_below_system_a_403(
@@ -199,9 +199,9 @@ async def test_logout_ends_the_token_of_the_request_and_no_other(
     ]
     async with client_of(app, token) as client:
         assert (await client.get("/v1/factory_logs")).status_code == 200
-        answer = await client.post("/v1/auth/logout")
-        assert (answer.status_code, answer.json()) == (200, {"status": "success", "message": "The token has ended"})
-        assert answer.headers["cache-control"] == "no-store"
+        response = await client.post("/v1/auth/logout")
+        assert (response.status_code, response.json()) == (200, {"status": "success", "message": "The token has ended"})
+        assert response.headers["cache-control"] == "no-store"
         for authorization in (f"Token token={token}", token, f"Bearer {token}"):
             refused = await client.get("/v1/factory_logs", headers={"Authorization": authorization})
             assert refused.status_code == 401

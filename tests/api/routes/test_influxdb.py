@@ -25,26 +25,26 @@ async def write(client: httpx.AsyncClient, url: str, *lines: str, **options: obj
 
 
 async def stored(client: httpx.AsyncClient) -> list[dict[str, object]]:
-    answer = await client.get("/v1/factory_logs", params={"results_per_page": 100})
-    objects: list[dict[str, object]] = answer.json()["objects"]
+    response = await client.get("/v1/factory_logs", params={"results_per_page": 100})
+    objects: list[dict[str, object]] = response.json()["objects"]
     return objects
 
 
-def told(answer: httpx.Response) -> str:
-    assert answer.status_code >= 400
-    body = answer.json()
-    text = body["error"] if answer.url.path == "/write" else body["message"]
+def reported(response: httpx.Response) -> str:
+    assert response.status_code >= 400
+    body = response.json()
+    text = body["error"] if response.url.path == "/write" else body["message"]
     assert isinstance(text, str)
-    assert answer.headers["X-Influxdb-Error"][:20] == " ".join(text.split())[:20]
-    assert "X-Influxdb-Version" in answer.headers
+    assert response.headers["X-Influxdb-Error"][:20] == " ".join(text.split())[:20]
+    assert "X-Influxdb-Version" in response.headers
     return text
 
 
 @BOTH
 async def test_a_point_becomes_a_log(client: httpx.AsyncClient, url: str) -> None:
-    answer = await write(client, url, POINT)
-    assert (answer.status_code, answer.content) == (204, b"")
-    assert answer.headers["X-Influxdb-Version"] == "1.8.10"
+    response = await write(client, url, POINT)
+    assert (response.status_code, response.content) == (204, b"")
+    assert response.headers["X-Influxdb-Version"] == "1.8.10"
     (log,) = await stored(client)
     assert {name: log[name] for name in ("app_name", "product_imei", "timestamp", "tags", "fields", "created_by")} == {
         "app_name": "tiger", "product_imei": "352099001761481", "timestamp": "2024-01-31 13:45:00.123456",
@@ -76,12 +76,12 @@ async def test_a_long_query_string_is_read_the_same(client: httpx.AsyncClient) -
 @pytest.mark.slow
 @BOTH
 async def test_the_good_lines_are_stored_and_the_bad_ones_listed(client: httpx.AsyncClient, url: str) -> None:
-    answer = await write(
+    response = await write(
         client, url, POINT, "# a comment", "tiger f=", "tiger,product_imei=12 f=1", "koala,repair_id=9 f=1",
         'koala s="\n"',
     )  # fmt: skip
-    assert answer.status_code == 400
-    assert told(answer) == (
+    assert response.status_code == 400
+    assert reported(response) == (
         "partial write: line 3: unable to parse 'tiger f=': missing field value\n"
         "line 4: product_imei: expected a tag of exactly 15 digits\n"
         "line 5: repair_id: there is no repair 9 dropped=3"
@@ -90,8 +90,8 @@ async def test_the_good_lines_are_stored_and_the_bad_ones_listed(client: httpx.A
 
 
 async def test_the_second_version_names_the_first_bad_line(client: httpx.AsyncClient) -> None:
-    answer = await write(client, V2, POINT, "tiger f=", "koala")
-    assert (answer.json()["code"], answer.json()["line"]) == ("invalid", 2)
+    response = await write(client, V2, POINT, "tiger f=", "koala")
+    assert (response.json()["code"], response.json()["line"]) == ("invalid", 2)
 
 
 @pytest.mark.slow
@@ -102,16 +102,16 @@ async def test_a_single_bad_point_is_an_error(client: httpx.AsyncClient, url: st
         ("tiger,repair_id=9 f=1", "partial write: line 1: repair_id: there is no repair 9 dropped=1"),
         ("tiger repair_id=9i", "partial write: line 1: fields.repair_id: a field may not have the name of a column"),
     ]:
-        answer = await write(client, url, line)
-        assert (answer.status_code, told(answer)[: len(message)]) == (400, message)
+        response = await write(client, url, line)
+        assert (response.status_code, reported(response)[: len(message)]) == (400, message)
     assert await stored(client) == []
 
 
 async def test_no_more_bad_lines_are_listed_than_the_limit(database: Database, migrated_url: str, tokens) -> None:
     async with worker(migrated_url, max_reported_errors=2) as app, client_of(app, tokens[Level.SYSTEM]) as client:
-        answer = await write(client, V1, POINT, *["m f="] * 5, "m,repair_id=9 f=1")
-    assert told(answer).splitlines()[-1] == "and 4 more dropped=6"
-    assert len(told(answer).splitlines()) == 3
+        response = await write(client, V1, POINT, *["m f="] * 5, "m,repair_id=9 f=1")
+    assert reported(response).splitlines()[-1] == "and 4 more dropped=6"
+    assert len(reported(response).splitlines()) == 3
 
 
 async def test_the_limit_of_listed_lines_holds_for_all_parts(database: Database, migrated_url: str, tokens) -> None:
@@ -125,8 +125,8 @@ async def test_the_limit_of_listed_lines_holds_for_all_parts(database: Database,
         worker(migrated_url, max_reported_errors=10, batch_part_bytes=30) as app,
         client_of(app, tokens[Level.SYSTEM]) as client,
     ):
-        answer = await client.post(V1, content=pieces())
-    *listed, rest = told(answer).removeprefix("partial write: ").splitlines()
+        response = await client.post(V1, content=pieces())
+    *listed, rest = reported(response).removeprefix("partial write: ").splitlines()
     assert listed == [f"line {number}: repair_id: there is no repair 9" for number in range(1, 11)]
     assert rest == "and 10 more dropped=20"
 
@@ -169,13 +169,13 @@ async def test_invalid_parameters_are_errors(client: httpx.AsyncClient) -> None:
         ("/api/v2/write?bucket=x&precision=d", 400, "invalid precision 'd'"),
         ("/write?" + "db=x&" * 100, 400, "there are more than 50 query parameters"),
     ]:
-        answer = await write(client, url, POINT)
-        assert (answer.status_code, told(answer)[: len(message)]) == (status, message)
+        response = await write(client, url, POINT)
+        assert (response.status_code, reported(response)[: len(message)]) == (status, message)
 
 
 async def test_an_empty_body_is_accepted_in_version_1_and_an_error_in_version_2(client: httpx.AsyncClient) -> None:
     assert (await write(client, V1)).status_code == 204
-    assert told(await write(client, V2)) == "writing requires points"
+    assert reported(await write(client, V2)) == "writing requires points"
     assert (await write(client, V2, "# only a comment")).status_code == 204
 
 
@@ -184,8 +184,8 @@ async def test_an_empty_body_is_accepted_in_version_1_and_an_error_in_version_2(
 async def test_a_body_may_be_compressed(client: httpx.AsyncClient, url: str) -> None:
     for encoding, pack in {"gzip": gzip.compress, "zstd": zstandard.compress, "identity": bytes}.items():
         body = pack(f"m,encoding={encoding} n=0i 0\nm,encoding={encoding} n=1i 1".encode())
-        answer = await client.post(url, content=body, headers={"Content-Encoding": encoding})
-        assert answer.status_code == 204
+        response = await client.post(url, content=body, headers={"Content-Encoding": encoding})
+        assert response.status_code == 204
     assert [log["tags"] for log in await stored(client)] == [
         {"encoding": encoding} for encoding in ("gzip", "gzip", "zstd", "zstd", "identity", "identity")
     ]
@@ -194,9 +194,9 @@ async def test_a_body_may_be_compressed(client: httpx.AsyncClient, url: str) -> 
 @BOTH
 async def test_a_damaged_body_or_an_unknown_encoding_is_an_error(client: httpx.AsyncClient, url: str) -> None:
     broken = await write(client, url, POINT, headers={"Content-Encoding": "gzip"})
-    assert (broken.status_code, "not valid gzip" in told(broken)) == (400, True)
+    assert (broken.status_code, "not valid gzip" in reported(broken)) == (400, True)
     unknown = await write(client, url, POINT, headers={"Content-Encoding": "br"})
-    assert (unknown.status_code, "identity, gzip, zstd" in told(unknown)) == (415, True)
+    assert (unknown.status_code, "identity, gzip, zstd" in reported(unknown)) == (415, True)
 
 
 @BOTH
@@ -207,9 +207,9 @@ async def test_a_body_over_the_limit_stores_nothing(database: Database, migrated
             (b"m f=1 1".ljust(201), {}),
             (gzip.compress(b"m f=1 1\n" * 10_000), {"Content-Encoding": "gzip"}),
         ):
-            answer = await client.post(url, content=body, headers=headers)
-            assert (answer.status_code, "over the limit of 200 bytes" in told(answer)) == (413, True)
-            assert answer.json().get("code", "request too large") == "request too large"
+            response = await client.post(url, content=body, headers=headers)
+            assert (response.status_code, "over the limit of 200 bytes" in reported(response)) == (413, True)
+            assert response.json().get("code", "request too large") == "request too large"
         assert len(await stored(client)) == 1
 
 
@@ -227,8 +227,8 @@ async def test_a_long_body_is_stored_in_parts_and_whole_or_not_at_all(
             for start in range(0, len(text), 777):
                 yield text[start : start + 777]
 
-        answer = await client.post(url, content=pieces())
-        assert "line 1501: unable to parse 'm': missing fields" in told(answer)
+        response = await client.post(url, content=pieces())
+        assert "line 1501: unable to parse 'm': missing fields" in reported(response)
         logs = await client.get("/v1/factory_logs", params={"results_per_page": 1})
         assert logs.json()["num_results"] == 1999
         again = await client.post(url, content=pieces())
@@ -237,8 +237,8 @@ async def test_a_long_body_is_stored_in_parts_and_whole_or_not_at_all(
 
 
 async def test_invalid_utf8_rejects_only_its_line(client: httpx.AsyncClient) -> None:
-    answer = await client.post(V1, content=b'm f="\xff" 1\nm f="\xc3\xa9" 2\nm f="\0" 3')
-    assert told(answer) == (
+    response = await client.post(V1, content=b'm f="\xff" 1\nm f="\xc3\xa9" 2\nm f="\0" 3')
+    assert reported(response) == (
         "partial write: line 1: the line is not UTF-8\nline 3: the NUL character cannot be stored dropped=2"
     )
     assert [log["fields"] for log in await stored(client)] == [{"f": "é"}]
@@ -251,8 +251,8 @@ async def test_invalid_utf8_rejects_only_its_line(client: httpx.AsyncClient) -> 
 async def test_a_retried_write_is_stored_once(client: httpx.AsyncClient, url: str) -> None:
     """InfluxDB's clients retry a write if the response is late, because in InfluxDB a point overwrites itself."""
     for replayed in (None, "true"):
-        answer = await write(client, url, "m f=1 1", "m f=2 2")
-        assert (answer.status_code, answer.headers.get("Idempotency-Replayed")) == (204, replayed)
+        response = await write(client, url, "m f=1 1", "m f=2 2")
+        assert (response.status_code, response.headers.get("Idempotency-Replayed")) == (204, replayed)
     assert len(await stored(client)) == 2
 
 
@@ -284,13 +284,13 @@ async def test_an_idempotency_key_works_here_too(client: httpx.AsyncClient, url:
         assert again.headers["Idempotency-Replayed"] == "true"
         assert len(await stored(client)) == before + min(len(lines), 2)
         other = await write(client, url, "m f=3 3", headers=headers)
-        assert (other.status_code, "already used" in told(other)) == (409, True)
+        assert (other.status_code, "already used" in reported(other)) == (409, True)
     assert (await write(client, url, "m f=3 3", headers={"Idempotency-Key": "k" * 256})).status_code == 400
 
 
 async def test_the_same_write_at_the_same_time_is_stored_once(client: httpx.AsyncClient) -> None:
-    answers = await asyncio.gather(*(write(client, V1, "m f=1 1", "m f=2 2") for _ in range(8)))
-    assert {answer.status_code for answer in answers} == {204}
+    responses = await asyncio.gather(*(write(client, V1, "m f=1 1", "m f=2 2") for _ in range(8)))
+    assert {response.status_code for response in responses} == {204}
     assert len(await stored(client)) == 2
 
 
@@ -310,8 +310,8 @@ async def test_the_token_is_accepted_in_each_form(
         f"Token {token}", f"token {token}", f"Token token={token}", f'Token token="{token}"', f"Token jig:{token}",
         f"Bearer {token}", token, basic("jig", token), basic("", token),
     ):  # fmt: skip
-        answer = await write(anonymous, url, POINT, headers={"Authorization": header})
-        assert answer.status_code == 204, header.replace(token, "...")
+        response = await write(anonymous, url, POINT, headers={"Authorization": header})
+        assert response.status_code == 204, header.replace(token, "...")
     assert (await write(anonymous, f"{url}&u=jig&p={token}", POINT)).status_code == 204
     assert (await write(anonymous, f"{url}&p={token}", POINT, headers={"Authorization": "x"})).status_code == 204
 
@@ -331,20 +331,20 @@ async def test_a_wrong_or_missing_token_is_a_401(
         "Basic /w==",
         f"Bearer {wrong}",
     ):
-        answer = await write(anonymous, url, POINT, headers={} if header is None else {"Authorization": header})
-        assert answer.status_code == 401, header
-        assert answer.headers["WWW-Authenticate"].partition(" ")[0] == ("Basic" if url == V1 else "Token")
-        assert answer.json().get("code", "unauthorized") == "unauthorized"
-        assert told(answer)
+        response = await write(anonymous, url, POINT, headers={} if header is None else {"Authorization": header})
+        assert response.status_code == 401, header
+        assert response.headers["WWW-Authenticate"].partition(" ")[0] == ("Basic" if url == V1 else "Token")
+        assert response.json().get("code", "unauthorized") == "unauthorized"
+        assert reported(response)
     assert (await write(anonymous, f"{url}&u=jig&p={wrong}", POINT)).status_code == 401
 
 
 @BOTH
 async def test_only_a_user_who_may_write_can_store_points(app: FastAPI, tokens: dict[Level, str], url: str) -> None:
     async with client_of(app, tokens[Level.FACTORY]) as client:
-        answer = await write(client, url, POINT)
-        assert (answer.status_code, "needs the permission SYSTEM" in told(answer)) == (403, True)
-        assert answer.json().get("code", "forbidden") == "forbidden"
+        response = await write(client, url, POINT)
+        assert (response.status_code, "needs the permission SYSTEM" in reported(response)) == (403, True)
+        assert response.json().get("code", "forbidden") == "forbidden"
 
 
 @BOTH
@@ -354,10 +354,10 @@ async def test_an_overloaded_service_is_a_503(database: Database, migrated_url: 
         client_of(app, tokens[Level.SYSTEM]) as client,
     ):
         for lines in (["m f=1 1"], ["m f=1 1"] * 100):
-            answer = await write(client, url, *lines)
-            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
-            assert answer.json().get("code", "unavailable") == "unavailable"
-            assert told(answer)
+            response = await write(client, url, *lines)
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "1")
+            assert response.json().get("code", "unavailable") == "unavailable"
+            assert reported(response)
 
 
 async def test_the_query_string_is_not_logged(
@@ -377,19 +377,19 @@ async def test_the_query_string_is_not_logged(
 
 async def test_ping_needs_no_token(anonymous: httpx.AsyncClient) -> None:
     for method in ("GET", "HEAD"):
-        answer = await anonymous.request(method, "/ping")
-        assert (answer.status_code, answer.content, answer.headers["X-Influxdb-Version"]) == (204, b"", "1.8.10")
+        response = await anonymous.request(method, "/ping")
+        assert (response.status_code, response.content, response.headers["X-Influxdb-Version"]) == (204, b"", "1.8.10")
 
 
 async def test_a_verbose_ping_returns_the_version(anonymous: httpx.AsyncClient) -> None:
-    answer = await anonymous.get("/ping?verbose=true")
-    assert (answer.status_code, answer.json()) == (200, {"version": "1.8.10"})
+    response = await anonymous.get("/ping?verbose=true")
+    assert (response.status_code, response.json()) == (200, {"version": "1.8.10"})
 
 
 async def test_health_has_the_format_of_influxdb(anonymous: httpx.AsyncClient) -> None:
-    answer = await anonymous.get("/health")
-    assert answer.status_code == 200
-    assert answer.json() == {
+    response = await anonymous.get("/health")
+    assert response.status_code == 200
+    assert response.json() == {
         "name": "influxdb", "message": "ready for queries and writes", "status": "pass", "checks": [],
         "version": "1.8.10",
     }  # fmt: skip
@@ -397,10 +397,10 @@ async def test_health_has_the_format_of_influxdb(anonymous: httpx.AsyncClient) -
 
 async def test_health_fails_without_the_database(database: Database) -> None:
     async with worker("postgresql://nobody@127.0.0.1:1/none") as app, client_of(app, None) as client:
-        answer = await client.get("/health")
-        assert (answer.status_code, answer.json()["status"]) == (503, "fail")
+        response = await client.get("/health")
+        assert (response.status_code, response.json()["status"]) == (503, "fail")
         written = await write(client, V1, POINT, headers={"Authorization": "Token " + "x" * 64})
-        assert (written.status_code, "cannot be reached" in told(written)) == (503, True)
+        assert (written.status_code, "cannot be reached" in reported(written)) == (503, True)
 
 
 async def test_create_and_show_databases_respond_like_influxdb(client: httpx.AsyncClient) -> None:
@@ -438,5 +438,5 @@ async def test_telegraf_2_writes_are_stored(anonymous: httpx.AsyncClient, tokens
         "Content-Encoding": "gzip", "User-Agent": "Telegraf/1.30.0 Go/1.22.2",
     }  # fmt: skip
     body = gzip.compress(b"cpu,host=a usage=1.5 1706708700000000000\n" * 2)
-    answer = await anonymous.post("/api/v2/write?bucket=telegraf&org=factory", content=body, headers=headers)
-    assert answer.status_code == 204
+    response = await anonymous.post("/api/v2/write?bucket=telegraf&org=factory", content=body, headers=headers)
+    assert response.status_code == 204

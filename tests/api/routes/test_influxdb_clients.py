@@ -50,13 +50,13 @@ def token(database: Database, tokens: dict[Level, str]) -> str:
 
 
 def stored(port: int, token: str) -> list[dict[str, object]]:
-    answer = httpx.get(
+    response = httpx.get(
         f"http://127.0.0.1:{port}/v1/factory_logs",
         params={"results_per_page": 100},
         headers={"Authorization": f"Token token={token}"},
         timeout=60,
     )
-    objects: list[dict[str, object]] = answer.json()["objects"]
+    objects: list[dict[str, object]] = response.json()["objects"]
     return objects
 
 
@@ -206,11 +206,11 @@ def losing_the_first_answer(port: int) -> Iterator[int]:
                     server.sendall(request)
                     if request.endswith(b"\r\n\r\n") and b"POST" in request:
                         continue  # the body has not arrived yet
-                    answer = server.recv(65536)
+                    response = server.recv(65536)
                     answered += 1
-                    assert b" 204 " in answer
+                    assert b" 204 " in response
                     if answered > 1:
-                        client.sendall(answer)
+                        client.sendall(response)
                     break
 
     thread = threading.Thread(target=serve, daemon=True)

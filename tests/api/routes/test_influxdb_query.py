@@ -35,17 +35,17 @@ async def query(client: httpx.AsyncClient, q: str, **more: str) -> httpx.Respons
 
 async def one(client: httpx.AsyncClient, q: str, **more: str) -> list[dict[str, Any]]:
     """Return the series of the only statement."""
-    answer = await query(client, q, **more)
-    (result,) = answer.json()["results"]
+    response = await query(client, q, **more)
+    (result,) = response.json()["results"]
     assert "error" not in result, result
     return result.get("series", [])  # type: ignore[no-any-return]
 
 
 async def test_select_returns_points_with_fields_and_tags(reader: httpx.AsyncClient) -> None:
-    answer = await query(reader, "SELECT * FROM tiger LIMIT 2")
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.headers["x-influxdb-version"] == "1.8.10"
-    assert answer.text == (
+    response = await query(reader, "SELECT * FROM tiger LIMIT 2")
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-influxdb-version"] == "1.8.10"
+    assert response.text == (
         '{"results":[{"statement_id":0,"series":[{"name":"tiger",'
         '"columns":["time","cycles","jig_id","note","passed","site","voltage"],"values":'
         '[["2024-01-31T11:20:00Z",1,"J-01",null,true,"CN",3.25],'
@@ -87,9 +87,9 @@ async def test_a_field_of_numbers_of_both_kinds_is_a_float(
 
 
 async def test_statements_after_one_that_fails_are_not_run(reader: httpx.AsyncClient) -> None:
-    answer = await query(reader, "SHOW DATABASES; SELECT mean(note) FROM tiger; SHOW DATABASES")
-    results = answer.json()["results"]
-    assert answer.status_code == 200
+    response = await query(reader, "SHOW DATABASES; SELECT mean(note) FROM tiger; SHOW DATABASES")
+    results = response.json()["results"]
+    assert response.status_code == 200
     assert [result["statement_id"] for result in results] == [0, 1, 2]
     assert "mean" in results[1]["error"]
     assert results[2]["error"] == "not executed"
@@ -105,17 +105,17 @@ async def test_statements_after_one_that_fails_are_not_run(reader: httpx.AsyncCl
     ],
 )
 async def test_text_that_is_not_influxql_is_a_400(reader: httpx.AsyncClient, q: str, error: str) -> None:
-    answer = await query(reader, q)
-    assert answer.status_code == 400
-    assert answer.json()["error"].startswith(f"error parsing query: {error}")
-    assert answer.headers["x-influxdb-error"] in answer.json()["error"]
+    response = await query(reader, q)
+    assert response.status_code == 400
+    assert response.json()["error"].startswith(f"error parsing query: {error}")
+    assert response.headers["x-influxdb-error"] in response.json()["error"]
 
 
 async def test_a_request_without_a_query_or_a_database_is_an_error(reader: httpx.AsyncClient) -> None:
-    answer = await reader.get("/query")
-    assert (answer.status_code, answer.json()) == (400, {"error": 'missing required parameter "q"'})
-    answer = await reader.get("/query", params={"q": "SHOW MEASUREMENTS"})
-    assert answer.json()["results"] == [{"statement_id": 0, "error": "database name required"}]
+    response = await reader.get("/query")
+    assert (response.status_code, response.json()) == (400, {"error": 'missing required parameter "q"'})
+    response = await reader.get("/query", params={"q": "SHOW MEASUREMENTS"})
+    assert response.json()["results"] == [{"statement_id": 0, "error": "database name required"}]
 
 
 @pytest.mark.slow
@@ -132,35 +132,35 @@ async def test_a_request_without_a_query_or_a_database_is_an_error(reader: httpx
 async def test_statements_that_write_or_manage_are_refused(
     reader: httpx.AsyncClient, method: str, statement: str
 ) -> None:
-    answer = await reader.request(method, "/query", params={"q": statement, "db": "t"})
-    assert answer.status_code == 403
-    assert answer.json()["error"].startswith("error authorizing query: ")
+    response = await reader.request(method, "/query", params={"q": statement, "db": "t"})
+    assert response.status_code == 403
+    assert response.json()["error"].startswith("error authorizing query: ")
 
 
 async def test_a_database_is_created_without_effect(reader: httpx.AsyncClient) -> None:
     for method in ("GET", "POST"):
-        answer = await reader.request(method, "/query", params={"q": "CREATE DATABASE x WITH DURATION 1d"})
-        assert (answer.status_code, answer.json()) == (200, {"results": [{"statement_id": 0}]})
+        response = await reader.request(method, "/query", params={"q": "CREATE DATABASE x WITH DURATION 1d"})
+        assert (response.status_code, response.json()) == (200, {"results": [{"statement_id": 0}]})
 
 
 async def test_parameters_may_be_in_a_form_and_in_the_query_string(reader: httpx.AsyncClient) -> None:
-    answer = await reader.post("/query", data={"q": "SHOW MEASUREMENTS", "db": "t"})
-    assert answer.json()["results"][0]["series"][0]["values"] == [["koala"], ["tiger"]]
-    answer = await reader.post("/query", params={"q": "SHOW DATABASES"}, data={"q": "SHOW MEASUREMENTS", "db": "t"})
-    assert answer.json()["results"][0]["series"][0]["name"] == "databases"
+    response = await reader.post("/query", data={"q": "SHOW MEASUREMENTS", "db": "t"})
+    assert response.json()["results"][0]["series"][0]["values"] == [["koala"], ["tiger"]]
+    response = await reader.post("/query", params={"q": "SHOW DATABASES"}, data={"q": "SHOW MEASUREMENTS", "db": "t"})
+    assert response.json()["results"][0]["series"][0]["name"] == "databases"
 
 
 async def test_flux_is_refused_with_a_clear_message(reader: httpx.AsyncClient) -> None:
     headers = {"content-type": "application/vnd.flux"}
-    answer = await reader.post("/query", content='from(bucket: "t")', headers=headers)
-    assert (answer.status_code, "Flux is not supported" in answer.json()["error"]) == (400, True)
+    response = await reader.post("/query", content='from(bucket: "t")', headers=headers)
+    assert (response.status_code, "Flux is not supported" in response.json()["error"]) == (400, True)
 
 
 async def test_the_query_call_of_influxdb_2_is_refused_with_the_reason(reader: httpx.AsyncClient) -> None:
     headers = {"content-type": "application/vnd.flux"}
-    answer = await reader.post("/api/v2/query?org=x", content='from(bucket: "x")', headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid")
-    assert "Flux is not supported" in answer.json()["message"]
+    response = await reader.post("/api/v2/query?org=x", content='from(bucket: "x")', headers=headers)
+    assert (response.status_code, response.json()["code"]) == (400, "invalid")
+    assert "Flux is not supported" in response.json()["message"]
 
 
 async def test_parameters_can_be_bound(reader: httpx.AsyncClient) -> None:
@@ -174,26 +174,26 @@ async def test_parameters_can_be_bound(reader: httpx.AsyncClient) -> None:
 
 
 async def test_each_chunk_is_a_document_of_one_series(reader: httpx.AsyncClient) -> None:
-    answer = await query(
+    response = await query(
         reader, "SELECT voltage FROM tiger GROUP BY jig_id; SHOW DATABASES", chunked="true", chunk_size="1"
     )
-    documents = [json.loads(line)["results"][0] for line in answer.text.splitlines()]
+    documents = [json.loads(line)["results"][0] for line in response.text.splitlines()]
     assert [document["statement_id"] for document in documents] == [0, 0, 0, 1]
     assert [document.get("partial", False) for document in documents] == [True, True, False, False]
     assert [document["series"][0].get("partial", False) for document in documents] == [True, False, False, False]
 
 
 async def test_json_can_be_pretty(reader: httpx.AsyncClient) -> None:
-    answer = await query(reader, "SHOW MEASUREMENTS LIMIT 1", pretty="true")
-    assert answer.text == json.dumps(answer.json(), indent=4) + "\n"
+    response = await query(reader, "SHOW MEASUREMENTS LIMIT 1", pretty="true")
+    assert response.text == json.dumps(response.json(), indent=4) + "\n"
 
 
 @pytest.mark.slow
 async def test_results_can_be_csv(reader: httpx.AsyncClient) -> None:
     params = {"q": "SELECT voltage, note FROM tiger GROUP BY jig_id LIMIT 1; SHOW DATABASES", "db": "t", "epoch": "s"}
-    answer = await reader.get("/query", params=params, headers={"Accept": "application/csv"})
-    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    assert answer.text.splitlines() == [
+    response = await reader.get("/query", params=params, headers={"Accept": "application/csv"})
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.text.splitlines() == [
         "name,tags,time,voltage,note", "tiger,jig_id=J-01,1706700000,3.25,", "tiger,jig_id=J-02,1706700060,3.5,a<b", "",
         "name,tags,name", "databases,,factory_logs",
     ]  # fmt: skip

@@ -25,8 +25,8 @@ def numbered(count: int) -> list[object]:
 
 
 async def stored(client: httpx.AsyncClient) -> list[dict[str, object]]:
-    answer = await client.get("/v1/factory_logs", params={"results_per_page": 100})
-    objects: list[dict[str, object]] = answer.json()["objects"]
+    response = await client.get("/v1/factory_logs", params={"results_per_page": 100})
+    objects: list[dict[str, object]] = response.json()["objects"]
     return objects
 
 
@@ -44,9 +44,9 @@ POSTS = pytest.mark.parametrize("post", [post_array, post_ndjson])
 @pytest.mark.slow
 @POSTS
 async def test_a_batch_returns_its_ids_in_the_order_of_the_input(client: httpx.AsyncClient, post) -> None:
-    answer = await post(client, numbered(50))
-    body = answer.json()
-    assert answer.status_code == 201
+    response = await post(client, numbered(50))
+    body = response.json()
+    assert response.status_code == 201
     assert body == {"num_created": 50, "first_id": body["ids"][0], "last_id": body["ids"][-1], "ids": body["ids"]}
     assert [(log["factory_log_id"], log["fields"]["number"]) for log in await stored(client)] == list(
         zip(body["ids"], range(50), strict=True)
@@ -65,8 +65,8 @@ async def test_a_log_of_a_batch_is_stored_like_a_single_one(client: httpx.AsyncC
 
 @POSTS
 async def test_an_empty_batch_stores_nothing(client: httpx.AsyncClient, post) -> None:
-    answer = await post(client, [])
-    assert (answer.status_code, answer.json()) == (
+    response = await post(client, [])
+    assert (response.status_code, response.json()) == (
         201,
         {"num_created": 0, "first_id": None, "last_id": None, "ids": []},
     )
@@ -76,9 +76,9 @@ async def test_an_empty_batch_stores_nothing(client: httpx.AsyncClient, post) ->
 async def test_one_bad_record_means_that_nothing_is_stored_and_each_bad_one_is_named(
     client: httpx.AsyncClient, post
 ) -> None:
-    answer = await post(client, [LOG, LOG | {"product_imei": "12"}, LOG, LOG | {"repair_id": 7}, {"app_name": "x"}])
-    assert answer.status_code == 400
-    assert answer.json()["errors"] == [
+    response = await post(client, [LOG, LOG | {"product_imei": "12"}, LOG, LOG | {"repair_id": 7}, {"app_name": "x"}])
+    assert response.status_code == 400
+    assert response.json()["errors"] == [
         {"index": 1, "field": "product_imei", "message": "expected exactly 15 digits"},
         {"index": 3, "field": "repair_id", "message": "there is no repair 7"},
         {"index": 4, "field": "timestamp", "message": "is required"},
@@ -89,11 +89,11 @@ async def test_one_bad_record_means_that_nothing_is_stored_and_each_bad_one_is_n
 @POSTS
 async def test_on_error_skip_stores_the_good_ones_and_names_the_others(client: httpx.AsyncClient, post) -> None:
     records = [LOG, LOG | {"product_imei": "12"}, LOG | {"repair_id": 7}, LOG | {"fields": "last"}]
-    answer = await post(client, records, on_error="skip")
-    body = answer.json()
-    assert answer.status_code == 201
+    response = await post(client, records, on_error="skip")
+    body = response.json()
+    assert response.status_code == 201
     assert (body["num_created"], body["num_rejected"]) == (2, 2)
-    assert [fault["index"] for fault in body["errors"]] == [1, 2]
+    assert [error["index"] for error in body["errors"]] == [1, 2]
     assert [log["factory_log_id"] for log in await stored(client)] == body["ids"]
 
 
@@ -107,14 +107,14 @@ async def test_on_error_skip_lists_no_errors_if_every_log_is_good(client: httpx.
 async def test_the_first_hundred_bad_records_are_listed(client: httpx.AsyncClient, post) -> None:
     records = [LOG | ({"repair_id": 9} if number % 2 else {"product_imei": "?"}) for number in range(210)]
     for params, status in (({}, 400), ({"on_error": "skip"}, 201)):
-        answer = await post(client, records, **params)
-        assert answer.status_code == status
-        assert [fault["index"] for fault in answer.json()["errors"]] == list(range(100))
+        response = await post(client, records, **params)
+        assert response.status_code == status
+        assert [error["index"] for error in response.json()["errors"]] == list(range(100))
 
 
 async def test_any_other_on_error_is_refused(client: httpx.AsyncClient) -> None:
-    answer = await post_array(client, [LOG], on_error="ignore")
-    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "on_error")
+    response = await post_array(client, [LOG], on_error="ignore")
+    assert (response.status_code, response.json()["errors"][0]["field"]) == (400, "on_error")
 
 
 @pytest.mark.parametrize(
@@ -123,30 +123,30 @@ async def test_any_other_on_error_is_refused(client: httpx.AsyncClient) -> None:
     ids=["open", "comma", "two", "deep", "utf8"],
 )
 async def test_a_body_that_is_no_json_array_is_refused(client: httpx.AsyncClient, body: str | bytes) -> None:
-    answer = await client.post("/v1/factory_logs", content=body, headers={"Content-Type": "application/json"})
-    assert answer.status_code == 400
-    assert answer.json()["message"].startswith("Unable to decode data")
+    response = await client.post("/v1/factory_logs", content=body, headers={"Content-Type": "application/json"})
+    assert response.status_code == 400
+    assert response.json()["message"].startswith("Unable to decode data")
 
 
 @POSTS
 async def test_an_element_that_is_no_object_is_a_bad_record(client: httpx.AsyncClient, post) -> None:
-    answer = await post(client, [LOG, 1, None, [LOG]])
-    assert answer.status_code == 400
-    assert [fault["index"] for fault in answer.json()["errors"]] == [1, 2, 3]
+    response = await post(client, [LOG, 1, None, [LOG]])
+    assert response.status_code == 400
+    assert [error["index"] for error in response.json()["errors"]] == [1, 2, 3]
 
 
 async def test_a_lone_surrogate_in_an_array_is_named(client: httpx.AsyncClient) -> None:
     body = '[{"app_name": "a", "timestamp": 1}, {"app_name": "a", "timestamp": 1, "tags": {"a": "\\ud800"}}]'
-    answer = await client.post("/v1/factory_logs", content=body, headers={"Content-Type": "application/json"})
-    (fault,) = answer.json()["errors"]
-    assert (answer.status_code, fault["index"], fault["field"]) == (400, 1, "tags.a")
+    response = await client.post("/v1/factory_logs", content=body, headers={"Content-Type": "application/json"})
+    (error,) = response.json()["errors"]
+    assert (response.status_code, error["index"], error["field"]) == (400, 1, "tags.a")
 
 
 async def test_ndjson_may_have_blank_lines_carriage_returns_and_no_last_newline(client: httpx.AsyncClient) -> None:
     line = json.dumps(LOG).encode()
     body = b"\r\n" + line + b"\r\n  \n" + line
-    answer = await client.post("/v1/factory_logs", content=body, headers=NDJSON)
-    assert answer.json()["num_created"] == 2
+    response = await client.post("/v1/factory_logs", content=body, headers=NDJSON)
+    assert response.json()["num_created"] == 2
 
 
 async def test_ndjson_lines_may_arrive_in_any_pieces(client: httpx.AsyncClient) -> None:
@@ -156,8 +156,8 @@ async def test_ndjson_lines_may_arrive_in_any_pieces(client: httpx.AsyncClient) 
         for start in range(0, len(body), 7):
             yield body[start : start + 7]
 
-    answer = await client.post("/v1/factory_logs", content=bytewise(), headers=NDJSON)
-    assert answer.json()["num_created"] == 20
+    response = await client.post("/v1/factory_logs", content=bytewise(), headers=NDJSON)
+    assert response.json()["num_created"] == 20
     assert [log["fields"]["number"] for log in await stored(client)] == list(range(20))
 
 
@@ -170,9 +170,9 @@ async def test_a_line_that_is_too_long_fails_alone(database: Database, tokens, m
         client_of(app, tokens[Level.SYSTEM]) as client,
     ):
         body = b"\n".join([good, at_limit, at_limit + b" ", good])
-        answer = await client.post("/v1/factory_logs?on_error=skip", content=body, headers=NDJSON)
-    assert answer.json()["num_created"] == 3
-    assert [fault["index"] for fault in answer.json()["errors"]] == [2]
+        response = await client.post("/v1/factory_logs?on_error=skip", content=body, headers=NDJSON)
+    assert response.json()["num_created"] == 3
+    assert [error["index"] for error in response.json()["errors"]] == [2]
 
 
 class TestALongNdjsonBody:
@@ -202,15 +202,15 @@ class TestALongNdjsonBody:
         assert [log["fields"]["number"] for log in logs] == list(range(90))
 
     async def test_is_all_or_nothing(self, client: httpx.AsyncClient) -> None:
-        answer = await self.sent(client, [*numbered(60), {"app_name": 1}, *numbered(60), LOG | {"repair_id": 5}])
-        assert answer.status_code == 400
-        assert sorted({fault["index"] for fault in answer.json()["errors"]}) == [60, 121]
+        response = await self.sent(client, [*numbered(60), {"app_name": 1}, *numbered(60), LOG | {"repair_id": 5}])
+        assert response.status_code == 400
+        assert sorted({error["index"] for error in response.json()["errors"]}) == [60, 121]
         assert await stored(client) == []
 
     async def test_may_leave_out_bad_records(self, client: httpx.AsyncClient) -> None:
         records = [*numbered(30), {"app_name": 1}, *numbered(30), LOG | {"repair_id": 5}]
-        answer = await self.sent(client, records, params={"on_error": "skip"})
-        assert (answer.json()["num_created"], answer.json()["num_rejected"]) == (60, 2)
+        response = await self.sent(client, records, params={"on_error": "skip"})
+        assert (response.json()["num_created"], response.json()["num_rejected"]) == (60, 2)
 
     @pytest.mark.parametrize("unknown_repairs_at_a_time", [120, 25, 1])
     async def test_has_the_first_hundred_bad_records_of_all_its_parts_listed(
@@ -222,10 +222,10 @@ class TestALongNdjsonBody:
             for number in range(240)
         ]
         for params, status in (({}, 400), ({"on_error": "skip"}, 201)):
-            answer = await self.sent(client, [*records, *numbered(20)], params=params)
-            body = answer.json()
-            assert answer.status_code == status
-            places = [fault["index"] for fault in body["errors"]]
+            response = await self.sent(client, [*records, *numbered(20)], params=params)
+            body = response.json()
+            assert response.status_code == status
+            places = [error["index"] for error in body["errors"]]
             assert places == sorted(places)
             assert set(places) == set(range(100))
             assert body.get("num_rejected") == 240 or "failed for 240 of the records" in body["message"]
@@ -259,15 +259,15 @@ async def test_a_body_may_be_compressed(
     client: httpx.AsyncClient, encoding: str, compress, content_type: str, body: bytes
 ) -> None:
     headers = {"Content-Type": content_type, "Content-Encoding": encoding}
-    answer = await client.post("/v1/factory_logs", content=compress(body), headers=headers)
-    assert answer.status_code == 201
+    response = await client.post("/v1/factory_logs", content=compress(body), headers=headers)
+    assert response.status_code == 201
     assert len(await stored(client)) == 1
 
 
 async def test_an_unsupported_encoding_is_a_415(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/v1/factory_logs", json=LOG, headers={"Content-Encoding": "br"})
-    assert answer.status_code == 415
-    assert "gzip" in answer.json()["message"]
+    response = await client.post("/v1/factory_logs", json=LOG, headers={"Content-Encoding": "br"})
+    assert response.status_code == 415
+    assert "gzip" in response.json()["message"]
 
 
 @pytest.mark.slow
@@ -277,8 +277,8 @@ async def test_a_damaged_compressed_body_is_a_400(client: httpx.AsyncClient, enc
     compress = {"gzip": gzip.compress, "zstd": zstandard.compress}[encoding]
     headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
     body = compress(json.dumps([LOG] * 20).encode())
-    answer = await client.post("/v1/factory_logs", content=spoil(body), headers=headers)
-    assert answer.status_code == 400
+    response = await client.post("/v1/factory_logs", content=spoil(body), headers=headers)
+    assert response.status_code == 400
     assert await stored(client) == []
 
 
@@ -320,8 +320,8 @@ class TestTheBodyLimit:
                 read += 100
                 yield b"\n" * 100
 
-        answer = await client.post("/v1/factory_logs", content=endless(), headers=NDJSON)
-        assert answer.status_code == 413
+        response = await client.post("/v1/factory_logs", content=endless(), headers=NDJSON)
+        assert response.status_code == 413
         assert read <= self.LIMIT + 200
 
     async def test_holds_for_the_compressed_body(self, client: httpx.AsyncClient) -> None:
@@ -332,8 +332,8 @@ class TestTheBodyLimit:
             yield members
 
         headers = NDJSON | {"Content-Encoding": "gzip"}
-        answer = await client.post("/v1/factory_logs", content=chunked(), headers=headers)
-        assert answer.status_code == 413
+        response = await client.post("/v1/factory_logs", content=chunked(), headers=headers)
+        assert response.status_code == 413
 
 
 async def test_more_bodies_than_a_worker_can_hold_are_a_503(database: Database, tokens, migrated_url: str) -> None:

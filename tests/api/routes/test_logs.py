@@ -15,16 +15,16 @@ from tests.schemas.strategies import STORABLE
 
 
 async def create(client: httpx.AsyncClient, **changes: object) -> dict[str, object]:
-    answer = await client.post("/v1/factory_logs", json=LOG | changes)
-    assert answer.status_code == 201, answer.text
-    return answer.json()
+    response = await client.post("/v1/factory_logs", json=LOG | changes)
+    assert response.status_code == 201, response.text
+    return response.json()
 
 
 async def test_post_returns_the_stored_record_and_its_location(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/v1/factory_logs", json=LOG)
-    record = answer.json()
-    assert answer.status_code == 201
-    assert answer.headers["location"] == f"http://logs.test/v1/factory_logs/{record['factory_log_id']}"
+    response = await client.post("/v1/factory_logs", json=LOG)
+    record = response.json()
+    assert response.status_code == 201
+    assert response.headers["location"] == f"http://logs.test/v1/factory_logs/{record['factory_log_id']}"
     created_at = datetime.fromisoformat(record.pop("created_at"))
     assert abs(created_at - datetime.now(UTC).replace(tzinfo=None)) < timedelta(minutes=1)
     assert record == LOG | {
@@ -39,8 +39,8 @@ async def test_post_returns_the_stored_record_and_its_location(client: httpx.Asy
 
 async def test_get_returns_the_same_as_post(client: httpx.AsyncClient) -> None:
     record = await create(client)
-    answer = await client.get(f"/v1/factory_logs/{record['factory_log_id']}")
-    assert (answer.status_code, answer.json()) == (200, record)
+    response = await client.get(f"/v1/factory_logs/{record['factory_log_id']}")
+    assert (response.status_code, response.json()) == (200, record)
 
 
 @pytest.mark.slow
@@ -89,36 +89,36 @@ async def test_an_unknown_id_is_a_404(client: httpx.AsyncClient, record_id: str)
 async def test_a_log_with_an_unknown_repair_fails_alone_among_concurrent_logs(client: httpx.AsyncClient) -> None:
     repair = (await client.post("/v1/repairs", json={"product_imei": "352099001761481"})).json()
     ids = [repair["repair_id"], 999, None, 2**70, repair["repair_id"], -(2**70)] * 5
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(client.post("/v1/factory_logs", json=LOG | {"repair_id": repair_id}) for repair_id in ids)
     )
-    assert [answer.status_code for answer in answers] == [201, 400, 201, 400, 201, 400] * 5
-    assert answers[1].json()["errors"] == [{"field": "repair_id", "message": "there is no repair 999"}]
+    assert [response.status_code for response in responses] == [201, 400, 201, 400, 201, 400] * 5
+    assert responses[1].json()["errors"] == [{"field": "repair_id", "message": "there is no repair 999"}]
     assert (await ask(client)).json()["num_results"] == 15
 
 
 async def test_every_error_is_named(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/v1/factory_logs", json={"product_imei": "123", "colour": "red"})
-    body = answer.json()
-    assert answer.status_code == 400
+    response = await client.post("/v1/factory_logs", json={"product_imei": "123", "colour": "red"})
+    body = response.json()
+    assert response.status_code == 400
     assert body["message"] == "Validation failed"
     assert {error["field"] for error in body["errors"]} == {"app_name", "product_imei", "timestamp", "colour"}
-    assert body["request_id"] == answer.headers["x-request-id"]
+    assert body["request_id"] == response.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(
     "content_type", ["application/json", "application/json; charset=utf-8", "application/vnd.api+json"]
 )
 async def test_json_content_types_are_accepted(client: httpx.AsyncClient, content_type: str) -> None:
-    answer = await client.post("/v1/factory_logs", content=json.dumps(LOG), headers={"Content-Type": content_type})
-    assert answer.status_code == 201
+    response = await client.post("/v1/factory_logs", content=json.dumps(LOG), headers={"Content-Type": content_type})
+    assert response.status_code == 201
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/x-www-form-urlencoded"])
 async def test_any_other_content_type_is_a_415(client: httpx.AsyncClient, content_type: str) -> None:
-    answer = await client.post("/v1/factory_logs", content=json.dumps(LOG), headers={"Content-Type": content_type})
-    assert answer.status_code == 415
-    assert "application/json" in answer.json()["message"]
+    response = await client.post("/v1/factory_logs", content=json.dumps(LOG), headers={"Content-Type": content_type})
+    assert response.status_code == 415
+    assert "application/json" in response.json()["message"]
 
 
 @pytest.mark.slow
@@ -132,29 +132,29 @@ async def test_reading_needs_overview_and_writing_needs_system(
 
 
 async def test_without_a_token_reads_and_writes_are_refused(anonymous: httpx.AsyncClient) -> None:
-    for answer in (await ask(anonymous), await anonymous.post("/v1/factory_logs", json=LOG)):
-        assert answer.status_code == 401
-        assert answer.headers["www-authenticate"].startswith("Token")
+    for response in (await ask(anonymous), await anonymous.post("/v1/factory_logs", json=LOG)):
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"].startswith("Token")
 
 
 async def test_pages_hold_ten_records_by_id_and_link_to_the_next_and_the_last(client: httpx.AsyncClient) -> None:
     for number in range(25):
         await create(client, app_name=f"app-{number}")
-    answer = await ask(client)
-    page = answer.json()
+    response = await ask(client)
+    page = response.json()
     assert (page["num_results"], page["total_pages"], page["page"]) == (25, 3, 1)
     assert [record["factory_log_id"] for record in page["objects"]] == list(range(1, 11))
-    assert answer.links["next"]["url"].endswith("page=2&results_per_page=10")
-    assert answer.links["last"]["url"].endswith("page=3&results_per_page=10")
+    assert response.links["next"]["url"].endswith("page=2&results_per_page=10")
+    assert response.links["last"]["url"].endswith("page=3&results_per_page=10")
     seen = len(page["objects"])
-    while "next" in answer.links:
-        answer = await client.get(answer.links["next"]["url"])
-        seen += len(answer.json()["objects"])
+    while "next" in response.links:
+        response = await client.get(response.links["next"]["url"])
+        seen += len(response.json()["objects"])
     assert seen == 25
     assert (await ask(client, page=4)).json()["objects"] == []
     for page in (10**17, 2**63, 10**99):
-        answer = await ask(client, page=page)
-        assert (answer.status_code, answer.json()["page"], answer.json()["objects"]) == (200, page, [])
+        response = await ask(client, page=page)
+        assert (response.status_code, response.json()["page"], response.json()["objects"]) == (200, page, [])
 
 
 @pytest.mark.slow
@@ -192,15 +192,15 @@ async def test_limit_and_offset_apply_before_paging(client: httpx.AsyncClient) -
 async def test_single_returns_the_record_itself(client: httpx.AsyncClient) -> None:
     record = await create(client, app_name="one")
     q = {"filters": [{"name": "app_name", "op": "==", "val": "one"}], "single": True}
-    answer = await ask(client, q=q)
-    assert (answer.status_code, answer.json()) == (200, record)
-    assert answer.headers["location"] == f"http://logs.test/v1/factory_logs/{record['factory_log_id']}"
+    response = await ask(client, q=q)
+    assert (response.status_code, response.json()) == (200, record)
+    assert response.headers["location"] == f"http://logs.test/v1/factory_logs/{record['factory_log_id']}"
     await create(client, app_name="one")
-    answer = await ask(client, q=q)
-    assert (answer.status_code, answer.json()["message"]) == (400, "Multiple results found")
+    response = await ask(client, q=q)
+    assert (response.status_code, response.json()["message"]) == (400, "Multiple results found")
     q["filters"] = [{"name": "app_name", "op": "==", "val": "none"}]
-    answer = await ask(client, q=q)
-    assert (answer.status_code, answer.json()["message"]) == (404, "No result found")
+    response = await ask(client, q=q)
+    assert (response.status_code, response.json()["message"]) == (404, "No result found")
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,9 @@ async def test_single_returns_the_record_itself(client: httpx.AsyncClient) -> No
     ],
 )
 async def test_an_invalid_q_is_a_400_with_the_reason(client: httpx.AsyncClient, q: str, message: str) -> None:
-    answer = await ask(client, q=q)
-    assert answer.status_code == 400
-    assert message in answer.json()["message"]
+    response = await ask(client, q=q)
+    assert response.status_code == 400
+    assert message in response.json()["message"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)

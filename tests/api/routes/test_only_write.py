@@ -49,8 +49,8 @@ async def test_each_other_call_is_a_403(app: FastAPI, jig: httpx.AsyncClient) ->
             if path in NEEDS_NO_TOKEN or (method, path) in STORES_LOGS or method in ("PUT", "PATCH", "DELETE"):
                 continue
             params = {"username": "jig", "q": "SHOW DATABASES"}
-            answer = await jig.request(method, re.sub(r"\{\w+\}", "1", path), params=params)
-            assert answer.status_code == 403, f"{method} {path}: {answer.status_code} {answer.text}"
+            response = await jig.request(method, re.sub(r"\{\w+\}", "1", path), params=params)
+            assert response.status_code == 403, f"{method} {path}: {response.status_code} {response.text}"
             asked.add((method, path))
     assert {
         ("GET", "/v1/factory_logs"), ("GET", "/v1/factory_logs/{factory_log_id}"), ("GET", "/v1/factory_logs/stats"),

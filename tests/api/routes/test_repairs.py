@@ -31,8 +31,8 @@ async def test_post_returns_the_record_and_its_location_and_get_the_same(client:
 
 async def test_only_the_unit_is_required(client: httpx.AsyncClient) -> None:
     assert (await client.post("/v1/repairs", json={"product_imei": IMEI})).status_code == 201
-    answer = await client.post("/v1/repairs", json={})
-    assert answer.json()["errors"] == [{"field": "product_imei", "message": "is required"}]
+    response = await client.post("/v1/repairs", json={})
+    assert response.json()["errors"] == [{"field": "product_imei", "message": "is required"}]
     assert (await client.post("/v1/repairs", json={"product_imei": None})).status_code == 400
 
 
@@ -66,17 +66,17 @@ async def test_metadata_is_ignored(client: httpx.AsyncClient) -> None:
     ],
 )
 async def test_a_bad_field_is_a_400_that_names_it(client: httpx.AsyncClient, field: str, value: object) -> None:
-    answer = await client.post("/v1/repairs", json={"product_imei": IMEI, field: value})
-    assert answer.status_code == 400
-    assert [error["field"] for error in answer.json()["errors"]] == [field]
+    response = await client.post("/v1/repairs", json={"product_imei": IMEI, field: value})
+    assert response.status_code == 400
+    assert [error["field"] for error in response.json()["errors"]] == [field]
     assert (await client.get("/v1/repairs")).json()["num_results"] == 0
 
 
 @pytest.mark.parametrize("capacity", ["NaN", "Infinity", "1e400", "9" * 400])
 async def test_a_number_beyond_a_double_is_a_400(client: httpx.AsyncClient, capacity: str) -> None:
     body = f'{{"product_imei": "{IMEI}", "measured_battery_capacity": {capacity}}}'
-    answer = await client.post("/v1/repairs", content=body, headers={"Content-Type": "application/json"})
-    assert answer.json()["errors"][0]["field"] == "measured_battery_capacity"
+    response = await client.post("/v1/repairs", content=body, headers={"Content-Type": "application/json"})
+    assert response.json()["errors"][0]["field"] == "measured_battery_capacity"
 
 
 @pytest.mark.slow
@@ -91,9 +91,9 @@ async def test_repairs_can_be_queried_by_q_like_logs(client: httpx.AsyncClient) 
         await client.post("/v1/repairs", json={"product_imei": IMEI, "process": process})
 
     async def ids(q: object) -> list[int]:
-        answer = await client.get("/v1/repairs", params={"q": json.dumps(q)})
-        assert answer.status_code == 200, answer.text
-        return [record["repair_id"] for record in answer.json()["objects"]]
+        response = await client.get("/v1/repairs", params={"q": json.dumps(q)})
+        assert response.status_code == 200, response.text
+        return [record["repair_id"] for record in response.json()["objects"]]
 
     assert await ids({"filters": [{"name": "process", "op": "==", "val": "Replaced"}]}) == [1, 3]
     assert await ids({"order_by": [{"field": "repair_id", "direction": "desc"}], "limit": 2}) == [4, 3]

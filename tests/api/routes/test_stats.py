@@ -21,9 +21,9 @@ VALUES = [3, 3.28, "3.3", None, True, -1, 1e300, 2**63, [1], 0.1, 2**53 + 1, 3.2
 async def stats(client: httpx.AsyncClient, status: int = 200, **params: Any) -> Any:
     if "q" in params:
         params["q"] = json.dumps(params["q"])
-    answer = await client.get("/v1/factory_logs/stats", params=params)
-    assert answer.status_code == status, answer.text
-    return answer.json() if status >= 400 else answer.json()["buckets"]
+    response = await client.get("/v1/factory_logs/stats", params=params)
+    assert response.status_code == status, response.text
+    return response.json() if status >= 400 else response.json()["buckets"]
 
 
 @pytest.fixture
@@ -191,9 +191,9 @@ async def test_stats_need_a_token(anonymous: httpx.AsyncClient) -> None:
 async def test_a_name_that_cannot_be_stored_is_a_400_that_names_the_parameter(
     client: httpx.AsyncClient, parameter: str, name: str
 ) -> None:
-    answer = await stats(client, 400, **{parameter: name})
-    assert answer["errors"][0]["field"] == parameter
-    assert "NUL" in answer["errors"][0]["message"]
+    response = await stats(client, 400, **{parameter: name})
+    assert response["errors"][0]["field"] == parameter
+    assert "NUL" in response["errors"][0]["message"]
 
 
 @pytest.mark.slow
@@ -201,5 +201,5 @@ async def test_a_name_that_cannot_be_stored_is_a_400_that_names_the_parameter(
 @pytest.mark.parametrize("parameter", ["by", "field", "bucket", "q"])
 async def test_no_text_in_a_parameter_is_a_500(client: httpx.AsyncClient, parameter: str, text: str) -> None:
     raw = text if text.startswith("%") else quote(text)
-    answer = await client.get(f"/v1/factory_logs/stats?{parameter}={raw}")
-    assert answer.status_code in (200, 400), answer.text
+    response = await client.get(f"/v1/factory_logs/stats?{parameter}={raw}")
+    assert response.status_code in (200, 400), response.text

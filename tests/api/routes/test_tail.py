@@ -51,15 +51,15 @@ async def following(
         headers["Last-Event-ID"] = str(last_event_id)
     async with (
         httpx.AsyncClient(base_url=server.url, timeout=60) as client,
-        client.stream("GET", "/v1/factory_logs/tail", params=params, headers=headers) as answer,
+        client.stream("GET", "/v1/factory_logs/tail", params=params, headers=headers) as response,
     ):
-        assert answer.status_code == status, await answer.aread()
-        yield events(answer)
+        assert response.status_code == status, await response.aread()
+        yield events(response)
 
 
-async def events(answer: httpx.Response) -> AsyncIterator[Event]:
+async def events(response: httpx.Response) -> AsyncIterator[Event]:
     rest = b""
-    async for part in answer.aiter_bytes():
+    async for part in response.aiter_bytes():
         *blocks, rest = (rest + part).split(b"\n\n")
         for block in blocks:
             event = dict(line.split(b": ", 1) for line in block.split(b"\n"))
@@ -93,8 +93,8 @@ async def quiet(stream: AsyncIterator[Event], heartbeats: int = 4) -> int:
 async def store(server: Server, token: str, *logs: dict[str, object]) -> None:
     headers = {"Authorization": f"Token token={token}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60) as client:
-        answer = await client.post("/v1/factory_logs", json=[LOG | log for log in logs])
-        assert answer.status_code == 201, answer.text
+        response = await client.post("/v1/factory_logs", json=[LOG | log for log in logs])
+        assert response.status_code == 201, response.text
 
 
 async def test_only_logs_stored_after_the_response_has_begun_are_sent(server: Server, tokens: dict[Level, str]) -> None:
@@ -196,9 +196,9 @@ async def test_a_last_event_id_beyond_the_newest_log_continues_at_that_log_with_
     headers = {"Authorization": f"Token token={tokens[Level.OVERVIEW]}", "Last-Event-ID": str(last)}
     async with (
         httpx.AsyncClient(base_url=server.url, timeout=60, headers=headers) as client,
-        client.stream("GET", "/v1/factory_logs/tail") as answer,
+        client.stream("GET", "/v1/factory_logs/tail") as response,
     ):
-        parts = answer.aiter_text()
+        parts = response.aiter_text()
         begun = await anext(parts)
         while "id: " not in begun:
             begun += await anext(parts)

@@ -72,8 +72,8 @@ def test_the_first_start_stores_and_returns_a_log(short_tmp: Path, tmp_path: Pat
     assert not is_running(data_dir)
 
     with serving(settings, port, output, workers=workers) as process:
-        answer = httpx.get(url, headers={"Authorization": f"Token token={token}"}, timeout=60)
-        assert answer.json()["num_results"] == 2
+        response = httpx.get(url, headers={"Authorization": f"Token token={token}"}, timeout=60)
+        assert response.json()["num_results"] == 2
         assert "curl" not in output.read_text()
         assert token not in output.read_text()
         assert len(audit.read_text().splitlines()) == 2, "the first token is issued once"
@@ -110,8 +110,8 @@ def test_two_services_share_one_data_directory_and_a_killed_one_can_start_again(
         with serving(on(data_dir), ports[1], tmp_path / "second"):
             log = {"app_name": "tiger", "timestamp": "2024-01-31"}
             for port in ports:
-                answer = httpx.post(f"http://127.0.0.1:{port}/v1/factory_logs", json=log, headers=headers, timeout=60)
-                assert answer.status_code == 201, answer.text
+                response = httpx.post(f"http://127.0.0.1:{port}/v1/factory_logs", json=log, headers=headers, timeout=60)
+                assert response.status_code == 201, response.text
             first.kill()
             first.wait(300)
             url = f"http://127.0.0.1:{ports[1]}/v1/factory_logs"

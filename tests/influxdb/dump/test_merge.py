@@ -37,7 +37,7 @@ def both_ways(folder: Path, lines: Sequence[str]) -> tuple[MergedPart, MergedPar
     return by_column, by_line
 
 
-def told(part: MergedPart) -> object:
+def reported(part: MergedPart) -> object:
     """Return the stored and the refused records; jsonb does not keep the order of keys."""
     logs = [log._replace(fields="".join(sorted(log.fields or ""))) for log in part.logs]
     bad = {number: error.errors for number, error in part.bad_lines.items()}
@@ -65,7 +65,7 @@ def test_a_run_reads_the_same_as_its_single_lines(
         for place, value in enumerate(values)
     ]
     by_column, by_line = both_ways(tmp_path_factory.mktemp("part"), lines)
-    assert told(by_column) == told(by_line)
+    assert reported(by_column) == reported(by_line)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_run_reads_the_same_as_its_single_lines(
 )  # fmt: skip
 def test_each_kind_of_value_reads_the_same(tmp_path: Path, value: str) -> None:
     by_column, by_line = both_ways(tmp_path, [f"m f={value} {DAY}", f"m f={value} {DAY + 1}"])
-    assert told(by_column) == told(by_line)
+    assert reported(by_column) == reported(by_line)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_each_kind_of_value_reads_the_same(tmp_path: Path, value: str) -> None:
 )
 def test_each_kind_of_time_reads_the_same(tmp_path: Path, time: str) -> None:
     by_column, by_line = both_ways(tmp_path, [f"m f=1 {time}", f"m g=1 {time}"])
-    assert told(by_column) == told(by_line)
+    assert reported(by_column) == reported(by_line)
 
 
 def test_the_size_limit_is_the_same_to_the_byte(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_size_limit_is_the_same_to_the_byte(tmp_path: Path) -> None:
     for more, stored in ((0, 1), (1, 0)):
         lines = [f'm,a=b f="{"x" * (room - 10)}" {DAY + 1000}', f'm,a=b g="{"x" * (10 + more)}" {DAY + 1000}']
         by_column, by_line = both_ways(tmp_path, lines)
-        assert told(by_column) == told(by_line)
+        assert reported(by_column) == reported(by_line)
         assert (len(by_column.logs), len(by_column.bad_points)) == (stored, 1 - stored)
 
 
