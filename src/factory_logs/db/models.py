@@ -1,8 +1,8 @@
-"""The tables, as ORM models. Migrations change the tables; this is how the program sees them.
+"""The tables as ORM models, which the program uses. Migrations change the tables in the database.
 
 All times are `timestamp without time zone` in UTC. The schema stays portable to a Citus cluster: identity `by default`,
-no triggers, foreign keys only to small tables, and no cross-row constraint on `factory_logs` but its primary key
-(docs/explanation/decisions.md).
+no triggers, foreign keys only to small tables, and no constraint across the rows of `factory_logs` except its primary
+key (docs/explanation/decisions.md).
 """
 
 from datetime import datetime
@@ -37,7 +37,7 @@ class Base(DeclarativeBase):
 
 
 class Metadata:
-    """The columns that the service sets; it ignores a client's values (docs/reference/http-api.md#records)."""
+    """The columns that the service sets. It ignores values from clients (docs/reference/http-api.md#records)."""
 
     created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
     created_by: Mapped[str | None] = mapped_column(Text)
@@ -73,7 +73,7 @@ LOG_COLUMNS = tuple(
     for column in FactoryLog.__table__.columns
     if not column.primary_key and column.name not in Metadata.__annotations__
 )
-"""The columns of a log that its sender sets, in the order of the table."""
+"""The columns of a log that the client sets, in the order of the table."""
 
 
 class Repair(Metadata, Base):
@@ -99,8 +99,8 @@ class Repair(Metadata, Base):
 class User(Base):
     """A person or a device that may call the API.
 
-    `disabled_at` is null for a user who may log in and use tokens. A log holds its user's name as text, which stays if
-    the user is deleted.
+    `disabled_at` is null for a user who may log in and use tokens. A log contains its user's name as text, which stays
+    if the user is deleted.
     """
 
     __tablename__ = "users"
@@ -120,8 +120,8 @@ class User(Base):
 class Token(Base):
     """A token, stored only as its SHA-256 (docs/reference/http-api.md#authentication).
 
-    `idle_seconds` is how long the token lives after its last use, null if its end is fixed; `expires_at` is its current
-    end, null for never. A token with `only_write` stores logs and does nothing else.
+    `idle_seconds` is the time from the last use of the token to its end, or null if the end is fixed. `expires_at` is
+    its current end, or null for never. A token with `only_write` may only store logs.
     """
 
     __tablename__ = "tokens"
@@ -141,8 +141,9 @@ class IdempotencyKey(Base):
     """The response to the first write with an Idempotency-Key, stored for 24 hours
     (docs/reference/http-api.md#idempotency).
 
-    The response to a single log is rebuilt from `factory_log_id`, as records never change; any other is in `answer`.
-    `user_id` is no foreign key: a write must not fail because of its key if its user is deleted while it runs.
+    The response to a single log is rebuilt from `factory_log_id`, because records never change. The column `answer`
+    contains any other response. `user_id` is not a foreign key: a write must not fail because of its key if its user is
+    deleted meanwhile.
     """
 
     __tablename__ = "idempotency_keys"
@@ -159,8 +160,8 @@ class IdempotencyKey(Base):
 class Import(Base):
     """A part of a file that has been imported. It is committed with its records and never deleted.
 
-    `source` is the SHA-256 of the file's bytes and of how they were read, so the same file is known by any name.
-    `logs` is how many records of the part are stored, logs or repairs.
+    `source` is the SHA-256 of the file's bytes and of the options for reading them, so the same file is recognised
+    under any name. `logs` is the number of stored records of the part, logs or repairs.
     """
 
     __tablename__ = "imports"
@@ -173,10 +174,11 @@ class Import(Base):
 
 
 class RetentionRun(Base):
-    """A run of `factory-logs retention` that removed logs, or an import of an archive that brought some back.
+    """A run of `factory-logs retention` that removed logs, or an import of an archive that restored logs.
 
-    It is committed with each of its batches and never deleted. The sum of `removed`, the logs removed or brought back,
-    changes if and only if logs below the watermark go or come; it never falls, so it names one state of the table.
+    It is committed with each of its batches and never deleted. `removed` is the number of removed or restored logs. The
+    sum of `removed` changes if and only if logs below the watermark are removed or restored. It never decreases, so it
+    identifies one state of the table.
     """
 
     __tablename__ = "retention_runs"
@@ -190,8 +192,8 @@ class RetentionRun(Base):
 class RetentionPolicy(Base):
     """A policy of the file that `serve` applies each day (retention/schedule.py).
 
-    `done_for` is the set hour up to which it has run, at first the last one before it was seen; `tried_at` is the
-    beginning of the last run.
+    `done_for` is the scheduled hour up to which the policy has run. For a new policy it is the last scheduled hour.
+    `tried_at` is the beginning of the last run.
     """
 
     __tablename__ = "retention_policies"
@@ -202,10 +204,11 @@ class RetentionPolicy(Base):
 
 
 class KnownCount(Base):
-    """How many logs up to a watermark match a filter, stored if counting them took long (db/count_cache.py).
+    """The number of logs up to a watermark that match a filter. It is stored if counting took long (db/count_cache.py).
 
     `digest` identifies the filter; `file` and `removed` identify the state of the table at the time of counting.
-    `content` are the sums of those logs by bucket and group (querier/sums.py), null if only their count is stored.
+    `content` contains the sums of these logs by bucket and group (querier/sums.py), or null if only the count is
+    stored.
     """
 
     __tablename__ = "known_counts"
@@ -223,8 +226,8 @@ class KnownCount(Base):
 class LoginTries(Base):
     """The times of recent login attempts from one address, or of one user from one address.
 
-    `key` is a hash of the address, or of both; the row may be deleted after `ends_at`. The table is
-    unlogged: a crash of PostgreSQL empties it.
+    `key` is a hash of the address, or of both. The row may be deleted after `ends_at`. The table is unlogged, so a
+    crash of PostgreSQL empties it.
     """
 
     __tablename__ = "login_tries"

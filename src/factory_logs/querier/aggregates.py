@@ -27,7 +27,7 @@ from factory_logs.settings import Settings
 
 BUSY_SECONDS = 5
 SAMPLED_FOR_EACH = 5
-"""How many logs a sample contains for each group that a result may contain."""
+"""The number of logs in a sample for each group that a result may contain."""
 UNKNOWN_ZONE = "22023"
 """SQLSTATE invalid_parameter_value. In these statements, only an unknown time zone causes it."""
 
@@ -60,7 +60,7 @@ class Aggregates:
             async with asyncio.timeout(self._wait_seconds):
                 await self._places.acquire()
         except TimeoutError:
-            message = "Too many aggregates run already; try again when one has ended"
+            message = "Too many aggregates are running; try again when one has ended"
             raise OverloadedError(message, BUSY_SECONDS) from None
         try:
             async with self._database.snapshot() as connection:
@@ -104,8 +104,8 @@ async def limited(connection: AsyncConnection, statement: Select[Any], most: int
 async def sample_condition(
     connection: AsyncConnection, conditions: Sequence[ColumnElement[bool]], times: TimeRange, most: int
 ) -> list[ColumnElement[bool]]:
-    """Return the condition for a sample of the logs in a time range that meet `conditions`. If these logs have more
-    than `most` groups, the sample most probably has more too.
+    """Return the condition for a sample of the logs in a time range that match `conditions`. If all these logs have
+    more than `most` groups, the sample very probably has more than `most` too.
 
     Each group in the sample is also a group of all logs. So if the sample has too many groups, the call can fail
     without reading the other logs. Return an empty list if the sample would not be much smaller than all logs.
@@ -116,7 +116,7 @@ async def sample_condition(
 
 def too_many_groups(most: int) -> BadRequestError:
     return BadRequestError(
-        f"More than {most} buckets and groups; take a longer bucket, fewer by, or narrow q by time or unit"
+        f"More than {most} buckets and groups; use a longer bucket or fewer by, or narrow q by time or unit"
     )
 
 
@@ -151,7 +151,7 @@ _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+
 
 
 def canonical(value: Any) -> bytes:
-    """Return a value from PostgreSQL, or an orjson.Fragment, as JSON text. Equal values have equal texts."""
+    """Return the JSON text of a value from PostgreSQL or of an orjson.Fragment. Equal values have equal texts."""
     text = orjson.dumps(shown(value))
     return text if text.startswith(b'"') else _TOKEN.sub(_one_form, text)
 

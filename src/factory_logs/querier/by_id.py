@@ -17,7 +17,7 @@ from factory_logs.settings import Settings
 
 MAX_BATCH = 200
 CHECK_SECONDS = 0.1
-"""How often a long statement is checked for whether any request still waits for it."""
+"""The interval of the check whether any request still waits for a long statement."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class LogsById(Coalescer[IdRead, dict[int, str]]):
         )
 
     def get(self, record_id: int) -> "asyncio.Future[str | None]":
-        """Return a future for the log's JSON text, or for None if there is no such log.
+        """Return a future of the log's JSON text, or of None if the log does not exist.
 
         The future fails with DatabaseUnavailableError.
         """

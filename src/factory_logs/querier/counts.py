@@ -18,7 +18,7 @@ from factory_logs.querier.known_results import KnownResults
 from factory_logs.query import FACTORY_LOGS, Query, Resource, compile_count, compile_filters
 
 MAX_ATTEMPTS = 2
-"""A known count may become invalid each time retention removes logs."""
+"""The maximum number of attempts, because a known count may become invalid each time retention removes logs."""
 
 
 class OnTop(NamedTuple):
@@ -37,7 +37,7 @@ class OnTop(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The higher one of the two watermarks; another worker may have stored a count with a newer watermark."""
+        """The higher of the two watermarks, because another worker may have stored a count with a newer watermark."""
         return max(self.known, self.watermark)
 
 
@@ -186,6 +186,6 @@ def _advanced(known: Known | None, counted: Counted, watermark: int, seen: Table
 
 
 def _name(query: Query) -> bytes:
-    """Return the name under which a count is remembered. The order of filters does not matter, as all of them must
+    """Return the name under which a count is remembered. The order of filters does not matter, because all of them must
     match."""
     return hashlib.blake2b(repr(sorted(map(repr, query.filters))).encode(), digest_size=32).digest()

@@ -23,7 +23,7 @@ from factory_logs.query import Query, Resource, compile_rows, has_indexed_order
 from factory_logs.settings import Settings
 
 FETCH_ROWS = 250
-"""How many records a part contains. This limits the memory of one export, as a record may have 256 KiB. A part of
+"""The number of records in a part. It limits the memory of one export, because a record may have 256 KiB. A part of
 ordinary records has 100 kB."""
 BUSY_SECONDS = 5
 
@@ -36,7 +36,8 @@ class ExportFormat(Enum):
 
 
 class Exports:
-    """Runs exports, and limits how many run at once in a worker, as each holds a database connection while it runs."""
+    """Runs exports. It limits how many run at once in a worker, because each holds a database connection while it
+    runs."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -54,7 +55,7 @@ class Exports:
         """
         if self._running >= self._most:
             EXPORTS_REFUSED.inc()
-            raise OverloadedError("Too many exports run already; try again when one has ended", BUSY_SECONDS)
+            raise OverloadedError("Too many exports are running; try again when one has ended", BUSY_SECONDS)
         self._running += 1
         EXPORTS.inc()
         try:

@@ -1,9 +1,9 @@
-"""Remember results about the logs up to the watermark; the memory in each worker is bounded.
+"""Remember results about the logs up to the watermark. The memory in each worker is limited.
 
 Logs never change, and only retention removes them. So a result about the logs up to the watermark stays valid, both a
 count (querier/counts.py) and a sum by bucket and group (querier/sums.py). The next request reads only newer logs. Each
 worker remembers the results that it used last. Results that took long to compute are also stored in the database, so
-that neither another worker nor a restarted one computes them again.
+that another worker or a restarted worker need not compute them again.
 
 A result is valid for a snapshot if the state of the table is the same, and if the snapshot was taken after the result's
 id became the watermark (db/watermark.py). Filters may refer to repairs: a log's repair is stored before the log, exists

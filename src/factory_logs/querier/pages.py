@@ -47,12 +47,11 @@ from factory_logs.query import (
 from factory_logs.settings import Settings
 
 LARGEST_OFFSET = 2**62
-"""The largest offset sent to PostgreSQL, as it fits in a bigint. A larger offset is past the end too."""
+"""The largest offset that is sent to PostgreSQL; it fits in a bigint. A larger offset is after the last record too."""
 PINNING = frozenset(("factory_log_id", "product_imei", "repair_id"))
 """Columns in which each value occurs in few logs, which an index finds."""
 FEW_LOGS = 5_000
-"""How many logs are few enough to be read and sorted in milliseconds, even if one value occurs in more logs than
-others."""
+"""The number of logs that can be read and sorted in milliseconds, even if one value occurs in more logs than others."""
 
 Number = int | Placeholder
 
