@@ -62,6 +62,9 @@ def test_the_pareto_chart_works_by_keyboard_and_leads_to_failed_logs(visit: Open
 def test_the_yield_view_has_a_message_if_there_are_no_attempts(visit: Open) -> None:
     page = visit(f"#/yield?{TIME}&passed=fields__nothing")
     expect(page.get_by_text("No log in this time has a boolean at fields__nothing")).to_be_visible()
+    expect(page.get_by_text("No log has the field fields__nothing.")).to_be_visible()
+    page.get_by_label("Passed at").fill("fields__pased")
+    expect(page.get_by_text("did you mean fields__passed?")).to_be_visible()
     page.get_by_label("Passed at").fill("fieldz")
     expect(page.locator(".panel .error").first).to_contain_text("fieldz")
 

@@ -7,7 +7,6 @@ suggestion never changes how a query is parsed.
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from types import MappingProxyType
 
 from sqlalchemy import Column, Float, Integer, String, Table
@@ -15,6 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from factory_logs.db.models import Base, FactoryLog, Repair
 from factory_logs.query.ast import Field, Kind
+from factory_logs.spelling import LONGEST_NAME, nearest
 
 MAX_PATH_PARTS = 16
 """The maximum number of names in a JSON path. Deeper data can be stored (docs/reference/http-api.md#records), but
@@ -145,25 +145,8 @@ def shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-LONGEST_NAME = 100
-"""Longer names get no suggestion, because comparing two names takes time proportional to the product of their
-lengths."""
 _SEPARATORS = re.compile(r"(?:->>?|[.\[\]'\"/:])+_*|_{3,}")
 _BEGINNING_AND_REST = re.compile(r"([A-Za-z]+)_+(.+)", re.DOTALL)
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word with the most similar spelling, or one that contains `word` (`imei` in `product_imei`)."""
-    if len(word) > LONGEST_NAME or not word:
-        return None
-    names = {name.lower(): name for name in reversed(list(known))}
-    wanted = word.lower()
-    near = get_close_matches(wanted, names, n=1)
-    if near:
-        return names[near[0]]
-    parts = (name for name in reversed(names) if name.endswith(f"_{wanted}") or name.startswith(f"{wanted}_"))
-    part = next(parts, None)
-    return None if part is None else names[part]
 
 
 def nearest_member(given: Iterable[str], known: Collection[str]) -> tuple[str, str] | None:

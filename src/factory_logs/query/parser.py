@@ -25,7 +25,7 @@ from factory_logs.query.ast import (
     Query,
     Value,
 )
-from factory_logs.query.fields import Resource, nearest, nearest_member, resolve, shown
+from factory_logs.query.fields import Resource, nearest_member, resolve, shown
 from factory_logs.query.operators import (
     ALIASES,
     MEMBERSHIPS,
@@ -38,6 +38,7 @@ from factory_logs.query.values import check_comparable, check_storable, check_va
 from factory_logs.schemas.factory_log import as_integer
 from factory_logs.schemas.json_values import strict_json
 from factory_logs.settings import Settings
+from factory_logs.spelling import nearest
 
 UNDECODABLE = "Unable to decode data"
 NULL_COMPARED = "To compare a value to NULL, use the is_null/is_not_null operators."

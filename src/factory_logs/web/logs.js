@@ -8,6 +8,7 @@ import { behind } from "./downloads.js";
 import { facetsPanel } from "./facets.js";
 import { queryFilters } from "./filters.js";
 import { fieldInput, offerNames } from "./filter_bar.js";
+import { hints } from "./hints.js";
 import { follow } from "./live.js";
 import { count, percent } from "./numbers.js";
 import { Panel, empty } from "./panel.js";
@@ -150,7 +151,8 @@ export function logsView() {
       if (page.logs.length > 0) return [table.root, foot];
       const reset = button("Clear filters", () => state.go({ f: null, q: null }));
       const all = button("All time", () => state.go({ range: "all", from: null, to: null }));
-      return empty("No logs are selected: none is in this time with these filters.", reset, all);
+      const why = await hints(get, filters);
+      return empty(`No logs are selected: none is in this time with these filters. ${why}`, reset, all);
     }).then(() => first([]));
   };
 

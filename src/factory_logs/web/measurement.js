@@ -4,6 +4,7 @@ import { histogram, timeLines } from "./charts.js";
 import { button, element } from "./dom.js";
 import { behind } from "./downloads.js";
 import { queryFilters, written, filtersOf } from "./filters.js";
+import { hints } from "./hints.js";
 import { exportUrl, limitsOf } from "./logs.js";
 import { count, index, measured, percent } from "./numbers.js";
 import { Panel, empty } from "./panel.js";
@@ -106,7 +107,8 @@ async function numbersUnder(get, filters, name) {
     state.go({ m: first }, { replace: true });
     return empty(`${name} holds the number ${first}.`);
   }
-  return empty(`No log in this time has a number at ${name}.`, element("a", { href: linkWith([[name, "is_not_null", null]]) }, "Logs that have something there"));
+  const why = await hints(get, filters, [name]);
+  return empty(`No log in this time has a number at ${name}. ${why}`, element("a", { href: linkWith([[name, "is_not_null", null]]) }, "Logs that have something there"));
 }
 
 /**

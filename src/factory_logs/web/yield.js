@@ -4,6 +4,7 @@ import { timeLines } from "./charts.js";
 import { element } from "./dom.js";
 import { behind } from "./downloads.js";
 import { byValue, queryFilters } from "./filters.js";
+import { hints } from "./hints.js";
 import { exportUrl, limitsOf } from "./logs.js";
 import { count, percent } from "./numbers.js";
 import { Panel, empty } from "./panel.js";
@@ -49,7 +50,10 @@ export function yieldView() {
       const range = rangeOf(params);
       void overview.load(key, async (get) => {
         const { total } = /** @type {{ total: Yield }} */ (await get.json("total yield", "v1/factory_logs/yield", parameters(params)));
-        if (total.attempts === 0) return empty(`No log in this time has a boolean at ${params.get("passed") ?? PASSED}, so there is nothing to make a yield of.`);
+        if (total.attempts === 0) {
+          const why = await hints(get, queryFilters(params), [params.get("passed"), params.get("unit")]);
+          return empty(`No log in this time has a boolean at ${params.get("passed") ?? PASSED}, so there is nothing to make a yield of. ${why}`);
+        }
         return tiles([
           ["First-pass yield", percent(total.first_pass_yield), `${count(total.first_passed)} of ${count(total.units)} units and steps`],
           ["Final yield", percent(total.final_yield), `${count(total.last_passed)} passed in the end`],

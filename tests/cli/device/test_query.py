@@ -136,3 +136,15 @@ def test_an_error_is_one_line_and_exit_status_1(run: Run, online: Server, argume
 
 def test_a_wrong_option_is_exit_status_2(run: Run) -> None:
     assert run("query", "--limit", "-1").exit_code == 2
+
+
+@pytest.mark.parametrize("option", [(), ("--json",), ("--csv",)])
+def test_a_misspelt_path_gets_a_hint_if_nothing_is_found(
+    online: Server, token: str, run: Run, option: tuple[str, ...]
+) -> None:
+    store(online, token, attempts())
+    shown = run("query", "--where", "tags.jigg=J-1", *option)
+    assert (shown.exit_code, shown.stderr) == (0, "hint: no log has the field tags__jigg; did you mean tags__jig?\n")
+    assert "jigg" not in shown.stdout
+    shown = run("query", "--where", "tags.jig=J-1", "--order", "fields.none", *option)
+    assert shown.stderr == ""

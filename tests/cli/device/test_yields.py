@@ -86,3 +86,15 @@ def test_without_attempts_the_table_is_empty(online: Server, token: str, run: Ru
 def test_an_error_names_the_option(run: Run, online: Server, arguments: list[str], message: str) -> None:
     refused = run("yield", *arguments)
     assert (refused.exit_code, message in refused.stderr) == (1, True), refused.stderr
+
+
+def test_a_misspelt_verdict_gets_a_hint(online: Server, token: str, run: Run) -> None:
+    store(online, token, attempts())
+    shown = run("yield", "--passed", "fields.pass", "--by", "tags.jigs")
+    assert (shown.exit_code, shown.stderr.splitlines()) == (
+        0,
+        [
+            "hint: no log has the field fields__pass; did you mean fields__passed?",
+            "hint: no log has the field tags__jigs; did you mean tags__jig?",
+        ],
+    )

@@ -1,11 +1,12 @@
 """`factory-logs query`: show logs as a table, or write them as NDJSON or CSV."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from factory_logs.cli.device.hints import explain_nothing
 from factory_logs.cli.device.options import (
     AsCsv,
     AsJson,
@@ -72,17 +73,21 @@ def query(
         check_formats(json, csv)
         asked = selection(q, where) | _order(order)
         names = None if columns is None else [name.strip() for name in columns.split(",")]
+        most = limit if limit is not None else asked.get("limit") or TABLE_ROWS
+        # One more log than a table shows tells whether there are more.
+        more = most + 1 if isinstance(most, int) and most else most
         with server.reader(wait) as reader:
-            if json or csv:
-                found = reader.logs(_limited(asked, limit))
-                if csv:
-                    _write_csv(found, names, escape_formulas=escape_formulas)
-                else:
-                    _write_json(found, names)
+            logs = iter(reader.logs(_limited(asked, limit if json or csv else more)))
+            first = list(islice(logs, 1))
+            found = chain(first, logs)
+            if csv:
+                _write_csv(found, names, escape_formulas=escape_formulas)
+            elif json:
+                _write_json(found, names)
             else:
-                most = limit if limit is not None else asked.get("limit") or TABLE_ROWS
-                more = most + 1 if isinstance(most, int) and most else most
-                _show(reader.logs(_limited(asked, more)), names, most)
+                _show(found, names, most)
+        if not first:
+            explain_nothing(server, asked)
 
 
 def _limited(asked: dict[str, Any], limit: int | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
+from factory_logs.cli.device.hints import explain_nothing
 from factory_logs.cli.device.options import (
     AsCsv,
     AsJson,
@@ -72,22 +73,19 @@ def show_yield(
     API."""
     with reporting_errors(), ending_with_the_reader():
         check_formats(json, csv)
+        asked = selection(q, where)
         groups = [field_name(name) for name in by or ()]
+        unit, passed = unit and field_name(unit), passed and field_name(passed)
         with server.reader(wait) as reader:
-            found = reader.yields(
-                selection(q, where),
-                bucket=bucket,
-                by=groups,
-                unit=unit and field_name(unit),
-                passed=passed and field_name(passed),
-                tz=tz,
-            )
+            found = reader.yields(asked, bucket=bucket, by=groups, unit=unit, passed=passed, tz=tz)
         if json:
             write_json(found.body)
         elif csv:
             write_csv(found.columns, found, escape_formulas=escape_formulas)
         else:
             _show(found, groups, bucket, tz)
+        if not found.body["total"]["attempts"]:
+            explain_nothing(server, asked, [name for name in (unit, passed, *groups) if name])
 
 
 def _show(found: "ResultRows", groups: Sequence[str], bucket: str | None, tz: str | None) -> None:
