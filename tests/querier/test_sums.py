@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from factory_logs.db import removals
 from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import NewRow
 from factory_logs.db.retention import START, remove_batch
@@ -26,7 +27,9 @@ from factory_logs.querier.influxql.windows import window_sums
 from factory_logs.querier.known_results import KnownResults
 from factory_logs.querier.results import facet_sums, failure_sums, yield_sums
 from factory_logs.querier.stats import count_sums
-from factory_logs.querier.sums import EPOCH, StillReadingError, Summed, Sums, SumsOfSnapshot, Table, TooManyRowsError
+from factory_logs.querier.sum_parts import KnownParts
+from factory_logs.querier.sum_tables import Table
+from factory_logs.querier.sums import EPOCH, StillReadingError, Summed, Sums, SumsOfSnapshot, TooManyRowsError
 from factory_logs.query import (
     FACTORY_LOGS,
     QueryLimits,
@@ -63,10 +66,11 @@ def new_log(number: int, repair_id: int | None = None) -> NewLog:
         "watt": number % 9 / 4,  # sums of quarters are exact
         "ok": number % 7 > 0,
     }
-    if number == 13:
-        fields["only here"] = number  # a path that only this log has
+    tags: dict[str, Any] = {"n": [number % 7, "x", 1.5, None][number % 4]}
+    if number == 13:  # paths that only this log has
+        fields["only here"] = number
+        tags["only here"] = number
     moment = DAY + timedelta(minutes=number % 1440)
-    tags = {"n": [number % 7, "x", 1.5, None][number % 4]}
     return NewLog(APP_NAMES[number % 3], unit, repair_id, moment, json.dumps(tags), json.dumps(fields))
 
 
@@ -121,6 +125,8 @@ def nanoseconds(length: timedelta) -> int:
     return length // timedelta(microseconds=1) * NANOSECONDS
 
 
+PART = 500
+SMALL_BLOCK = 5
 TIGER = {"name": "app_name", "op": "==", "val": "tiger"}
 KINDS: dict[str, Callable[[str], Summed]] = {
     "yield": lambda q: yield_sums(parse_yield([("q", q)], FACTORY_LOGS, QueryLimits(), 10)),
@@ -143,9 +149,9 @@ KINDS: dict[str, Callable[[str], Summed]] = {
     "windows": lambda q: windows(q, timedelta(minutes=90), "n"),
     "windows from minute 7": lambda q: windows(q, timedelta(minutes=45), origin=timedelta(minutes=7)),
     "values by tag": lambda q: windows(q, timedelta(0), "n"),
-    "apps": lambda _: APPS,
-    "paths": lambda _: replace(PATHS, part=500),
-    "tag sets": lambda _: replace(TAG_SETS, part=500),
+    "apps": lambda _: replace(APPS, part=PART),
+    "paths": lambda _: replace(PATHS, part=PART),
+    "tag sets": lambda _: replace(TAG_SETS, part=PART),
 }
 
 
@@ -190,7 +196,10 @@ def any_range(choose: random.Random) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-async def test_sums_are_exact_in_every_snapshot_under_concurrent_writes(database: Database, seed: int) -> None:
+async def test_sums_are_exact_in_every_snapshot_under_concurrent_writes(
+    database: Database, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removals, "BLOCK", PART // 4)
     await run_sql(database, "insert into repairs (product_imei, process) values ('352099001761481', 'Replaced')")
     writers, choose = JigWriters(database, seed), random.Random(seed)
     kinds = (writers.singles, writers.singles, writers.batches, writers.batches, writers.repairs, writers.retention)
@@ -365,6 +374,70 @@ async def test_sums_are_computed_again_after_retention(database: Database) -> No
         for kind in KINDS:
             assert not await differs(sums, KINDS[kind](q()))
             assert not await differs(sums, KINDS[kind](q()))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removals, "BLOCK", SMALL_BLOCK)
+
+
+IN_PARTS = {"apps": APPS, "paths": PATHS, "tag sets": TAG_SETS}
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("kind", IN_PARTS)
+async def test_after_retention_only_the_parts_that_lost_logs_are_read_again(
+    database: Database, kind: str, *, is_restarted: bool
+) -> None:
+    summed = replace(IN_PARTS[kind], part=SMALL_BLOCK)
+    await store(database, 1, 16)
+    async with worker(database) as sums, worker(database) as other:
+        assert not await differs(sums, summed)
+        await until_kept(database, 1)
+        used = other if is_restarted else sums
+        await run_sql(database, BEHIND_ITS_BACK)
+        connection = await database.connect_raw()
+        assert (await remove_batch(connection, DAY + timedelta(minutes=3), 10, START)).logs == 2
+        found, plain = await both(used, summed)
+        if kind == "apps":
+            assert sum(row[0] for row in found.values()) == sum(row[0] for row in plain.values()) + 1
+        else:
+            assert {b"only here" in key[1] for key in found.keys() - plain.keys()} >= {True}
+            assert plain.keys() <= found.keys()
+        assert (await remove_batch(connection, DAY + timedelta(minutes=11), 10, START)).logs == 8
+        assert await differs(used, summed)
+        assert (await remove_batch(connection, DAY + timedelta(minutes=12), 10, START)).logs == 1
+        assert not await differs(used, summed), "the part of the log 13 has lost a log"
+        await connection.close()
+
+
+@pytest.mark.usefixtures("small_blocks")
+async def test_logs_that_an_older_version_has_removed_make_all_parts_invalid(database: Database) -> None:
+    summed = replace(PATHS, part=SMALL_BLOCK)
+    await store(database, 1, 16)
+    async with worker(database) as sums:
+        assert not await differs(sums, summed)
+        await run_sql(
+            database, BEHIND_ITS_BACK, "insert into retention_runs (cutoff, removed) values ('2024-01-01', 1)"
+        )
+        assert not await differs(sums, summed)
+
+
+@pytest.mark.usefixtures("small_blocks")
+async def test_parts_are_merged_if_they_have_too_many_rows_together(database: Database) -> None:
+    summed = replace(APPS, part=SMALL_BLOCK)
+    await store(database, 1, 100)
+    async with worker(database, max_known_rows=20) as sums:
+        assert not await differs(sums, summed)
+        (known,) = (fact for fact in sums._known.facts().values() if isinstance(fact, KnownParts))
+        assert sum(len(part.table) for part in known.parts) <= 20
+        assert len(known.parts) > 2
+        connection = await database.connect_raw()
+        for minute in range(1, 100, 7):
+            await remove_batch(connection, DAY + timedelta(minutes=minute), 10, START)
+            assert not await differs(sums, summed)
+        await connection.close()
 
 
 @pytest.mark.slow

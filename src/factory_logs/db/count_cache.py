@@ -86,7 +86,7 @@ class Known(NamedTuple):
     """The number of logs up to the watermark `up_to` that match. It is valid for every snapshot with the same state.
 
     No matching log, stored now or later, has an id below `lowest`. `content` are sums over these logs, or None for a
-    count.
+    count. Sums `in_parts` are loaded in any state, and their content tells which parts are valid.
     """
 
     state: TableState
@@ -94,6 +94,7 @@ class Known(NamedTuple):
     logs: int
     lowest: int
     content: bytes | None = None
+    in_parts: bool = False
 
 
 class Counted(NamedTuple):
@@ -180,8 +181,10 @@ EVERYTHING = digest(())
 
 _LOAD = {
     is_distributed: text(f"""
-        SELECT state.*, up_to, logs, lowest, content FROM known_counts, ({state_sql(is_distributed)}) AS state
-        WHERE digest = :digest AND known_counts.file = {TABLE_FILE} AND known_counts.removed = {REMOVED_LOGS}
+        SELECT state.*, up_to, logs, lowest, content, in_parts
+        FROM known_counts, ({state_sql(is_distributed)}) AS state
+        WHERE digest = :digest AND known_counts.file = {TABLE_FILE}
+            AND (known_counts.removed = {REMOVED_LOGS} OR in_parts)
     """).bindparams(bindparam("digest", type_=LargeBinary))  # noqa: S608 - our own text
     for is_distributed in (False, True)
 }
@@ -203,6 +206,9 @@ async def load(connection: AsyncConnection, name: bytes) -> Known | None:
     return None if row is None else Known(TableState(*row[:3]), *row[3:])
 
 
+_SAVED = ("file", "removed", "up_to", "logs", "lowest", "content", "in_parts", "made_at")
+
+
 async def save(database: Database, found: Mapping[bytes, Known], most: int, most_bytes: int) -> None:
     """Store these results. Delete the oldest ones, until at most `most` results with at most `most_bytes` of content
     remain.
@@ -218,6 +224,7 @@ async def save(database: Database, found: Mapping[bytes, Known], most: int, most
             "logs": known.logs,
             "lowest": known.lowest,
             "content": known.content,
+            "in_parts": known.in_parts,
         }
         for name, known in sorted(found.items())  # sorted, so that two workers cannot deadlock
     ]
@@ -225,7 +232,7 @@ async def save(database: Database, found: Mapping[bytes, Known], most: int, most
     before, now = KnownCount.__table__.c, new.excluded
     statement = new.on_conflict_do_update(
         index_elements=[before.digest],
-        set_={name: now[name] for name in ("file", "removed", "up_to", "logs", "lowest", "content", "made_at")},
+        set_={name: now[name] for name in _SAVED},
         where=(now.file != before.file)
         | (now.removed > before.removed)
         | ((now.removed == before.removed) & (now.up_to > before.up_to)),

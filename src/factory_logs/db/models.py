@@ -18,6 +18,7 @@ from sqlalchemy import (
     SmallInteger,
     String,
     Text,
+    false,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
@@ -189,6 +190,15 @@ class RetentionRun(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
 
 
+class Removal(Base):
+    """How many logs of a block of ids were removed or brought back (db/removals.py), counted as in RetentionRun."""
+
+    __tablename__ = "removals"
+
+    block: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    logs: Mapped[int] = mapped_column(BigInteger)
+
+
 class RetentionPolicy(Base):
     """A policy of the file that `serve` applies each day (retention/schedule.py).
 
@@ -208,7 +218,7 @@ class KnownCount(Base):
 
     `digest` identifies the filter; `file` and `removed` identify the state of the table at the time of counting.
     `content` contains the sums of these logs by bucket and group (querier/sums.py), or null if only the count is
-    stored.
+    stored. Sums `in_parts` stay after retention, as their content shows which parts are valid (querier/sum_parts.py).
     """
 
     __tablename__ = "known_counts"
@@ -220,6 +230,7 @@ class KnownCount(Base):
     logs: Mapped[int] = mapped_column(BigInteger)
     lowest: Mapped[int] = mapped_column(BigInteger)
     content: Mapped[bytes | None] = mapped_column(BYTEA)
+    in_parts: Mapped[bool] = mapped_column(server_default=false())
     made_at: Mapped[datetime] = mapped_column(server_default=UTC_NOW)
 
 

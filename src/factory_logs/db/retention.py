@@ -7,6 +7,7 @@ node by node, and after a node's crash only when recovery has committed it. So a
 removed, and deletes the mark when all nodes have committed. No counts are stored while the mark exists.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -18,6 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.sql.elements import KeyedColumnElement
 
+from factory_logs.db import removals
 from factory_logs.db.citus import IDS_OF_SHARD_KEY_BITS, is_distributed, shard_key, wait_for_prepared_writers
 from factory_logs.db.count_cache import EVERYTHING, REMOVED_LOGS, TABLE_FILE, Conditions
 from factory_logs.db.models import FactoryLog
@@ -40,7 +42,7 @@ _ADJUST = "UPDATE known_counts SET logs = logs - $2, removed = removed + $3 WHER
 _ADD = """
 UPDATE known_counts SET logs = logs + $2, removed = removed + $3, lowest = least(lowest, $4) WHERE digest = $1
 """
-_OUTDATED = "DELETE FROM known_counts WHERE removed < $1"
+_OUTDATED = "DELETE FROM known_counts WHERE removed < $1 AND NOT in_parts"
 
 
 class OldLogs(NamedTuple):
@@ -105,18 +107,20 @@ async def _remove(
         await connection.execute(_ALONE)
         removed = await connection.fetchval(_REMOVED)
         known = await connection.fetchval(_KNOWN, EVERYTHING, removed)
-        (gone,) = await _fetch(connection, _removal(ids, known or 0))
-        if not gone["logs"]:
+        gone = await _fetch(connection, _removal(ids, known or 0))
+        if not gone:
             return before._replace(logs=0)
+        await removals.note_removals(connection, {block["block"]: block["logs"] for block in gone})
+        logs = sum(block["logs"] for block in gone)
         if known is not None:
-            await connection.execute(_ADJUST, EVERYTHING, gone["known"], gone["logs"])
-        await connection.execute(_OUTDATED, removed + gone["logs"])
+            await connection.execute(_ADJUST, EVERYTHING, sum(block["known"] for block in gone), logs)
+        await connection.execute(_OUTDATED, removed + logs)
         run_id = before.run_id
         if run_id is None:
-            run_id = await connection.fetchval(_BEGIN_RUN, cutoff, gone["logs"])
+            run_id = await connection.fetchval(_BEGIN_RUN, cutoff, logs)
         else:
-            await connection.execute(_GO_ON, run_id, gone["logs"])
-        return Removal(run_id, gone["logs"], gone["reached"])
+            await connection.execute(_GO_ON, run_id, logs)
+        return Removal(run_id, logs, max(block["reached"] for block in gone))
 
 
 @asynccontextmanager
@@ -140,17 +144,19 @@ async def _marked(connection: asyncpg.Connection) -> AsyncIterator[None]:
 
 
 def _removal(ids: ColumnElement[Any], known: int) -> Select[Any]:
-    """Return a statement that removes the logs with these ids. Its row has their number, the number up to the id
-    `known`, and the last time."""
+    """Return a statement that removes the logs with these ids. It has a row for each block of ids with removed logs:
+    their number, the number up to the id `known`, and the last time."""
     columns = LOGS.c.factory_log_id, LOGS.c.timestamp
     gone = delete(FactoryLog).where(LOGS.c.factory_log_id == any_(ids)).returning(*columns).cte("gone")
     is_known = gone.c.factory_log_id <= literal(known, BigInteger)
+    block = ((gone.c.factory_log_id - 1) // literal(removals.BLOCK, BigInteger)).label("block")
     counts: list[ColumnElement[Any]] = [
+        block,
         func.count().label("logs"),
         func.count().filter(is_known).label("known"),
         func.max(gone.c.timestamp).label("reached"),
     ]
-    return select(*counts).select_from(gone)
+    return select(*counts).select_from(gone).group_by(block)
 
 
 async def _fetch(connection: asyncpg.Connection, statement: Select[Any]) -> list[asyncpg.Record]:
@@ -246,7 +252,7 @@ WITH back AS (
     RETURNING factory_log_id, timestamp
 )
 SELECT count(*) AS logs, count(*) FILTER (WHERE factory_log_id <= $2) AS known, min(factory_log_id) AS lowest,
-       max(timestamp) AS reached
+       max(timestamp) AS reached, array_agg(factory_log_id) AS ids
 FROM back
 """  # noqa: S608 - our own text
 _IDS = f"SELECT {_ID}, line FROM {_RECORDS}"  # noqa: S608
@@ -262,7 +268,7 @@ SELECT {", ".join(map(_value, LOGS.columns))}, {_ID} >> {IDS_OF_SHARD_KEY_BITS} 
 """  # noqa: S608
 _BROUGHT_BACK = f"""
 SELECT count(*) AS logs, count(*) FILTER (WHERE {_ID} <= $2) AS known, min({_ID}) AS lowest,
-       max({_moment("timestamp")}) AS reached
+       max({_moment("timestamp")}) AS reached, array_agg({_ID}) AS ids
 FROM {_RECORDS}
 """  # noqa: S608
 # A separate statement after the INSERT, so that it sees the new logs.
@@ -293,6 +299,7 @@ async def bring_back(connection: asyncpg.Connection, lines: Sequence[str], befor
                 raise OtherLogError(_other_log(different[0][0]))
         if not back["logs"]:
             return before._replace(logs=0)
+        await removals.note_removals(connection, Counter(map(removals.block_of, back["ids"])))
         if known is not None:
             await connection.execute(_ADD, EVERYTHING, back["known"], back["logs"], back["lowest"])
         await connection.execute(_OUTDATED, removed + back["logs"])

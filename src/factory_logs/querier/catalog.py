@@ -19,17 +19,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from factory_logs.db.catalog import app_rows, path_rows, tag_set_rows, work_alone
+from factory_logs.db.removals import BLOCK
 from factory_logs.durations import vary
 from factory_logs.errors import BadRequestError, FactoryLogsError, OverloadedError
 from factory_logs.metrics import CATALOG_MISSING, CATALOG_SECONDS
 from factory_logs.querier.aggregates import AggregateResult
+from factory_logs.querier.sum_tables import Table
 from factory_logs.querier.sums import (
     Conditions,
     StillReadingError,
     Summed,
     Sums,
     SumsOfSnapshot,
-    Table,
     TooManyRowsError,
     fetched,
 )
@@ -116,11 +117,10 @@ async def _tag_sets(connection: AsyncConnection, conditions: Conditions, most: i
     return await fetched(connection, tag_set_rows(conditions), most)
 
 
-PART = 100_000
-"""How many ids one part covers; reading their paths takes about a second."""
-APPS_PART = 10 * PART
-"""How many ids one part covers for the apps, whose sums need neither tags nor fields."""
-APPS = Summed("apps with columns", Query(), 1, _apps, part=APPS_PART, least=frozenset({1}), greatest=frozenset({2}))
+PART = BLOCK
+"""How many ids one part covers; reading their paths takes about a second. After retention, parts are read again if
+their blocks of ids have lost logs (db/removals.py), so a part is one block."""
+APPS = Summed("apps with columns", Query(), 1, _apps, part=PART, least=frozenset({1}), greatest=frozenset({2}))
 """For each app: the number of logs, the times of the first and the last log, and the numbers of logs with a unit and
 with a repair."""
 PATHS = Summed(
@@ -133,8 +133,8 @@ PATHS = Summed(
     read_unlike=lambda connection, conditions, most, table: path_rows(connection, conditions, most, as_paths(table)),
 )
 """For each app, path and type, the number 1."""
-TAG_SETS = Summed("tag sets", Query(), 2, _tag_sets, part=PART)
-"""For each app and value of `tags`, the number of logs."""
+TAG_SETS = Summed("tag sets", Query(), 2, _tag_sets, part=PART, greatest=frozenset({0}))
+"""For each app and value of `tags`, the number 1."""
 TABLES = (APPS, PATHS, TAG_SETS)
 _JSON_TYPES = {"integer": "number", "float": "number"}
 

@@ -32,18 +32,27 @@ from factory_logs.db.aggregates import LOGS
 from factory_logs.db.citus import runs_on_cluster
 from factory_logs.db.count_cache import Known, TableState, load, snapshot_state
 from factory_logs.db.models import TIME
+from factory_logs.db.removals import Removals, load_removals
 from factory_logs.querier.aggregates import Aggregates, canonical, log_value, sample_condition, shown, too_many_groups
 from factory_logs.querier.known_results import Fact, KnownResults
+from factory_logs.querier.sum_parts import KnownParts, Merging, Missing, fewer_parts, missing, valid_parts, with_rows
+from factory_logs.querier.sum_parts import decode as decode_parts
+from factory_logs.querier.sum_parts import encode as encode_parts
+from factory_logs.querier.sum_tables import (
+    Key,
+    Numbers,
+    Table,
+    add_numbers,
+    decoded_rows,
+    encoded_rows,
+    sums_size,
+)
 from factory_logs.query import FACTORY_LOGS, Field, Query, compile_filters
 from factory_logs.query.compiler import SQL_TYPES
 from factory_logs.query.rewriting import MICROSECOND, TimeRange, split_time
 from factory_logs.settings import Settings
 
 Conditions = Sequence[ColumnElement[bool]]
-Key = tuple[Any, ...]
-"""The values that identify a row; see `Summed.as_key`."""
-Numbers = tuple[Any, ...]
-Table = Mapping[Key, Numbers]
 Read = Callable[[AsyncConnection, Conditions, int], Awaitable[Sequence[Sequence[Any]]]]
 """Returns the rows over the logs that meet the conditions, but at most one row more than the given number. A row
 contains the columns of the key, then numbers."""
@@ -53,13 +62,12 @@ WORTHWHILE = 4
 MOST_UNITS = 2_000
 """If more units than this have new logs, the sum is computed anew."""
 INDEXED_UNITS = frozenset({"product_imei", "repair_id", "factory_log_id"})
-ROW_BYTES = 120
-"""The memory that a row uses in addition to the texts of its key."""
-VERSION = 1
+VERSION = 2
 """The version of the format of stored sums. Increase it if the meaning of the stored data changes."""
 
 
 EPOCH = datetime(1970, 1, 1)
+EVER = TimeRange(None, None)
 
 
 def json_texts(values: Sequence[Any]) -> Key:
@@ -90,10 +98,10 @@ class Summed:
 
     `name` distinguishes the sum from other sums over the same query. If `unit` is given, the logs of a unit are summed
     together, otherwise each log by itself. `relevant` contains conditions for the logs that count. If `part` is given,
-    logs are read in steps of that many ids, and the result of each step is remembered. `least` and `greatest` are the
-    positions of numbers that are a minimum or a maximum, not a sum. A number may also be a list, or None if there is no
-    value. `are_exact` is false for sums of doubles: subtracting a log from such a sum does not give the same result as
-    summing without it.
+    the sum covers all time, and is computed and remembered in parts of that many ids (querier/sum_parts.py). `least`
+    and `greatest` are the positions of numbers that are a minimum or a maximum, not a sum. A number may also be a list,
+    or None if there is no value. `are_exact` is false for sums of doubles: subtracting a log from such a sum does not
+    give the same result as summing without it.
 
     If `read_unlike` is given, it returns, for logs that are added, only the rows that are not in the table yet.
 
@@ -119,6 +127,10 @@ class Summed:
     @property
     def can_subtract(self) -> bool:
         return self.are_exact and not self.least and not self.greatest
+
+    @property
+    def merging(self) -> Merging:
+        return Merging(self.least, self.greatest)
 
 
 class KnownSums(NamedTuple):
@@ -177,6 +189,7 @@ class Sums:
         self._known = known
         self._aggregates = aggregates
         self.learn_seconds = settings.known_sums_seconds
+        self.save_seconds = known.save_seconds
         self.most_rows = settings.max_known_rows
         self._part_seconds = settings.statement_timeout_seconds
 
@@ -205,10 +218,10 @@ class Sums:
         if unfinished is not None:
             raise unfinished
 
-    def recall(self, name: bytes) -> KnownSums | Cheap | None:
+    def recall(self, name: bytes) -> KnownSums | KnownParts | Cheap | None:
         """Return the sums with this name that the worker remembers."""
         known = self._known.get(name)
-        return known if isinstance(known, KnownSums | Cheap) else None
+        return known if isinstance(known, KnownSums | KnownParts | Cheap) else None
 
     def learn(
         self,
@@ -218,10 +231,8 @@ class Sums:
         seconds: float,
         *,
         is_new: bool = False,
-        is_worth_saving: bool = False,
     ) -> None:
-        """Remember the sums if computing them took long. Also store them in the database if it took even longer, or if
-        `is_worth_saving` is set.
+        """Remember the sums if computing them took long. Also store them in the database if it took even longer.
 
         Sums from a newer snapshot are not replaced.
         """
@@ -234,9 +245,26 @@ class Sums:
         if len(known.table or ()) > self.most_rows:
             return
         self._known.learn(name, known, sums_size(known.table))
-        if (is_worth_saving or seconds >= self._known.save_seconds) and known.table is not None:
+        if seconds >= self.save_seconds and known.table is not None:
             content = encode(known)
             self._known.save(sums_digest(summed), Known(known.state, known.up_to, len(known.table), 0, content))
+
+    def learn_parts(self, summed: Summed, name: bytes, known: KnownParts, *, is_worth_saving: bool) -> None:
+        """Remember the parts, and also store them in the database if `is_worth_saving` is set. More parts, and parts in
+        a newer state, are not replaced."""
+        newest = self.recall(name)
+        if (
+            isinstance(newest, KnownParts)
+            and newest.state.same_table(known.state)
+            and (newest.state.removed, newest.covered) > (known.state.removed, known.covered)
+        ):
+            return
+        if len(known.table or ()) > self.most_rows:
+            return
+        self._known.learn(name, known, known.size)
+        if is_worth_saving and known.table is not None:
+            stored = Known(known.state, known.covered, len(known.table), 0, encode_parts(known), in_parts=True)
+            self._known.save(sums_digest(summed), stored)
 
     def forget(self, name: bytes) -> None:
         self._known.forget(name)
@@ -257,9 +285,11 @@ class SumsOfSnapshot:
     learned: list[Callable[[], None]] | None = None
     """On a cluster, the sums to remember after the snapshot if the state of the table is still the same."""
 
-    def learn(self, summed: Summed, name: bytes, known: KnownSums, seconds: float, **how: bool) -> None:
+    def learn(self, summed: Summed, name: bytes, known: KnownSums, seconds: float, *, is_new: bool = False) -> None:
         """See `Sums.learn`."""
-        learn = partial(self.sums.learn, summed, name, known, seconds, **how)
+        self._learn(partial(self.sums.learn, summed, name, known, seconds, is_new=is_new))
+
+    def _learn(self, learn: Callable[[], None]) -> None:
         if self.learned is None:
             learn()
         else:
@@ -297,6 +327,9 @@ class SumsOfSnapshot:
     async def _up_to_watermark(self, asked: "_Asked", wanted: TimeRange, name: bytes) -> KnownSums:
         """Return the sums up to the watermark, or up to a later id if they are known. They cover at least the wanted
         time range."""
+        if asked.summed.part is not None:
+            parts = await self._in_parts(asked, asked.summed.part, name)
+            return KnownSums(self.state, max(parts.up_to, self.watermark), wanted, parts.table)
         known = await self._recalled(asked.summed, name)
         if known is not None and known.table is None:
             if known.range == wanted:
@@ -308,6 +341,73 @@ class SumsOfSnapshot:
         except TooManyRowsError:
             self.learn(asked.summed, name, KnownSums(self.state, self.watermark, wanted, None), 0.0)
             raise
+
+    async def _in_parts(self, asked: "_Asked", length: int, name: bytes) -> KnownParts:
+        """Return the parts up to the watermark, or up to a later id if they are known. Raises TooManyRowsError,
+        StillReadingError."""
+        summed = asked.summed
+        known = await self._recalled_parts(summed, length, name)
+        if known.table is None:
+            raise TooManyRowsError
+        goal = max(known.up_to, self.watermark)
+        enough, deadline = known.covered + length, time.monotonic() + self.part_seconds
+        while (next_one := next(missing(known.parts, length, goal), None)) is not None:
+            started = time.monotonic()
+            try:
+                known = await self._with_part(asked, length, known, next_one)
+                if len(known.table or ()) > asked.most:
+                    raise TooManyRowsError
+            except TooManyRowsError:
+                too_many = KnownParts(self.state, known.uncounted, (), None)
+                self._learn(partial(self.sums.learn_parts, summed, name, too_many, is_worth_saving=False))
+                raise
+            is_complete = next_one.up_to % length == 0
+            is_worth_saving = is_complete or time.monotonic() - started >= self.sums.save_seconds
+            known = fewer_parts(known, self.sums.most_rows, summed.merging)
+            self._learn(partial(self.sums.learn_parts, summed, name, known, is_worth_saving=is_worth_saving))
+            if enough <= known.covered < goal and time.monotonic() >= deadline:
+                raise StillReadingError(known.covered, goal)
+        return known
+
+    async def _with_part(self, asked: "_Asked", length: int, known: KnownParts, wanted: Missing) -> KnownParts:
+        """Return the parts with one more part, or with the rest of a part."""
+        logs = _Logs(EVER, wanted.above, wanted.up_to)
+        if wanted.part is None:
+            rows = await asked.rows(logs)
+            removed = (await self._removals()).within(wanted.above, wanted.above + length)
+        else:
+            rows = await asked.rows(logs, unlike=wanted.part.table)
+            removed = wanted.part.removed
+        return with_rows(known, wanted, rows, length, removed, asked.summed.merging)
+
+    async def _recalled_parts(self, summed: Summed, length: int, name: bytes) -> KnownParts:
+        """Return the known parts that are valid in this snapshot, as in `_recalled`. If many ids are missing, also look
+        for those that another worker has read."""
+        newest = self.sums.recall(name)
+        of_worker = [
+            known
+            for known in (newest, self.before.get(name))
+            if isinstance(known, KnownParts) and known.state.same_table(self.state) and known.up_to <= self.watermark
+        ]
+        for known in of_worker:
+            if known.state == self.state and (known.table is None or self.watermark - known.covered <= length):
+                return known
+        removals = await self._removals()
+        valid = [valid_parts(known, self.state, removals, summed.merging) for known in of_worker]
+        best = max(valid, key=lambda known: known.covered, default=None)
+        if best is None or self.watermark - best.covered > length:
+            found = await load(self.connection, sums_digest(summed))
+            if found is not None and found.content is not None:
+                stored = decode_parts(found, summed.merging)
+                valid.append(valid_parts(stored, self.state, removals, summed.merging))
+        if not valid:
+            return KnownParts(self.state, removals.uncounted, (), {})
+        known = max(valid, key=lambda known: known.covered)
+        self._learn(partial(self.sums.learn_parts, summed, name, known, is_worth_saving=False))
+        return known
+
+    async def _removals(self) -> Removals:
+        return await load_removals(self.connection, self.state)
 
     async def _read_again(self, asked: "_Asked", wanted: TimeRange, name: bytes) -> Table:
         """Return sums that were cheap before. If computing them takes long now, forget that they were cheap, so that
@@ -333,57 +433,46 @@ class SumsOfSnapshot:
             for known in (newest, self.before.get(name))
             if isinstance(known, KnownSums) and known.state == self.state and known.up_to <= self.watermark
         ]
-        if valid and (summed.part is None or self.watermark - valid[0].up_to <= summed.part):
+        if valid:
             return valid[0]
-        # Another worker may have read parts that this worker has not read.
         found = await load(self.connection, sums_digest(summed))
         if found is not None and found.content is not None:
-            valid.append(decode(found))
-            self.learn(summed, name, valid[-1], 0.0)
-        return max(valid, key=lambda known: known.up_to, default=None)
+            stored = decode(found)
+            self.learn(summed, name, stored, 0.0)
+            return stored
+        return None
 
     async def _advanced(self, asked: "_Asked", known: KnownSums, wanted: TimeRange, name: bytes) -> KnownSums | None:
         """Return the known sums, updated to the wanted time range and the watermark, or None if the update would read
         all logs. Sums by bins remain known for all time ranges that overlap, as far as the limit of rows allows."""
-        goal, part, covered = max(known.up_to, self.watermark), asked.summed.part, wanted
+        covered = wanted
         if asked.summed.bins is not None:
             if not known.range.touches(wanted):
                 return None
             covered = known.range.joined(wanted)
         elif not is_worthwhile(known.range, wanted):
             return None
-        deadline = time.monotonic() + self.part_seconds
-        while (known.range, known.up_to) != (covered, goal):
-            started = time.monotonic()
-            up_to = goal if part is None else min(goal, known.up_to + part)
-            is_worth_saving = part is not None and known.up_to // part < up_to // part
-            before, after = _Logs(known.range, up_to=known.up_to), _Logs(covered, up_to=up_to)
-            try:
-                table = await asked.changed(known.table or {}, before, after)
-            except TooManyRowsError:
-                if covered == wanted:
-                    raise
-                table = None  # the wanted time range alone may have fewer rows
-            if table is None:
-                return None
-            if part is not None and len(table) > asked.most:
-                raise TooManyRowsError
-            if covered != wanted and len(table) > self.sums.most_rows:
-                table, covered = _within(table, wanted), wanted
-            known = KnownSums(self.state, up_to, covered, table)
-            seconds = time.monotonic() - started
-            self.learn(asked.summed, name, known, seconds, is_worth_saving=is_worth_saving)
-            if up_to != goal and time.monotonic() >= deadline:
-                raise StillReadingError(up_to, goal)
-        return known
+        up_to = max(known.up_to, self.watermark)
+        if (known.range, known.up_to) == (covered, up_to):
+            return known
+        started = time.monotonic()
+        before, after = _Logs(known.range, up_to=known.up_to), _Logs(covered, up_to=up_to)
+        try:
+            table = await asked.changed(known.table or {}, before, after)
+        except TooManyRowsError:
+            if covered == wanted:
+                raise
+            table = None  # the wanted time range alone may have fewer rows
+        if table is None:
+            return None
+        if covered != wanted and len(table) > self.sums.most_rows:
+            table, covered = _within(table, wanted), wanted
+        now = KnownSums(self.state, up_to, covered, table)
+        self.learn(asked.summed, name, now, time.monotonic() - started)
+        return now
 
     async def _found(self, asked: "_Asked", wanted: TimeRange, name: bytes) -> KnownSums:
         """Return the sums up to the watermark."""
-        if asked.summed.part is not None:
-            nothing = KnownSums(self.state, 0, wanted, {})
-            found = await self._advanced(asked, nothing, wanted, name)
-            assert found is not None  # noqa: S101 - adding to nothing needs nothing else
-            return found
         started = time.monotonic()
         logs = _Logs(wanted, up_to=self.watermark)
         if asked.most <= self.sums.most_rows:  # a sample for more rows would be hardly smaller than all logs
@@ -487,28 +576,7 @@ class _Asked:
         return set((await self.connection.execute(found)).scalars())
 
     def _add(self, table: dict[Key, Numbers], key: Key, numbers: Numbers, sign: int) -> None:
-        before = table.get(key)
-        if before is None:
-            table[key] = numbers if sign > 0 else tuple(-number for number in numbers)
-            return
-        table[key] = merged_numbers(before, numbers, sign, self.summed.least, self.summed.greatest)
-
-
-def merged_numbers(
-    before: Numbers, numbers: Numbers, sign: int, least: frozenset[int], greatest: frozenset[int]
-) -> Numbers:
-    """Return the numbers of a row with other numbers added; they are subtracted if the sign is -1."""
-    found = []
-    for place, (old, new) in enumerate(zip(before, numbers, strict=True)):
-        if old is None or new is None:
-            found.append(new if old is None else old)
-        elif place in least:
-            found.append(min(old, new))
-        elif place in greatest:
-            found.append(max(old, new))
-        else:
-            found.append(old + sign * new)
-    return tuple(found)
+        add_numbers(table, key, numbers, sign, self.summed.least, self.summed.greatest)
 
 
 def _within(table: Table, wanted: TimeRange) -> Table:
@@ -572,18 +640,9 @@ def sums_digest(summed: Summed) -> bytes:
     return hashlib.sha256(repr(parts).encode()).digest()
 
 
-def sums_size(table: Table | None) -> int:
-    """Return the approximate size of a table in bytes."""
-    return sum(ROW_BYTES + sum(len(part) for part in key if not isinstance(part, int)) for key in table or ())
-
-
 def encode(known: KnownSums) -> bytes:
-    """Return sums in the format of the database. In a key, a JSON text is stored as a string, and any other value as a
-    list that contains it."""
-    rows = [
-        [[part.decode() if isinstance(part, bytes) else [part] for part in key], numbers]
-        for key, numbers in (known.table or {}).items()
-    ]
+    """Return sums in the format of the database."""
+    rows = encoded_rows(known.table or {})
     # Not orjson, which does not support integers beyond 64 bits.
     text = json.dumps([known.range.begin, known.range.end, rows], default=str, separators=(",", ":"))
     return zlib.compress(text.encode(), 1)
@@ -592,8 +651,4 @@ def encode(known: KnownSums) -> bytes:
 def decode(stored: Known) -> KnownSums:
     begin, end, rows = json.loads(zlib.decompress(stored.content or b""))
     moments = [None if text is None else datetime.fromisoformat(text) for text in (begin, end)]
-    table = {
-        tuple(part.encode() if isinstance(part, str) else part[0] for part in key): tuple(numbers)
-        for key, numbers in rows
-    }
-    return KnownSums(stored.state, stored.up_to, TimeRange(*moments), table)
+    return KnownSums(stored.state, stored.up_to, TimeRange(*moments), decoded_rows(rows))

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 TABLES = (
     "factory_logs", "repairs", "users", "tokens", "idempotency_keys", "imports", "retention_runs", "known_counts",
-    "retention_policies",
+    "retention_policies", "removals",
     "alembic_version",
 )  # fmt: skip
 WAIT_SECONDS = 300
