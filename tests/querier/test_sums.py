@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from factory_logs.db import removals
 from factory_logs.db.engine import Database
@@ -42,7 +43,7 @@ from factory_logs.query import (
 from factory_logs.query.fields import resolve
 from factory_logs.query.rewriting import split_time
 from factory_logs.settings import Settings
-from tests.querier.writers import Writers, insert, run_sql, until_kept
+from tests.querier.writers import Writers, insert, run_sql, until_all_have_ended, until_kept
 
 DAY = datetime(2024, 1, 1)
 APP_NAMES = ("cit", "tiger", "koala")
@@ -174,7 +175,10 @@ async def both(sums: Sums, summed: Summed) -> tuple[Table, Table]:
 
 
 async def both_in(snapshot: SumsOfSnapshot, summed: Summed) -> tuple[Table, Table]:
-    found = await snapshot.table(summed, MOST)
+    return await snapshot.table(summed, MOST), await plain_table(snapshot, summed)
+
+
+async def plain_table(snapshot: SumsOfSnapshot, summed: Summed) -> Table:
     plain: dict[Any, Any] = {}
     rows = await summed.read(snapshot.connection, compile_filters(summed.query, FACTORY_LOGS), MOST)
     values = summed.keys - (summed.bins is not None)
@@ -184,7 +188,7 @@ async def both_in(snapshot: SumsOfSnapshot, summed: Summed) -> tuple[Table, Tabl
         if any(numbers):
             assert key not in plain
             plain[key] = numbers
-    return found, plain
+    return plain
 
 
 def any_range(choose: random.Random) -> dict[str, int]:
@@ -220,6 +224,62 @@ async def test_sums_are_exact_in_every_snapshot_under_concurrent_writes(
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+@pytest.mark.slow
+async def test_results_without_a_snapshot_are_exact_too(database: Database) -> None:
+    """A result is compared if no id was drawn and no log removed before plain SQL reads the same: always while no
+    writer runs, and sometimes while writers run."""
+    await run_sql(database, "insert into repairs (product_imei, process) values ('352099001761481', 'Replaced')")
+    writers, choose = JigWriters(database, 7), random.Random(7)
+    kinds = (writers.singles, writers.batches, writers.batches, writers.retention)
+    are_known: list[bool] = []
+
+    async def compare(sums: Sums, kind: str, *, is_quiet: bool) -> None:
+        summed = KINDS[kind](q(**any_range(choose)))
+
+        async def read(snapshot: SumsOfSnapshot) -> tuple[SumsOfSnapshot, Table]:
+            return snapshot, await snapshot.table(summed, MOST)
+
+        of, found = await sums.read(read)
+        are_known.append(not isinstance(of.connection, AsyncConnection))
+        async with sums.snapshot() as now:
+            if (now.state, now.drawn) == (of.state, of.drawn) and (is_quiet or are_known[-1]):
+                assert found == await plain_table(now, summed), (kind, is_quiet)
+            else:
+                assert not is_quiet
+
+    async with worker(database) as first, worker(database) as second:
+        for _ in range(12):
+            running = [asyncio.create_task(writers.run(kind)) for kind in kinds]
+            for _ in range(3):
+                await compare(choose.choice([first, second]), choose.choice(list(KINDS)), is_quiet=False)
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await until_all_have_ended(database)
+            for kind in choose.sample(list(KINDS), 4):
+                for sums in (first, second, first):
+                    await compare(sums, kind, is_quiet=True)
+    assert any(are_known)
+
+
+async def test_a_result_is_known_without_a_snapshot_until_a_log_comes(database: Database) -> None:
+    await store(database, 1, 16)
+    async with worker(database) as sums:
+        for kind in KINDS:
+            summed = KINDS[kind](q())
+            assert [await is_without_snapshot(sums, summed) for _ in range(3)] == [False, True, True], kind
+            await store(database, 30, 30)
+            assert not await is_without_snapshot(sums, summed)
+
+
+async def is_without_snapshot(sums: Sums, summed: Summed) -> bool:
+    async def read(snapshot: SumsOfSnapshot) -> bool:
+        await snapshot.table(summed, MOST)
+        return not isinstance(snapshot.connection, AsyncConnection)
+
+    return await sums.read(read)
 
 
 async def store(database: Database, first: int, last: int) -> None:

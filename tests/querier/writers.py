@@ -21,6 +21,7 @@ from factory_logs.ingest.validation import NewLog
 
 DAY = datetime(2024, 1, 1)
 APPS = ("cit", "tiger", "koala")
+NAME = "test writer"
 QUERIES: list[dict[str, Any]] = [
     {},
     {"filters": [{"name": "app_name", "op": "==", "val": "cit"}]},
@@ -59,7 +60,7 @@ class Writers:
 
     async def run(self, writer: Callable[[asyncpg.Connection], Awaitable[None]]) -> None:
         connection = await self._database.connect_raw()
-        await connection.execute("set synchronous_commit to off")
+        await connection.execute(f"set synchronous_commit to off; set application_name to '{NAME}'")
         try:
             while True:
                 await writer(connection)
@@ -118,6 +119,17 @@ async def run_sql(database: Database, *statements: str) -> None:
     async with database.begin() as connection:
         for statement in statements:
             await connection.execute(text(statement))
+
+
+async def until_all_have_ended(database: Database) -> None:
+    """Wait until PostgreSQL has closed the connections of cancelled writers: it may still run what they have sent."""
+    async with database.connect_reader() as connection:
+        for _ in range(1000):
+            running = f"select count(*) from pg_stat_activity where application_name = '{NAME}'"
+            if not await connection.scalar(text(running)):
+                return
+            await asyncio.sleep(0.02)
+    pytest.fail("a connection of a writer was not closed")
 
 
 async def until_kept(database: Database, counts: int) -> None:

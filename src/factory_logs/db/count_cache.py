@@ -57,10 +57,11 @@ _STATE: list[ColumnElement[Any]] = [
     literal_column(sql).label(name)
     for name, sql in (("run", _RUN_ON_SERVER), ("file", TABLE_FILE), ("removed", REMOVED_LOGS))
 ]
-_SNAPSHOT_STATE = {
-    is_distributed: text(f"SELECT {run}, {TABLE_FILE}, {REMOVED_LOGS}, ({LAST_VALUE})")
+_STATE_AND_ID = {
+    is_distributed: f"SELECT {run}, {TABLE_FILE}, {REMOVED_LOGS}, ({LAST_VALUE})"
     for is_distributed, run in ((False, _RUN_ON_SERVER), (True, _RUN_ON_CLUSTER))
 }
+_SNAPSHOT_STATE = {is_distributed: text(sql) for is_distributed, sql in _STATE_AND_ID.items()}
 _LOGS = FactoryLog.__table__
 _ID = _LOGS.c.factory_log_id
 
@@ -146,6 +147,12 @@ def state_sql(is_distributed: bool) -> str:
 async def current_state(connection: asyncpg.Connection) -> TableState:
     """Return the state, outside any transaction."""
     return TableState(*await connection.fetchrow(state_sql(is_distributed(connection))))
+
+
+async def current_state_and_id(connection: asyncpg.Connection) -> tuple[TableState, int | None]:
+    """Return the state, and the id that was drawn last, outside any transaction."""
+    *state, drawn = await connection.fetchrow(_STATE_AND_ID[is_distributed(connection)])
+    return TableState(*state), drawn
 
 
 async def snapshot_state(connection: AsyncConnection) -> tuple[TableState, int | None]:

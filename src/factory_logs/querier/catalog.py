@@ -60,8 +60,7 @@ class Path(NamedTuple):
 
 async def read_catalog(sums: Sums, max_paths: int) -> AggregateResult:
     """Return the catalog of all logs. Raises the errors of `found_in`."""
-    async with sums.snapshot() as snapshot:
-        apps, paths = await found_in(snapshot, max_paths)
+    apps, paths = await sums.read(lambda snapshot: found_in(snapshot, max_paths))
     return as_result(apps, paths)
 
 

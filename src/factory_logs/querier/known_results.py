@@ -95,6 +95,18 @@ class KnownResults:
             await self._look()
         return target and self._watermark.id
 
+    @property
+    def may_have_newest(self) -> bool:
+        """Whether the watermark was the id drawn last, when it was last read."""
+        return self._watermark.id == self._watermark.highest_drawn
+
+    async def now(self) -> tuple[TableState, int | None]:
+        """Return the state of the table now, and the id that was drawn last. No log that is visible now has a higher
+        id. Raises DatabaseUnavailableError."""
+        async with self.database.connect_reader() as connection:
+            raw = (await connection.get_raw_connection()).driver_connection
+            return await count_cache.current_state_and_id(raw)
+
     async def is_still(self, state: TableState) -> bool:
         """Return whether this is the state of the table now. Raises DatabaseUnavailableError."""
         async with self.database.connect_reader() as connection:

@@ -163,10 +163,13 @@ def failure_sums(question: FailuresQuery) -> Summed:
 
 async def read_facets(sums: Sums, question: FacetsQuery, max_known_rows: int) -> AggregateResult:
     """Return the most frequent values of each field."""
-    facets: dict[str, Any] = {}
-    async with sums.snapshot() as snapshot:
-        for name, field in question.fields.items():
-            facets[name] = await _facet(snapshot, question, field, max_known_rows)
+
+    async def read(snapshot: SumsOfSnapshot) -> dict[str, Any]:
+        return {
+            name: await _facet(snapshot, question, field, max_known_rows) for name, field in question.fields.items()
+        }
+
+    facets = await sums.read(read)
     rows = [{"field": name, **value} for name, facet in facets.items() for value in facet["values"]]
     return AggregateResult({"facets": facets}, ("field", "value", "count"), rows)
 

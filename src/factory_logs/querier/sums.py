@@ -18,11 +18,11 @@ import json
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar, cast
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, Row, Select, any_, case, literal, literal_column, select
 from sqlalchemy.dialects import postgresql
@@ -52,6 +52,7 @@ from factory_logs.query.compiler import SQL_TYPES
 from factory_logs.query.rewriting import MICROSECOND, TimeRange, split_time
 from factory_logs.settings import Settings
 
+T = TypeVar("T")
 Conditions = Sequence[ColumnElement[bool]]
 Read = Callable[[AsyncConnection, Conditions, int], Awaitable[Sequence[Sequence[Any]]]]
 """Returns the rows over the logs that meet the conditions, but at most one row more than the given number. A row
@@ -162,6 +163,17 @@ class StillReadingError(Exception):
         self.up_to, self.goal = up_to, goal
 
 
+class _NotKnownError(Exception):
+    """A sum is not known, so a snapshot is needed."""
+
+
+class _NoSnapshot:
+    """Is in the place of the connection while only known sums are used."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise _NotKnownError
+
+
 class _Logs(NamedTuple):
     """A set of logs, limited by time and id: ids above `above`, up to `up_to`. None means no bound."""
 
@@ -217,6 +229,32 @@ class Sums:
                 learn()
         if unfinished is not None:
             raise unfinished
+
+    async def read(self, function: Callable[["SumsOfSnapshot"], Awaitable[T]]) -> T:
+        """Return the result of a function that computes sums in one snapshot.
+
+        If no log is newer than the known sums, and the function needs no others, one statement that reads the state of
+        the table is enough. Otherwise the function runs in a snapshot, perhaps for the second time. Raises the errors
+        of `snapshot`.
+        """
+        await self._known.look()
+        known = await self._all_known()
+        if known is not None:
+            with suppress(_NotKnownError):
+                return await function(known)
+        async with self.snapshot() as snapshot:
+            return await function(snapshot)
+
+    async def _all_known(self) -> "SumsOfSnapshot | None":
+        """Return the known sums for the snapshot of one statement, or None if there are newer logs."""
+        watermark, seen, before = self._known.watermark, self._known.seen, self._known.facts()
+        if not before or not self._known.may_have_newest or self._known.database.is_distributed:
+            return None
+        state, drawn = await self._known.now()
+        if drawn is None or drawn > watermark or not state.same_table(seen):
+            return None
+        nothing = cast(AsyncConnection, _NoSnapshot())
+        return SumsOfSnapshot(self, nothing, state, watermark, drawn, before, self._part_seconds)
 
     def recall(self, name: bytes) -> KnownSums | KnownParts | Cheap | None:
         """Return the sums with this name that the worker remembers."""
@@ -595,8 +633,7 @@ async def limited_table(sums: Sums, summed: Summed, max_rows: int, most: int) ->
     Raises BadRequestError, whose message names `max_rows`, if there are more than `most` rows.
     """
     try:
-        async with sums.snapshot() as snapshot:
-            return await snapshot.table(summed, most)
+        return await sums.read(lambda snapshot: snapshot.table(summed, most))
     except TooManyRowsError:
         raise too_many_groups(max_rows) from None
 

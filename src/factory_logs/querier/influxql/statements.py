@@ -6,13 +6,14 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.exc import DBAPIError
 
 from factory_logs.errors import QueryTooLongError
-from factory_logs.influxql.ast import CreateDatabase, Explain, Refused, Select, Show, Statement
+from factory_logs.influxql.ast import Call, CreateDatabase, Explain, Refused, Select, Show, Statement
 from factory_logs.influxql.checking import check
 from factory_logs.influxql.constants import Context
 from factory_logs.influxql.errors import InfluxqlError
 from factory_logs.influxql.evaluation import Value
 from factory_logs.influxql.resolving import ResolveLimits, resolve
 from factory_logs.influxql.results import Result, ResultSeries
+from factory_logs.influxql.traversal import nodes
 from factory_logs.querier.influxql.catalog import InfluxqlCatalog
 from factory_logs.querier.influxql.plans import Plan, top_plan
 from factory_logs.querier.influxql.points import PointLimits, PointReader
@@ -69,6 +70,8 @@ class InfluxqlQueries:
 
     async def _read(self, statement: Show | Select, now: int) -> list[ResultSeries]:
         try:
+            if may_be_known(statement):
+                return await self._sums.read(lambda snapshot: self._read_in(snapshot, statement, now))
             async with self._sums.snapshot() as snapshot:
                 return await self._read_in(snapshot, statement, now)
         except QueryTooLongError as error:
@@ -91,6 +94,13 @@ class InfluxqlQueries:
         plan = top_plan(resolve(checked, schema, limits), now, self._settings.max_influxql_buckets)
         reader = PointReader(snapshot, self._catalog, schema, PointLimits.of(self._settings))
         return _as_result(plan, await Selecting(reader, now).rows(plan), self._settings)
+
+
+def may_be_known(statement: Show | Select) -> bool:
+    """Return whether known sums may contain the whole result. Those of raw points never do."""
+    if isinstance(statement, Show):
+        return True
+    return any(isinstance(node, Call) for field in statement.fields for node in nodes(field.expression))
 
 
 def _names_database(select: Select) -> bool:
