@@ -447,9 +447,9 @@ BAD_NUMBERS = ("x", "NaN", "1e999", "", "0x1", "inf")
 MANY = [f"fields__v{n}" for n in range(11)]
 WRONG: list[tuple[str, dict[str, Any], str, str]] = [
     *((call, {"colour": "red"} | FIELDS.get(call, {}), "colour", "this call takes q, ") for call in CALLS),
-    *((call, {"q": {"limit": 1}} | FIELDS.get(call, {}), "q", "filters only") for call in CALLS),
-    ("yield", {"q": {"order_by": [{"field": "app_name"}]}}, "q", "filters only"),
-    ("failures", {"q": {"single": True}}, "q", "filters only"),
+    *((call, {"q": {"limit": 1}} | FIELDS.get(call, {}), "q", "only filters") for call in CALLS),
+    ("yield", {"q": {"order_by": [{"field": "app_name"}]}}, "q", "only filters"),
+    ("failures", {"q": {"single": True}}, "q", "only filters"),
     ("yield", VOLT, "field", "unknown parameter"),
     ("distribution", VOLT | {"bucket": "1d"}, "bucket", "unknown parameter"),
     ("yield", {"bucket": "1 day"}, "bucket", "30s, 15m, 1h"),
