@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 import structlog
 from argon2 import PasswordHasher
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from xdist.scheduler import LoadScopeScheduling
 
 from factory_logs.db import distribution
@@ -234,6 +234,11 @@ async def _distribute(url: str) -> None:
     await connection.execute(f"ALTER TABLE factory_logs ALTER factory_log_id SET DEFAULT nextval('{sequence}')")
     await connection.close()
     await database.dispose()
+
+
+def as_role(url: str, role: str) -> str:
+    """Return the URL of the same database for another role."""
+    return make_url(url).set(username=role).render_as_string(hide_password=False)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from factory_logs.querier.counts import MAX_ATTEMPTS, LogCounts
 from factory_logs.querier.known_results import KnownResults
 from factory_logs.query import FACTORY_LOGS, QueryLimits, compile_count, compile_rows, parse_query
 from factory_logs.settings import Settings
-from tests.conftest import ONE_SNAPSHOT
+from tests.conftest import CITUS_URL, ONE_SNAPSHOT, as_role
 from tests.querier.writers import DAY, QUERIES, Writers, archived, insert, log, run_sql, until_kept
 
 
@@ -180,6 +180,7 @@ async def test_an_emptied_table_is_counted_again(database: Database, change: str
             assert await found(restarted, database) == 3
 
 
+@pytest.mark.skipif(CITUS_URL is not None, reason="Citus refuses to alter the sequence of a distributed table")
 async def test_counts_are_exact_if_the_sequence_caches_ids(database: Database) -> None:
     change = "alter sequence factory_logs_factory_log_id_seq cache"
     await run_sql(database, f"{change} 10")
@@ -257,7 +258,7 @@ async def test_the_count_of_all_logs_stays_known_when_archived_logs_are_imported
 async def test_a_read_only_role_gets_counts(database: Database, migrated_url: str) -> None:
     await store(database, 5)
     await run_sql(database, "create role onlooker login", "grant select on all tables in schema public to onlooker")
-    reader = Database(migrated_url.replace("://factory_logs@", "://onlooker@"), Settings())
+    reader = Database(as_role(migrated_url, "onlooker"), Settings())
     try:
         async with worker(reader) as counts:
             assert [await found(counts, reader) for _ in range(3)] == [5, 5, 5]

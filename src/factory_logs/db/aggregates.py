@@ -39,6 +39,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from factory_logs.db.citus import runs_on_cluster, shards_cost
 from factory_logs.db.models import TIME, FactoryLog
 
 UTC = "UTC"
@@ -134,8 +135,9 @@ async def sampled(
     first, last = (await connection.execute(_ends(begin, end))).one()
     if first is None or last - first < LEAST_IDS * logs:
         return None
-    plan = (await connection.execute(_Explain(select(LOGS).where(*conditions)))).scalar_one()
-    if orjson.loads(orjson.dumps(plan))[0]["Plan"]["Total Cost"] < LEAST_COST * logs:
+    explained = (await connection.execute(_Explain(select(LOGS).where(*conditions)))).scalar_one()
+    plan = orjson.loads(orjson.dumps(explained))[0]["Plan"]
+    if (shards_cost(plan) if await runs_on_cluster(connection) else plan["Total Cost"]) < LEAST_COST * logs:
         return None
     runs = range(first, last, (last - first) // (logs // SAMPLE_RUN + 1))
     ids = [number for start in runs for number in range(start, start + SAMPLE_RUN)]
