@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 import asyncpg
 import pytest
@@ -15,7 +15,7 @@ from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import NewRow, Stored
 from factory_logs.db.migrations import upgrade
 from factory_logs.settings import Settings
-from tests.citus.crashes import LOST
+from tests.citus.writers import write
 from tests.querier.writers import insert, log
 
 NAME = "distributing"
@@ -54,21 +54,6 @@ async def _on_all(urls: object, database: str, *statements: str) -> None:
         for statement in statements:
             await connection.execute(statement)
         await connection.close()
-
-
-async def write(database: Database, acknowledged: list[int]) -> None:
-    """Store logs one after another, on a new connection after each error."""
-    while True:
-        with suppress(*LOST):
-            connection = await database.connect_raw()
-            try:
-                while True:
-                    (stored,) = await insert(connection, [NewRow(log(1), None)])
-                    assert isinstance(stored, Stored)
-                    acknowledged.append(stored.factory_log_id)
-                    await asyncio.sleep(0.002)
-            finally:
-                connection.terminate()
 
 
 async def distribute(database: Database) -> None:
