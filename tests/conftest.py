@@ -232,6 +232,8 @@ async def _distribute(url: str) -> None:
             pass
     sequence = "factory_logs_factory_log_id_seq"
     await connection.execute(f"ALTER TABLE factory_logs ALTER factory_log_id SET DEFAULT nextval('{sequence}')")
+    # For connections of the tests, on which asyncpg would take seconds to look up a type (db/citus.py).
+    await connection.execute(f'ALTER DATABASE "{make_url(url).database}" SET citus.override_table_visibility TO off')
     await connection.close()
     await database.dispose()
 

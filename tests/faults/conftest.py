@@ -8,6 +8,8 @@ import asyncpg
 import pytest
 
 from factory_logs.db.migrations import upgrade
+from tests.conftest import CITUS_URL
+from tests.faults.citus import CitusCluster
 from tests.faults.clock import wall_clock
 from tests.faults.disk import small_disk
 from tests.faults.link import Link
@@ -16,16 +18,23 @@ from tests.faults.service import Service
 from tests.faults.site import Site
 
 DISK_MIB = 1024
+OWN_SERVER = pytest.mark.skipif(CITUS_URL is not None, reason="it stops a server and changes its disk or its clock")
 
 
 @pytest.fixture(scope="session")
-def _site(shared_short_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def _site(
+    request: pytest.FixtureRequest, shared_short_tmp: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     with small_disk(shared_short_tmp / "faults", DISK_MIB) as disk, wall_clock(shared_short_tmp / "clock") as clock:
         environment = {} if clock is None else clock.environment
-        cluster = Cluster(shared_short_tmp / "faults" / "postgres", environment)
-        cluster.create()
-        cluster.start()
-        asyncio.run(upgrade(cluster.url))
+        cluster: Cluster | CitusCluster
+        if CITUS_URL is None:
+            cluster = Cluster(shared_short_tmp / "faults" / "postgres", environment)
+            cluster.create()
+            cluster.start()
+            asyncio.run(upgrade(cluster.url))
+        else:
+            cluster = CitusCluster(request.getfixturevalue("migrated_url"))
         with Link(cluster.port) as link:
             url = cluster.url.replace(str(cluster.port), str(link.port))
             service = Service(
@@ -43,7 +52,8 @@ def _site(shared_short_tmp: Path, tmp_path_factory: pytest.TempPathFactory) -> I
             token = service.run("tokens", "issue", "jig", "--expires-in", "never")
             yield Site(cluster, link, service, token, disk, clock)
             service.stop()
-        cluster.remove()
+        if isinstance(cluster, Cluster):
+            cluster.remove()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import httpx
 
 from tests.faults import processes
+from tests.faults.citus import CitusCluster
 from tests.faults.clock import WallClock
 from tests.faults.disk import SmallDisk
 from tests.faults.link import Link
@@ -19,7 +20,7 @@ from tests.faults.writers import Ledger, Writers
 class Site:
     """A service with two workers, its PostgreSQL, and the link between them."""
 
-    cluster: Cluster
+    cluster: Cluster | CitusCluster
     link: Link
     service: Service
     token: str
@@ -44,7 +45,7 @@ class Site:
             self.clock.jump_to(0)
         if self.disk is not None:
             self.disk.free()
-        if self.cluster.pid is None:
+        if isinstance(self.cluster, Cluster) and self.cluster.pid is None:
             self.cluster.start()
 
     async def judge(self, ledger: Ledger) -> Verdict:

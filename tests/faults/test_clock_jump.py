@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from tests.faults.clock import WallClock
+from tests.faults.conftest import OWN_SERVER
 from tests.faults.site import Site
 from tests.faults.writers import Ledger
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, OWN_SERVER]
 
 LOGS = "/v1/factory_logs"
 LOG = {"app_name": "clock_test", "timestamp": "2024-01-31 13:45:00"}

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from tests.faults import faults
+from tests.faults.conftest import OWN_SERVER
 from tests.faults.processes import MIB
 from tests.faults.report import Round, table
 from tests.faults.site import Site
 from tests.faults.writers import Ledger
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, OWN_SERVER]
 
 SHORT_ROUNDS = 5
 SHORT_SEED = 20240131

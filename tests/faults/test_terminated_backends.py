@@ -8,6 +8,7 @@ from itertools import count
 import httpx
 import pytest
 
+from tests.conftest import CITUS_URL
 from tests.faults.site import Site
 
 pytestmark = pytest.mark.faults
@@ -20,8 +21,10 @@ LINES = b'{"app_name":"terminated_test","timestamp":"2024-01-31"}\n' * 50
 POINTS = b"terminated_test,jig_id=J-07 passed=true\n" * 20
 LIKE = '{"filters":[{"name":"app_name","op":"like","val":"t%"}]}'
 _END_OTHERS = """
-SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type NOT LIKE 'Citus%'
 """
+_END_OTHERS_ON_ALL_NODES = f"SELECT * FROM run_command_on_all_nodes($${_END_OTHERS}$$)"
 
 Call = Callable[[httpx.Client, str], httpx.Response]
 
@@ -106,10 +109,11 @@ async def test_every_call_succeeds_or_is_a_503_while_the_database_ends_connectio
     callers = [Caller(site, name, call) for name, call in CALLS.items()]
     for caller in callers:
         caller.start()
+    end_others = _END_OTHERS if CITUS_URL is None else _END_OTHERS_ON_ALL_NODES
     try:
         async with site.cluster.connected() as connection, asyncio.timeout(60):
             for _ in range(round(SECONDS / EVERY_SECONDS)):
-                await connection.execute(_END_OTHERS)
+                await connection.execute(end_others)
                 await asyncio.sleep(EVERY_SECONDS)
     finally:
         # End the tail first, while the others still write logs.
