@@ -24,7 +24,7 @@ _END_OTHERS = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type NOT LIKE 'Citus%'
 """
-_END_OTHERS_ON_ALL_NODES = f"SELECT * FROM run_command_on_all_nodes($${_END_OTHERS}$$)"
+_END_OTHERS_ON_WORKER_NODES = f"SELECT * FROM run_command_on_workers($${_END_OTHERS}$$)"
 
 Call = Callable[[httpx.Client, str], httpx.Response]
 
@@ -109,11 +109,12 @@ async def test_every_call_succeeds_or_is_a_503_while_the_database_ends_connectio
     callers = [Caller(site, name, call) for name, call in CALLS.items()]
     for caller in callers:
         caller.start()
-    end_others = _END_OTHERS if CITUS_URL is None else _END_OTHERS_ON_ALL_NODES
+    statements = [_END_OTHERS] if CITUS_URL is None else [_END_OTHERS, _END_OTHERS_ON_WORKER_NODES]
     try:
         async with site.cluster.connected() as connection, asyncio.timeout(60):
             for _ in range(round(SECONDS / EVERY_SECONDS)):
-                await connection.execute(end_others)
+                for statement in statements:
+                    await connection.execute(statement)
                 await asyncio.sleep(EVERY_SECONDS)
     finally:
         # End the tail first, while the others still write logs.

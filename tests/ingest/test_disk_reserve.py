@@ -16,6 +16,7 @@ from factory_logs.ingest.disk_reserve import CLUSTER_VARIABLE, DiskReserve, free
 from factory_logs.permissions import Level
 from factory_logs.settings import Settings
 from tests.api.conftest import assert_error, client_of, password_hash, tokens, worker  # noqa: F401
+from tests.conftest import CITUS_URL
 
 LOG = {"app_name": "tiger", "timestamp": "2024-01-31T13:45:00Z"}
 NO_ROOM, ROOM = 0, 2**40
@@ -118,6 +119,7 @@ async def test_without_a_reserve_or_with_an_own_postgresql_nothing_is_refused(
         assert not disk.is_low
 
 
+@pytest.mark.skipif(CITUS_URL is not None, reason="the reserve is for the embedded PostgreSQL, which is no cluster")
 async def test_free_space_inside_the_table_counts_and_its_measurement_leaves_no_extension(
     database: Database, settings: Settings, cluster: Path
 ) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from factory_logs.db.connecting import APPLICATION_NAME
 from factory_logs.db.engine import Database
 from factory_logs.db.idempotency_keys import FirstResponse
 from factory_logs.db.log_inserts import Stored
@@ -22,9 +23,8 @@ from factory_logs.schemas.record_limits import RecordLimits
 from factory_logs.settings import Settings
 from tests.locking import locked
 
-WAITING = """
-    SELECT pid FROM pg_stat_activity
-    WHERE query LIKE '%INSERT INTO factory_logs%' AND wait_event_type = 'Lock' AND pid <> pg_backend_pid()
+WAITING = f"""
+    SELECT pid FROM pg_stat_activity WHERE application_name = '{APPLICATION_NAME}' AND wait_event_type = 'Lock'
 """
 
 
