@@ -92,7 +92,8 @@ RETENTION_DONE = Gauge(
 
 
 class CommitMetrics:
-    """The metrics of one kind of commit. Their labels are looked up once, as that costs more than counting."""
+    """The metrics of one kind of commit. Their labels are looked up once, because a look-up costs more than
+    counting."""
 
     def __init__(self, by: str) -> None:
         self._stored = STORED.labels(by)

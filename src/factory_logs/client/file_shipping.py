@@ -1,8 +1,8 @@
 """Ship a growing file into the spool, line by line, through rotations by renaming or by copying and truncating.
 
-A file is identified by its inode, and by bytes at its start and before the position. Its name does not identify it:
-names change at each rotation. Nor is the inode enough, as it is soon reused. A rotated file is read to its end before
-the next file. Lines are stored together with the position after them, so each line is shipped once.
+A file is identified by its inode, and by bytes at its start and before the position. Its name does not identify it,
+because names change at each rotation. The inode alone is not enough, because it is soon reused. A rotated file is read
+to its end before the next file. Lines are stored together with the position after them, so each line is shipped once.
 """
 
 import errno

@@ -132,8 +132,8 @@ class Sender:
                 return self._failed(outcome, batch)
 
     def _refused(self, batch: OutboxBatch, message: str, too_large: bool) -> None:
-        """Halve the batch, as the server does not say which log is bad. If the batch contains only one log, set this
-        log aside."""
+        """Halve the batch, because the server does not say which log is bad. If the batch contains only one log, set
+        this log aside."""
         if len(batch.lines) == 1:
             _log.warning(
                 "The server rejects a log: %s; see factory-logs spool show (trace %s)", message, batch.trace_id

@@ -25,7 +25,7 @@ BUSY_SECONDS = 60.0
 VERSION = 1
 WAL_BYTES_KEPT = 8 * 1024 * 1024
 LEAST_ROOM = 1024 * 1024
-"""The disk counts as full if less than this is free, as some errors of SQLite do not name the cause."""
+"""The disk counts as full if less than this is free, because some errors of SQLite do not contain the cause."""
 _NAME = re.compile(r"spool-([0-9]{1,9})\.sqlite3", re.ASCII)
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _SCHEMA = """

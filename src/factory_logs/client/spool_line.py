@@ -63,7 +63,7 @@ def _members(log: FactoryLogIn, tags: bytes | None, fields: bytes | None) -> Ite
     if log.product_imei is not None:
         yield "product_imei", log.product_imei
     if log.repair_id is not None:
-        # JSON allows integers of any length; the server rejects this one, as no such repair exists.
+        # JSON allows integers of any length; the server rejects this one, because no such repair exists.
         yield "repair_id", orjson.Fragment(str(log.repair_id))
     yield "timestamp", format_timestamp(log.timestamp.moment)
     if tags is not None:

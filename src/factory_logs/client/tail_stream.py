@@ -110,7 +110,7 @@ class _TryLaterError(Exception):
 
 
 def _is_event_stream(response: httpx.Response) -> bool:
-    """Return whether the response is a stream of events, as a captive portal may return a page with status 200."""
+    """Return whether the response is a stream of events, because a captive portal may return a page with status 200."""
     return str(response.headers.get("content-type", "")).startswith("text/event-stream")
 
 

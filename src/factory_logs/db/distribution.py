@@ -261,7 +261,7 @@ class Distribution:
             "SELECT to_regclass('repairs') IN (SELECT logicalrelid FROM pg_dist_partition)"
         ):
             await self.connection.execute("SELECT create_reference_table('repairs')")
-        for statement in _RENAME:  # one statement per call, as Citus sends the whole text of a call to every node
+        for statement in _RENAME:  # one statement per call, because Citus sends the whole text of a call to every node
             await self.connection.execute(statement)
 
     async def _clean_up(self) -> None:

@@ -2,9 +2,9 @@
 
 Stored counts stay exact (db/count_cache.py): each batch changes the sum on which they depend.
 
-On a Citus cluster a batch is committed in two phases with that sum, as it concerns several shards, but becomes visible
-node by node, and after a node's crash only when recovery has committed it. So a batch first marks that logs are being
-removed, and deletes the mark when all nodes have committed. No counts are stored while the mark exists.
+On a Citus cluster a batch is committed in two phases with that sum, because it concerns several shards, but becomes
+visible node by node, and after a node's crash only when recovery has committed it. So a batch first marks that logs are
+being removed, and deletes the mark when all nodes have committed. No counts are stored while the mark exists.
 """
 
 from collections import Counter
@@ -28,8 +28,8 @@ from factory_logs.db.record_formats import json_text
 from factory_logs.db.watermark import LAST_DRAWN
 
 LOGS = FactoryLog.__table__
-# One batch at a time, as counts depend on the sum of the removed logs. Reads and writes of logs never wait for these
-# locks.
+# One batch at a time, because counts depend on the sum of the removed logs. Reads and writes of logs never wait for
+# these locks.
 _ALONE = "LOCK TABLE retention_runs, known_counts IN SHARE ROW EXCLUSIVE MODE"
 _MARK = "INSERT INTO retention_runs (cutoff, removed) VALUES ('-infinity', 0)"
 _UNMARK = "DELETE FROM retention_runs WHERE removed = 0"

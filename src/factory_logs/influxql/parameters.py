@@ -23,7 +23,7 @@ NONE: Parameters = {}
 def parse_parameters(text: str) -> Parameters:
     """Return the parameters in a JSON object. Raises InfluxqlError."""
     try:
-        # Numbers stay text, as only the text shows whether a number is an integer.
+        # Numbers stay text, because only the text shows whether a number is an integer.
         document = json.loads(text, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InfluxqlError(f"error parsing query parameters: {error}") from None

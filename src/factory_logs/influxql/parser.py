@@ -1,6 +1,6 @@
 """Parse the text of a query into statements.
 
-Statements that write or manage data are recognised but not parsed, as all of them are refused.
+Statements that write or manage data are recognised but not parsed, because all of them are refused.
 """
 
 from dataclasses import replace

@@ -99,7 +99,7 @@ def reporting_progress() -> Iterator[None]:
         yield
     except StillReadingError as error:
         share = f"{error.up_to * 100 // error.goal} %"
-        raise OverloadedError(f"The catalog is being made; {share} of the logs are in it. Ask again", 1) from None
+        raise OverloadedError(f"The catalog is being computed: {share} of the logs are done. Try again", 1) from None
 
 
 def _too_many_paths(most: int) -> BadRequestError:

@@ -102,7 +102,7 @@ async def read_yield(sums: Sums, question: YieldQuery, max_rows: int) -> Aggrega
     total = Counter(dict.fromkeys(YIELD_COUNTS, 0))
     for app in apps:
         total.update(app)
-    # Sorted, as the product of doubles depends on their order.
+    # Sorted, because the product of doubles depends on their order.
     first_pass = sorted(app["first_passed"] / app["units"] for app in apps if app["units"])
     rolled = {"rolled_throughput_yield": prod(first_pass) if first_pass else None}
     columns = [*names, *YIELD_COUNTS, *YIELDS]

@@ -661,7 +661,7 @@ def is_worthwhile(known: TimeRange, wanted: TimeRange) -> bool:
 
 
 def sums_name(summed: Summed, query: Query) -> bytes:
-    """Return the name of a sum, without its time range. The order of filters does not matter, as all of them must
+    """Return the name of a sum, without its time range. The order of filters does not matter, because all of them must
     match."""
     parts = (VERSION, summed.name, summed.unit, sorted(map(repr, query.filters)))
     return hashlib.blake2b(repr(parts).encode(), digest_size=32).digest()

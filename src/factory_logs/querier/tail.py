@@ -1,8 +1,8 @@
 """Follow new logs as they are stored.
 
-Ids become visible out of order, as a transaction with a lower id may commit later. If a follower continued after the
-highest id it has seen, it would skip such logs. So the followers of a worker wait for the watermark (db/watermark.py).
-The worker reads the watermark only while there are followers.
+Ids become visible out of order, because a transaction with a lower id may commit later. If a follower continued after
+the highest id it has seen, it would skip such logs. So the followers of a worker wait for the watermark
+(db/watermark.py). The worker reads the watermark only while there are followers.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class LogTail:
         """Add a follower; `leave` removes it. Raises OverloadedError if there are too many."""
         if self.followers >= self._max_followers:
             TAILS_REFUSED.inc()
-            raise OverloadedError("Too many connections follow new logs already", BUSY_SECONDS)
+            raise OverloadedError("Too many tails are open", BUSY_SECONDS)
         self.followers += 1
         TAILS.inc()
         self._watched.set()
@@ -130,7 +130,7 @@ class LogTail:
                 finally:
                     connection.terminate()
             except (DatabaseUnavailableError, asyncpg.PostgresError) as error:
-                _log.warning("new logs cannot be followed, the database is away", error=type(error).__name__)
+                _log.warning("new logs cannot be followed: the database is unavailable", error=type(error).__name__)
                 await asyncio.sleep(AWAY_SECONDS)
 
     async def _observe(self, connection: asyncpg.Connection) -> None:

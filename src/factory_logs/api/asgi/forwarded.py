@@ -49,8 +49,8 @@ class Forwarded:
         await self._app(scope, receive, send)
 
     def _caller(self, forwarded: str) -> str | None:
-        """Return the client's address: the last address that is not a trusted proxy, as each proxy appends the address
-        of its caller.
+        """Return the client's address: the last address that is not a trusted proxy, because each proxy appends the
+        address of its caller.
 
         A client may have sent addresses before this address, so these are ignored. Return None if a proxy sent an
         invalid address.

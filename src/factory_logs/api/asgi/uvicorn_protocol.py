@@ -50,8 +50,8 @@ class WorkerState:
 
 @cache
 def _worker_state() -> WorkerState:
-    """Return the state of the worker. The settings come from the environment, as uvicorn passes none to its protocol
-    class."""
+    """Return the state of the worker. The settings come from the environment, because uvicorn passes no settings to its
+    protocol class."""
     return WorkerState(Settings())
 
 

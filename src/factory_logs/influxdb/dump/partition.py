@@ -79,7 +79,7 @@ def split_runs(context: str, lines: Sequence[NumberedLine], slice_digits: int) -
     """Return the runs in some lines of one context, each with the time slice that contains all its lines.
 
     A slice contains the times that differ only in their last `slice_digits` digits, in any spelling. A line without a
-    valid time may be in any slice, as it will be rejected.
+    valid time may be in any slice, because it will be rejected.
     """
     found: list[tuple[LineRun, str]] = []
     head = key = ""

@@ -82,7 +82,7 @@ def _check_buckets(windows: Windows, most: int) -> None:
     buckets = span // windows.interval
     if buckets > most:
         raise InfluxqlError(
-            f"max-select-buckets limit exceeded: ({buckets}/{most}): take a longer GROUP BY time() or a shorter time "
+            f"max-select-buckets limit exceeded: ({buckets}/{most}): use a longer GROUP BY time() or a shorter time "
             "range"
         )
 

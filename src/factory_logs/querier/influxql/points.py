@@ -193,7 +193,7 @@ class PointReader:
 
     def _too_many(self, most: int) -> InfluxqlError:
         return InfluxqlError(
-            f"the statement has more than {most} series or rows: take fewer tags in GROUP BY, a longer time() or a "
+            f"the statement has more than {most} series or rows: use fewer tags in GROUP BY, a longer time() or a "
             "shorter time range"
         )
 

@@ -116,7 +116,7 @@ def _as_result(plan: Plan, found: Sequence[RowSeries], settings: Settings) -> li
     rows = sum(len(series.rows) for series in found)
     if rows > settings.max_influxql_rows:
         raise InfluxqlError(
-            f"the statement returns {rows} rows, the limit is {settings.max_influxql_rows}: take a shorter time range, "
+            f"the statement returns {rows} rows, the limit is {settings.max_influxql_rows}: use a shorter time range, "
             "a longer GROUP BY time(), or LIMIT"
         )
     result = []
