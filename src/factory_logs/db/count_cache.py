@@ -87,7 +87,7 @@ class Known(NamedTuple):
     """The number of logs up to the watermark `up_to` that match. It is valid for every snapshot with the same state.
 
     No matching log, stored now or later, has an id below `lowest`. `content` are sums over these logs, or None for a
-    count. Sums `in_parts` are loaded in any state, and their content tells which parts are valid.
+    count. Sums `in_parts` are loaded in any state, and their content shows which parts are valid.
     """
 
     state: TableState
