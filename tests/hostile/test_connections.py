@@ -3,12 +3,12 @@
 import socket
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from tests.faults import processes
-from tests.hostile.conftest import Target
+from tests.hostile.conftest import SECONDS, Target
 
 Receive = Callable[[socket.socket], bytes]
 HEAD = b"POST /v1/factory_logs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -28,6 +28,20 @@ def is_408(response: bytes) -> bool:
 def test_a_connection_without_a_request_is_closed(target: Target, everything_received: Receive) -> None:
     with target.connect() as connection:
         assert everything_received(connection) == b""
+
+
+def test_an_idle_connection_is_closed_after_its_last_response_not_after_its_first(target: Target) -> None:
+    served_from = time.monotonic()
+    with target.connect() as connection, suppress(ConnectionError):
+        for _ in range(4):
+            sent = time.monotonic()
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            if not connection.recv(65536):  # this process was too slow
+                break
+            served_from = sent
+            time.sleep(0.4 * SECONDS)
+        connection.recv(1)  # until it is closed
+    assert time.monotonic() - served_from > 0.99 * SECONDS  # timers are exact to the millisecond
 
 
 def test_a_head_that_arrives_too_slowly_is_a_408(target: Target, everything_received: Receive) -> None:

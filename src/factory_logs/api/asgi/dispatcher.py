@@ -9,7 +9,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -63,21 +63,14 @@ class Dispatcher:
         state["request_id"] = request_id
         added = ((b"x-request-id", request_id.encode()), *_ADDED_HEADERS)
         status = 500
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = [*message.get("headers", ()), *added]
-                if not any(name == _CONTENT_SECURITY_POLICY[0] for name, _ in headers):
-                    headers.append(_CONTENT_SECURITY_POLICY)
-                message["headers"] = headers
-            await send(message)
-
         try:
             route, segment = self._routes.find(scope["method"], route_path(scope))
             if route is None:
-                await self._app(scope, receive, send_with_id)
+                sender = _HeaderAdder(send, added)
+                try:
+                    await self._app(scope, receive, sender)
+                finally:
+                    status = sender.status
             else:
                 scope["route"] = route
                 response = await route.respond(scope, receive, self._services(), segment)
@@ -114,6 +107,24 @@ class Dispatcher:
             elif name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
                 trace_id = match[2].decode()
         return request_id or f"{self._prefix}{next(self._numbers):08x}", trace_id
+
+
+class _HeaderAdder:
+    """A `send` that adds headers to the response of FastAPI, and keeps its status."""
+
+    def __init__(self, send: Send, added: Iterable[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self._added = added
+        self.status = 500
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = [*message.get("headers", ()), *self._added]
+            if not any(name == _CONTENT_SECURITY_POLICY[0] for name, _ in headers):
+                headers.append(_CONTENT_SECURITY_POLICY)
+            message["headers"] = headers
+        await self._send(message)
 
 
 class HeadAsGet:

@@ -18,12 +18,14 @@ import secrets
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 import orjson
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from factory_logs.api.http.exchange import Exchange
 from factory_logs.settings import Settings
 
 GATHERED_BYTES = 64 * 1024
@@ -65,9 +67,15 @@ class JsonHttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._worker = _worker_state()
         self._settings = self._worker.settings
+        # Read for each header; an attribute of the settings costs more.
+        self._max_headers = self._settings.max_headers
+        self._max_head_bytes = self._settings.max_head_bytes
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._leftover_timer: asyncio.TimerHandle | None = None
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since: float | None = None
+        """The time of the last response, if no next request has begun."""
         self._arrived = b""
         self._position = 0
         """The index in `_arrived` up to which it is parsed."""
@@ -101,6 +109,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._cancel(self._head_timer)
         self._cancel(self._send_timer)
         self._cancel(self._leftover_timer)
+        self._cancel(self._idle_timer)
         self._stop_reading()
         self._worker.unsent.pop(self, None)
         super().connection_lost(exc)
@@ -197,7 +206,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     def _parse(self, part: bytes) -> None:
         if self._leftover_timer is not None:
-            self._unset_keepalive_if_required()
+            self._idle_since = None
         if self._bypasses_parser:
             self.on_body(part)
             if not self._body_left:
@@ -213,15 +222,15 @@ class JsonHttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse_request(_reason(error))
             return
-        if self._part_bytes > self._settings.max_head_bytes:
-            self._refuse_request(f"A part of the request is over the limit of {self._settings.max_head_bytes} bytes")
+        if self._part_bytes > self._max_head_bytes:
+            self._refuse_request(f"A part of the request is over the limit of {self._max_head_bytes} bytes")
         elif self._in_head and self._head_timer is None:
             self._start_head_timer()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         # Not earlier: line ends between two requests do not begin a request.
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         self._head_bytes = self._part_bytes = self._content_length = 0
         self._bypasses_parser = False
         self._hosts = []
@@ -233,14 +242,16 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value))
-        if len(self.headers) >= self._settings.max_headers:
-            raise _HeadError(f"The request has more than {self._settings.max_headers} headers")
-        super().on_header(name, value)
-        name = self.headers[-1][0]
+        if len(self.headers) >= self._max_headers:
+            raise _HeadError(f"The request has more than {self._max_headers} headers")
+        name = name.lower()
         if name == b"host":
             self._hosts.append(value)
         elif name == b"content-length":
             self._content_length = int(value)
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
@@ -251,12 +262,38 @@ class JsonHttpProtocol(HttpToolsProtocol):
             self._read_absolute_form()
         if self.parser.should_upgrade() and not self._has_bypassed_body():
             raise _HeadError("A request with the header Upgrade must send its body with a Content-Length")
-        super().on_headers_complete()
+        self._start_exchange(version)
         self._body_left = self._content_length
         self._in_head = False
         self._cancel(self._head_timer)
         self._head_timer = None
         self._part_bytes = 0
+
+    def _start_exchange(self, version: str) -> None:
+        """Start the application. This replaces uvicorn's `on_headers_complete`, which also upgrades connections, limits
+        concurrency and queues pipelined requests."""
+        scope: Any = self.scope
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = version
+        scope["path"] = unquote(path) if "%" in path else path
+        scope["raw_path"] = url.path
+        scope["query_string"] = url.query or b""
+        self.cycle = Exchange(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        self._start_asgi_task(self.cycle, self.app)
 
     def _check_host(self, version: str) -> None:
         """Require a valid Host header (RFC 9112, 3.2)."""
@@ -302,20 +339,39 @@ class JsonHttpProtocol(HttpToolsProtocol):
         if self._leftover_timer is not None:
             self._leftover_timer.cancel()
             self._leftover_timer = None
-            # uvicorn cancels its own timer as soon as more of the body arrives.
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._begin_idling()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        self.flow.resume_reading()
+        self._begin_idling()
         if self.cycle.more_body:
             # The response, such as a 401, was sent before the whole body arrived: limit the time for the rest.
             self._leftover_timer = self.loop.call_later(self._settings.leftover_body_seconds, self.transport.close)
         elif self._arrived:
             self.loop.call_soon(self._parse_arrived)
+
+    def _begin_idling(self) -> None:
+        """Close the connection after `keep_alive_seconds` without a next request.
+
+        There is one timer for the connection, which is started again if it fires too early: a timer for each request
+        costs more.
+        """
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self.timeout_keep_alive, self._on_idle_timer)
+
+    def _on_idle_timer(self) -> None:
+        self._idle_timer = None
+        if self._idle_since is None:
+            return
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._idle_timer = self.loop.call_later(left, self._on_idle_timer)
+        else:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -359,8 +415,8 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def _count_head(self, size: int) -> None:
         self._part_bytes = 0
         self._head_bytes += size
-        if self._head_bytes > self._settings.max_head_bytes:
-            raise _HeadError(f"The request's head is over the limit of {self._settings.max_head_bytes} bytes")
+        if self._head_bytes > self._max_head_bytes:
+            raise _HeadError(f"The request's head is over the limit of {self._max_head_bytes} bytes")
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(self._settings.head_seconds, self._on_head_timeout)
@@ -439,6 +495,7 @@ class GatheringTransport:
         self._loop = asyncio.get_running_loop()
         self._parts: list[bytes] = []
         self._size = 0
+        self.is_closing = transport.is_closing  # called often; `__getattr__` costs more
 
     def write(self, data: bytes) -> None:
         if not self._parts:

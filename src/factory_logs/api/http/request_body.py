@@ -14,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from factory_logs.api.http.content_coding import Decoder, decoder
+from factory_logs.api.http.exchange import exchange_of
 from factory_logs.api.http.responses import route_path
 from factory_logs.api.services import Services
 from factory_logs.errors import RequestTimeoutError, TooLargeError, UnsupportedMediaTypeError
@@ -86,7 +87,7 @@ class Body:
     async def read(self) -> bytes:
         """Return the complete, decompressed body. Raises the errors of `spool`."""
         if self._spool is None:
-            first = await self._receive_in_time(self._settings.body_idle_seconds)
+            first = self._whole() or await self._receive_in_time(self._settings.body_idle_seconds)
             if self._decoder is None and not first.get("more_body", False):
                 body: bytes = first.get("body", b"")
                 self._check_size(len(body))
@@ -105,7 +106,7 @@ class Body:
         Raises TooLargeError, OverloadedError if the memory budget of the worker is used up, BadRequestError if the body
         cannot be decompressed, RequestTimeoutError if it does not arrive in time, ClientDisconnect.
         """
-        spool = await self._spooled(await self._receive_in_time(self._settings.body_idle_seconds))
+        spool = await self._spooled(self._whole() or await self._receive_in_time(self._settings.body_idle_seconds))
         return spool.size
 
     async def parts(self, size: int, keyed: KeyedBody | None = None) -> AsyncIterator[bytes]:
@@ -164,6 +165,12 @@ class Body:
             if not message.get("more_body", False):
                 return
             message = await self._receive_in_time(min(end - clock(), self._settings.body_idle_seconds))
+
+    def _whole(self) -> Message | None:
+        """Return the message of a body that has already arrived: it needs no timer."""
+        exchange = exchange_of(self._receive)
+        body = None if exchange is None else exchange.whole_body()
+        return None if body is None else {"type": "http.request", "body": body}
 
     async def _receive_in_time(self, seconds: float) -> Message:
         """Receive the next message within `seconds`.

@@ -12,6 +12,8 @@ from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from factory_logs.api.http.exchange import exchange_of
+
 DIGEST_BYTES = 12
 
 
@@ -32,6 +34,9 @@ class JsonResponse(Response):
             self.raw_headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = exchange_of(send)
+        if exchange is not None and exchange.respond(self.status_code, self.raw_headers, self.body):
+            return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": self.body})
 
