@@ -79,7 +79,17 @@ def service(*, workers: int = 1, environment: Mapping[str, str] | None = None) -
 def peer(
     application: str, environment: Mapping[str, str] | None = None, *, protocol: str = "httptools"
 ) -> Iterator[str]:
-    """Run an ASGI app of benchmarks/peers.py on one uvicorn worker, configured as the service configures its own."""
+    """Run a peer and yield its URL."""
+    with peer_process(application, environment, protocol=protocol) as (url, _):
+        yield url
+
+
+@contextlib.contextmanager
+def peer_process(
+    application: str, environment: Mapping[str, str] | None = None, *, protocol: str = "httptools"
+) -> Iterator[tuple[str, int]]:
+    """Run an ASGI app of benchmarks/peers.py on one uvicorn worker, configured as the service configures its own. Yield
+    its URL and its process id."""
     port = free_port()
     command = [
         sys.executable, "-m", "uvicorn", application, "--factory", "--port", str(port), "--loop", "uvloop",
@@ -88,10 +98,28 @@ def peer(
     process = subprocess.Popen(command, env=os.environ | dict(environment or {}))
     try:
         wait_until_answers(f"http://127.0.0.1:{port}/healthz", process)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process.pid
     finally:
         process.terminate()
         process.wait(30)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process so far, in user and system mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def peak_memory(pid: int) -> Iterator[list[float]]:
+    """Yield a list that gets the most memory of the process during the context, in MiB."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak starts anew
+    peak: list[float] = []
+    yield peak
+    status = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    if status is None:
+        raise RuntimeError(f"cannot read the memory of process {pid}")
+    peak.append(int(status[1]) / 1024)
 
 
 def free_port() -> int:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import io
 import json
+import logging
 import statistics
 import tempfile
 import time
@@ -21,10 +22,12 @@ import uvloop
 from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.requests import Request
+from uvicorn.protocols.http.flow_control import FlowControl
 
-from benchmarks.harness import peer, report, wrk
+from benchmarks.harness import cpu_seconds, peer_process, report, wrk
 from benchmarks.writes import CONNECTIONS, log, posting
 from factory_logs import metrics
+from factory_logs.api.http.exchange import Exchange
 from factory_logs.api.http.request_body import Body
 from factory_logs.api.http.responses import created
 from factory_logs.api.services import Services
@@ -67,14 +70,12 @@ class Stages:
     async def whole(self) -> float:
         """Time everything except HTTP: the application called as uvicorn calls it."""
         numbers = iter(range(REQUESTS))
+        exchanges = [arrived(self._bodies[number % 500]) for number in range(REQUESTS)]
 
         async def client() -> None:
             for number in numbers:
-                body = self._bodies[number % 500]
+                receive = exchanges[number].receive
                 statuses: list[int] = []
-
-                async def receive(body: bytes = body) -> Message:
-                    return {"type": "http.request", "body": body, "more_body": False}
 
                 async def send(message: Message, statuses: list[int] = statuses) -> None:
                     statuses.append(message.get("status", 0))
@@ -94,12 +95,10 @@ class Stages:
         return self._each(started)
 
     async def body(self) -> float:
-        async def receive() -> Message:
-            return {"type": "http.request", "body": self._bodies[0], "more_body": False}
-
+        exchanges = [arrived(self._bodies[0]) for _ in range(REQUESTS)]
         started = time.process_time()
-        for _ in range(REQUESTS):
-            with Body(dict(self._headers), receive, self._services.settings, self._services.bodies) as body:
+        for exchange in exchanges:
+            with Body(dict(self._headers), exchange.receive, self._services.settings, self._services.bodies) as body:
                 body.require_json()
                 await body.read()
         return self._each(started)
@@ -155,12 +154,30 @@ class Stages:
         return (time.process_time() - started) / REQUESTS * 1e6
 
 
-def http() -> float:
-    """Return the microseconds per request of the service's HTTP protocol alone, at full load."""
-    with peer("benchmarks.peers:silent", protocol="factory_logs.api.asgi.uvicorn_protocol:JsonHttpProtocol") as url:
+def arrived(body: bytes) -> Exchange:
+    """Return the exchange of a request whose body has arrived."""
+    transport = asyncio.Transport()
+    exchange = Exchange(
+        scope={"type": "http", "method": "POST"},  # type: ignore[typeddict-item]
+        transport=transport, flow=FlowControl(transport), logger=logging.getLogger(),
+        access_logger=logging.getLogger(), access_log=False, default_headers=[], message_event=asyncio.Event(),
+        expect_100_continue=False, keep_alive=True, on_response=int,
+    )  # fmt: skip
+    exchange.body += body
+    exchange.more_body = False
+    exchange.message_event.set()
+    return exchange
+
+
+def http(application: str) -> float:
+    """Return the CPU microseconds per request of the service's HTTP protocol alone, at full load."""
+    protocol = "factory_logs.api.asgi.uvicorn_protocol:JsonHttpProtocol"
+    with peer_process(f"benchmarks.peers:{application}", protocol=protocol) as (url, pid):
         bodies = [json.dumps(log(number)).encode() for number in range(500)]
         script = posting(bodies, "none", "application/json")
-        return 1e6 / wrk(url, script, connections=CONNECTIONS, seconds=HTTP_SECONDS).per_second
+        started = cpu_seconds(pid)
+        measured = wrk(url, script, connections=CONNECTIONS, seconds=HTTP_SECONDS)
+        return (cpu_seconds(pid) - started) / measured.requests * 1e6
 
 
 async def measure(url: str, rounds: int) -> dict[str, list[float]]:
@@ -176,14 +193,16 @@ async def measure(url: str, rounds: int) -> dict[str, list[float]]:
             "validation": stages.validation, "statement": stages.statement, "answer": stages.answer,
             "accounting": stages.accounting, "PostgreSQL": stages.waiting,
         }  # fmt: skip
-        figures: dict[str, list[float]] = {name: [] for name in [*parts, "HTTP"]}
+        figures: dict[str, list[float]] = {name: [] for name in [*parts, *HTTP]}
         for _ in range(rounds):
             for name, part in parts.items():
                 figures[name].append(await part())
-            figures["HTTP"].append(await asyncio.to_thread(http))
+            for name, application in HTTP.items():
+                figures[name].append(await asyncio.to_thread(http, application))
     return figures
 
 
+HTTP = {"HTTP": "silent", "HTTP by messages": "silent_messages"}
 NAMES = {
     "HTTP": "HTTP in and out: uvicorn, httptools, the socket",
     "body": "headers, content type, the body",
@@ -214,6 +233,10 @@ def main() -> None:
     lines.append({"benchmark": "all that a worker does", "us a request": round(total, 1), "share": "100%"})
     waiting = f"{medians['PostgreSQL']:.1f}"
     lines.append({"benchmark": "beside it: PostgreSQL, a row of a batch of 64", "us a request": waiting, "share": "-"})
+    messages = round(medians["HTTP by messages"], 1)
+    lines.append(
+        {"benchmark": "instead of the first line: HTTP by ASGI's messages", "us a request": messages, "share": "-"}
+    )
     report("hot_path", lines, figures)
 
 

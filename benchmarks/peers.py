@@ -1,5 +1,6 @@
 """The peers that the service is compared with: the usual ways to build it, or the least work possible."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -9,8 +10,10 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Response
 from pydantic import BaseModel, BeforeValidator
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from factory_logs.api.http.exchange import exchange_of
+from factory_logs.api.http.responses import JsonResponse
 from factory_logs.db.models import FactoryLog
 from factory_logs.schemas.timestamps import parse_timestamp
 
@@ -40,23 +43,46 @@ def echo() -> FastAPI:
     async def create(log: Log) -> Log:
         return log
 
+    @app.post("/batch", status_code=201)
+    async def create_many(logs: list[Log]) -> dict[str, int]:
+        return {"num_created": len(logs)}
+
     return app
 
 
 def silent() -> ASGIApp:
-    """Return an app that reads a body and responds with 201: the cost of HTTP alone."""
-    answer = b"x" * 400
+    """Return an app that reads a body and responds with 201, by the short way of `Exchange`: the cost of HTTP alone."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        await receive()
-        status = 200 if scope["method"] == "GET" else 201
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"400")]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+        exchange = exchange_of(receive)
+        if scope["type"] == "http" and exchange is not None:
+            if exchange.whole_body() is None:
+                await receive()
+            await _answer(scope)(scope, receive, send)
 
     return app
+
+
+def silent_messages() -> ASGIApp:
+    """Return the same app by ASGI's messages, with a timer for the body."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_message(message: Message) -> None:
+            await send(message)
+
+        if scope["type"] == "http":
+            timer = asyncio.get_running_loop().call_later(60, int)
+            await receive()
+            timer.cancel()
+            await _answer(scope)(scope, receive, send_message)
+
+    return app
+
+
+def _answer(scope: Scope) -> JsonResponse:
+    """Return a response with as many headers as that of a stored log."""
+    headers = {f"X-Header-{number}": "x" * 20 for number in range(5)}
+    return JsonResponse(b"x" * 400, 200 if scope["method"] == "GET" else 201, headers)
 
 
 def session_per_request() -> FastAPI:

