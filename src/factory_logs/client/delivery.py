@@ -122,7 +122,7 @@ class ServerLink:
         return None if self.clock.known else self._failed(response)
 
     def account(self) -> str | Unauthorised:
-        """Return the user to whom Idempotency-Keys now belong, or the reason why there is no token."""
+        """Return the user that Idempotency-Keys now belong to, or the reason why there is no token."""
         try:
             return self._tokens.account()
         except NoTokenError as error:
