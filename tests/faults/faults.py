@@ -90,13 +90,13 @@ async def connections_cut(site: Site, rng: random.Random) -> None:
         await asyncio.sleep(rng.uniform(0, 0.1))
 
 
-async def answers_lost(site: Site, rng: random.Random) -> None:
+async def responses_lost(site: Site, rng: random.Random) -> None:
     """PostgreSQL's responses arrive late, or never."""
-    site.link.hold_answers(rng.choice((b"", b"COMMIT\0", b"SELECT 1\0")))
+    site.link.hold_responses(rng.choice((b"", b"COMMIT\0", b"SELECT 1\0")))
     await asyncio.sleep(rng.uniform(0, 4))
     if rng.random() < 0.7:
         site.link.cut()
-    site.link.pass_answers()
+    site.link.pass_responses()
 
 
 async def pool_exhausted(site: Site, rng: random.Random) -> None:
@@ -155,7 +155,7 @@ ALL: tuple[Fault, ...] = (
     postgres_restarted,
     postgres_stopped,
     connections_cut,
-    answers_lost,
+    responses_lost,
     pool_exhausted,
     server_full,
     disk_full,

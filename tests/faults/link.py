@@ -12,10 +12,10 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True, eq=False)
 class Hold:
     """The responses to withhold: on a connection that has carried `request`, all responses from the one that contains
-    `answer`."""
+    `response`."""
 
     request: bytes
-    answer: bytes
+    response: bytes
 
 
 class Conversation:
@@ -34,8 +34,8 @@ class Conversation:
             self._concerns = hold
         self._end_of_requests = seen[-len(hold.request) :]
 
-    def is_held(self, answer: bytes, hold: Hold) -> bool:
-        if (not hold.request or self._concerns is hold) and hold.answer in answer:
+    def is_held(self, response: bytes, hold: Hold) -> bool:
+        if (not hold.request or self._concerns is hold) and hold.response in response:
             self._held = hold
         return self._held is hold
 
@@ -63,7 +63,7 @@ class Link:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
 
-    def hold_answers(self, beginning_with: bytes = b"", *, to: bytes = b"") -> None:
+    def hold_responses(self, beginning_with: bytes = b"", *, to: bytes = b"") -> None:
         """PostgreSQL receives requests, but the service receives no responses: on each connection from now on, or from
         a response with these bytes. With `to`, only on a connection that carries these bytes to PostgreSQL from now on;
         the other connections, also those of background tasks, continue.
@@ -76,7 +76,7 @@ class Link:
         self._hold = hold
         self._passing.clear()
 
-    def pass_answers(self) -> None:
+    def pass_responses(self) -> None:
         self._call(self._end)
 
     def _end(self) -> None:
@@ -123,13 +123,13 @@ class Link:
         async def ask(request: bytes) -> None:
             conversation.ask(request, self._hold)
 
-        async def answer(answer: bytes) -> None:
-            if self._hold is not None and conversation.is_held(answer, self._hold):
+        async def response(response: bytes) -> None:
+            if self._hold is not None and conversation.is_held(response, self._hold):
                 await self._passing.wait()
 
         directions = {
             asyncio.create_task(self._pump(reader, server_writer, ask)),
-            asyncio.create_task(self._pump(server_reader, writer, answer)),
+            asyncio.create_task(self._pump(server_reader, writer, response)),
         }
         try:
             await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)

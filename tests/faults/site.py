@@ -39,7 +39,7 @@ class Site:
 
     def mend(self) -> None:
         """Undo the effects of an interrupted fault."""
-        self.link.pass_answers()
+        self.link.pass_responses()
         processes.send([*self.cluster.processes(), *self.service.processes()], signal.SIGCONT)
         if self.clock is not None:
             self.clock.jump_to(0)

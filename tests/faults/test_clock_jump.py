@@ -39,9 +39,9 @@ def clock(site: Site) -> WallClock:
 def settled(ask: Callable[[], httpx.Response]) -> httpx.Response:
     """Retry until PostgreSQL allows the request; a request that the jump interrupts is a 503."""
     deadline = time.monotonic() + 60
-    while (answer := ask()).status_code == 503 and time.monotonic() < deadline:
+    while (response := ask()).status_code == 503 and time.monotonic() < deadline:
         time.sleep(0.05)
-    return answer
+    return response
 
 
 def stored(client: httpx.Client, key: str) -> httpx.Response:

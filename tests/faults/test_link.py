@@ -23,7 +23,7 @@ async def test_only_the_connection_that_carried_the_bytes_does_not_get_its_commi
 ) -> None:
     concerned, other = await connect(site), await connect(site)
     await concerned.execute("BEGIN; SELECT 'of this one'; COMMIT")
-    site.link.hold_answers(b"COMMIT\0", to=b"of this one")
+    site.link.hold_responses(b"COMMIT\0", to=b"of this one")
     async with other.transaction():  # as background work does
         assert await other.fetchval("SELECT 1") == 1
     await concerned.execute("BEGIN")
@@ -35,7 +35,7 @@ async def test_only_the_connection_that_carried_the_bytes_does_not_get_its_commi
     async with other.transaction():
         assert await other.fetchval("SELECT 2") == 2
     assert not commit.done()
-    site.link.pass_answers()
+    site.link.pass_responses()
     assert await commit == "COMMIT"
     await concerned.close()
     await other.close()

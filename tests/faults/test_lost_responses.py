@@ -17,10 +17,10 @@ from tests.faults.site import Site
 
 pytestmark = pytest.mark.faults
 
-LOG = {"app_name": "lost_answer", "timestamp": "2024-01-31 13:45:00"}
+LOG = {"app_name": "lost_response", "timestamp": "2024-01-31 13:45:00"}
 # One PostgreSQL stores a single log by one statement, and a cluster by a transaction.
 SINGLE_AND_BATCH = pytest.mark.parametrize(
-    ("body", "last_answer"),
+    ("body", "last_response"),
     [(LOG, b"" if CITUS_URL is None else b"COMMIT\0"), ([LOG, LOG, LOG], b"COMMIT\0")],
     ids=["single", "batch"],
 )
@@ -75,9 +75,9 @@ async def until(what: str, happens: Callable[[], Awaitable[object]]) -> None:
         assert time.monotonic() < deadline, f"not after 60 s: {what}"
 
 
-async def commit_unheard(site: Site, database: asyncpg.Connection, sent: Sent, last_answer: bytes) -> None:
+async def commit_unheard(site: Site, database: asyncpg.Connection, sent: Sent, last_response: bytes) -> None:
     """Send it, and wait until PostgreSQL has committed it; the worker receives no response."""
-    site.link.hold_answers(last_answer, to=sent.key.encode())
+    site.link.hold_responses(last_response, to=sent.key.encode())
     sent.start()
     committed = "SELECT true FROM idempotency_keys WHERE key = $1"
     await until(f"{sent.key} is committed", lambda: database.fetchval(committed, sent.key))
@@ -91,13 +91,13 @@ async def count(database: asyncpg.Connection) -> int:
 
 @SINGLE_AND_BATCH
 async def test_a_write_is_stored_once_if_its_worker_is_killed_between_commit_and_response(
-    site: Site, past_the_link: asyncpg.Connection, body: object, last_answer: bytes
+    site: Site, past_the_link: asyncpg.Connection, body: object, last_response: bytes
 ) -> None:
     sent = Sent(site, body)
     before = await count(past_the_link)
-    await commit_unheard(site, past_the_link, sent, last_answer)
+    await commit_unheard(site, past_the_link, sent, last_response)
     processes.send([sent.worker], signal.SIGKILL)
-    site.link.pass_answers()
+    site.link.pass_responses()
     assert isinstance(sent.wait(), httpx.TransportError)
     again = sent.again(site)
     assert (again.status_code, again.headers["idempotency-replayed"]) == (201, "true")
@@ -106,13 +106,13 @@ async def test_a_write_is_stored_once_if_its_worker_is_killed_between_commit_and
 
 @SINGLE_AND_BATCH
 async def test_a_connection_cut_between_commit_and_response_is_a_503_and_not_retried_by_the_service(
-    site: Site, past_the_link: asyncpg.Connection, body: object, last_answer: bytes
+    site: Site, past_the_link: asyncpg.Connection, body: object, last_response: bytes
 ) -> None:
     sent = Sent(site, body)
     before = await count(past_the_link)
-    await commit_unheard(site, past_the_link, sent, last_answer)
+    await commit_unheard(site, past_the_link, sent, last_response)
     site.link.cut()
-    site.link.pass_answers()
+    site.link.pass_responses()
     outcome = sent.wait()
     assert isinstance(outcome, httpx.Response)
     assert (outcome.status_code, "retry-after" in outcome.headers) == (503, True), outcome.text
@@ -125,7 +125,7 @@ async def test_a_connection_cut_between_commit_and_response_is_a_503_and_not_ret
 
 @SINGLE_AND_BATCH
 async def test_fifty_tries_at_once_on_two_worker_processes_store_once(
-    site: Site, past_the_link: asyncpg.Connection, body: object, last_answer: bytes
+    site: Site, past_the_link: asyncpg.Connection, body: object, last_response: bytes
 ) -> None:
     tries = [Sent(site, body) for _ in range(50)]
     deadline = time.monotonic() + 60
@@ -136,8 +136,10 @@ async def test_fifty_tries_at_once_on_two_worker_processes_store_once(
     for one in tries:
         one.key = tries[0].key
         one.start()
-    answers = [one.wait() for one in tries]
-    assert all(isinstance(answer, httpx.Response) and answer.status_code == 201 for answer in answers), answers
-    assert len({answer.content for answer in answers}) == 1
-    assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
+    responses = [one.wait() for one in tries]
+    assert all(isinstance(response, httpx.Response) and response.status_code == 201 for response in responses), (
+        responses
+    )
+    assert len({response.content for response in responses}) == 1
+    assert sum("idempotency-replayed" not in response.headers for response in responses) == 1
     assert await count(past_the_link) == before + (len(body) if isinstance(body, list) else 1)

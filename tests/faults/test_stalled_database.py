@@ -23,8 +23,8 @@ LIMITS_BYTES = (64 + 128) * MIB
 SLACK_BYTES = 100 * MIB
 
 
-def refused(answer: httpx.Response) -> bool:
-    return answer.status_code == 503 and "retry-after" in answer.headers
+def refused(response: httpx.Response) -> bool:
+    return response.status_code == 503 and "retry-after" in response.headers
 
 
 def is_refused(client: httpx.Client, method: str, path: str, **options: object) -> bool:

@@ -35,12 +35,12 @@ def key(name: str) -> dict[str, str]:
 
 def follow(client: httpx.Client, name: str) -> httpx.Response:
     """Read new logs for a short time, because the stream does not end."""
-    with client.stream("GET", f"{LOGS}/tail") as answer:
-        if answer.status_code == 200:
-            next(answer.iter_raw(), b"")
+    with client.stream("GET", f"{LOGS}/tail") as response:
+        if response.status_code == 200:
+            next(response.iter_raw(), b"")
         else:
-            answer.read()
-        return answer
+            response.read()
+        return response
 
 
 CALLS: dict[str, Call] = {
@@ -93,14 +93,14 @@ class Caller(threading.Thread):
 
     def _status(self, client: httpx.Client, name: str) -> int:
         try:
-            answer = self._call(client, name)
+            response = self._call(client, name)
         except (httpx.RemoteProtocolError, httpx.ReadError):  # the latter if the service has not read all that was sent
             if self.name not in BROKEN_OFF:
                 self.surprises.append(f"{self.name}: the connection was ended")
             return 503
-        if not answer.is_success and answer.status_code != 503:
-            self.surprises.append(f"{self.name}: {answer.status_code} {answer.text[:300]}")
-        return answer.status_code
+        if not response.is_success and response.status_code != 503:
+            self.surprises.append(f"{self.name}: {response.status_code} {response.text[:300]}")
+        return response.status_code
 
 
 async def test_every_call_succeeds_or_is_a_503_while_the_database_ends_connections(site: Site) -> None:

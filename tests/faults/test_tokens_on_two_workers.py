@@ -30,16 +30,16 @@ def one_connection_to_each_worker(site: Site, token: str) -> Iterator[list[httpx
         by_worker: dict[int, httpx.Client] = {}
         while len(by_worker) < 2:
             client = opened.enter_context(httpx.Client(base_url=site.service.url, headers=headers, timeout=60))
-            answer = client.get("/v1/factory_logs/1")
-            port = answer.extensions["network_stream"].get_extra_info("client_addr")[1]
+            response = client.get("/v1/factory_logs/1")
+            port = response.extensions["network_stream"].get_extra_info("client_addr")[1]
             by_worker.setdefault(processes.holder(site.service.workers(), port), client)
         yield list(by_worker.values())
 
 
 def is_let_in(client: httpx.Client) -> bool:
-    answer = client.get("/v1/factory_logs/0")
-    assert answer.status_code in (404, 401), answer.text
-    return answer.status_code == 404
+    response = client.get("/v1/factory_logs/0")
+    assert response.status_code in (404, 401), response.text
+    return response.status_code == 404
 
 
 @pytest.mark.parametrize("ended_by", [("tokens", "revoke", "-"), ("users", "disable", "{}"), ("users", "delete", "{}")])
@@ -86,8 +86,8 @@ def test_password_guesses_at_both_workers_at_once_share_one_limit(site: Site) ->
     with one_connection_to_each_worker(site, site.token) as clients, ThreadPoolExecutor(4 * limit) as threads:
         # Concurrent calls of a client use new connections, which any worker may accept.
         calls = [threads.submit(clients[number % 2].post, "/v1/auth/login", json=body) for number in range(4 * limit)]
-        answers = Counter(call.result().status_code for call in calls)
-        assert answers == {401: limit, 429: 3 * limit}
+        responses = Counter(call.result().status_code for call in calls)
+        assert responses == {401: limit, 429: 3 * limit}
         refused = [client.post("/v1/auth/login", json=body) for client in clients]
-        assert [answer.status_code for answer in refused] == [429, 429]
-        assert all(int(answer.headers["Retry-After"]) > 0 for answer in refused)
+        assert [response.status_code for response in refused] == [429, 429]
+        assert all(int(response.headers["Retry-After"]) > 0 for response in refused)

@@ -76,18 +76,18 @@ class Writer(threading.Thread):
         for _ in range(tries):
             began = time.monotonic()
             try:
-                answer = client.post(self._url, json=logs if as_batch else logs[0], headers=headers)
+                response = client.post(self._url, json=logs if as_batch else logs[0], headers=headers)
             except httpx.TransportError:
                 self._ending.wait(self._random.uniform(0.01, LONGEST_WAIT_SECONDS))
                 continue
-            if answer.status_code == 201:
-                body = answer.json()
+            if response.status_code == 201:
+                body = response.json()
                 write.ids = body["ids"] if as_batch else [body["factory_log_id"]]
                 write.acknowledged_at = time.monotonic()
                 self._ledger.newest = max(self._ledger.newest, began)
                 return
-            if answer.status_code != 503 or "retry-after" not in answer.headers:
-                self._ledger.surprises.append(f"{write.name}: {answer.status_code} {answer.text[:300]}")
+            if response.status_code != 503 or "retry-after" not in response.headers:
+                self._ledger.surprises.append(f"{write.name}: {response.status_code} {response.text[:300]}")
                 return
             self._ledger.slowest_refusal = max(self._ledger.slowest_refusal, time.monotonic() - began)
             self._ending.wait(self._random.uniform(0.01, LONGEST_WAIT_SECONDS))

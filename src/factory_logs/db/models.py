@@ -191,7 +191,8 @@ class RetentionRun(Base):
 
 
 class Removal(Base):
-    """How many logs of a block of ids were removed or brought back (db/removals.py), counted as in RetentionRun."""
+    """The number of logs of a block of ids that were removed or restored (db/removals.py), counted as in
+    RetentionRun."""
 
     __tablename__ = "removals"
 

@@ -39,7 +39,7 @@ def block_of(factory_log_id: int) -> int:
 
 
 async def note_removals(connection: asyncpg.Connection, by_block: Mapping[int, int]) -> None:
-    """Add logs that are removed or brought back in this transaction."""
+    """Add the logs that are removed or restored in this transaction."""
     await connection.execute(_NOTE, list(by_block), list(by_block.values()))
 
 

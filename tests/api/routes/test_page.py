@@ -44,7 +44,7 @@ async def test_its_policy_allows_only_its_own_files(anonymous: httpx.AsyncClient
     assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\bon\w+=", page.text)
 
 
-async def test_each_file_of_the_page_is_served_and_cached_for_good(anonymous: httpx.AsyncClient) -> None:
+async def test_each_file_of_the_page_is_served_and_cached_permanently(anonymous: httpx.AsyncClient) -> None:
     paths = linked((await anonymous.get("/", headers=HTML)).text)
     assert {path.rpartition("/")[2] for path in paths} == {
         file.name for file in WEB.iterdir() if file.name != "index.html"

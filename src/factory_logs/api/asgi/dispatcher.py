@@ -131,7 +131,7 @@ class HeadAsGet:
     """Respond to HEAD like to GET, without the body, as every HTTP server should and the legacy API did.
 
     The application gets a copy of the scope, because the server reads the original to know that no body follows. After
-    the head is sent, the application sees a disconnect, so that it does not produce a long body in vain.
+    the head is sent, the application sees a disconnect, so that it does not produce a long body that is not sent.
     """
 
     def __init__(self, app: ASGIApp) -> None:
