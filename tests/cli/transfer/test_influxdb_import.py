@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be_read_to_its_end_stores_nothing(run: Run, query: Q
     assert (result.exit_code, result.stderr) == (1, f"error: {packed}: the gzip data is damaged or truncated\n")
     assert query("select count(*) from factory_logs") == [{"count": 0}]
     assert "No such file" in run("import", export.with_name("none.lp")).stderr
-    assert "holds logs" in run("import", export, "--table", "repairs").stderr
+    assert "contains logs" in run("import", export, "--table", "repairs").stderr
 
 
 # Merging, without the database
