@@ -1,8 +1,12 @@
-"""Benchmark of pages and aggregates as the table grows: `uv run python -m benchmarks.growth [--sizes 10000 1000000]`.
+"""Benchmark of the service as the table grows: `uv run python -m benchmarks.growth [--sizes 10000 1000000]`.
 
 Needs wrk, and 1.5 GB of disk in /tmp for each million logs. For each size there is a service with its own database;
-they are measured in turns. The figure is how many times slower the first page with `num_results`, or a repeated
-aggregate, is than on the smallest table. An aggregate has the same number of buckets on each size.
+they are measured in turns. `--only` measures a part:
+
+- `reads`: how many times slower the first page with `num_results`, or a repeated aggregate, is than on the smallest
+  table. An aggregate has the same number of buckets on each size.
+- `writes`: batches about local and about random units (benchmarks/growth_writes.py).
+- `memory`: a worker on the largest table under mixed load (benchmarks/growth_memory.py).
 """
 
 import argparse
@@ -11,12 +15,14 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from urllib.parse import quote
 
 import httpx
 
+from benchmarks.growth_memory import memory
+from benchmarks.growth_writes import writes
 from benchmarks.harness import Service, interleaved, ratio, report, service, wrk
 from benchmarks.seeding import filling, seed
 from benchmarks.writes import line
@@ -60,39 +66,53 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 1_000_000, 10_000_000])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--only", choices=["reads", "writes", "memory"])
+    parser.add_argument("--memory-minutes", type=float, default=10.0, help="how long the mixed load lasts")
     options = parser.parse_args()
     os.environ.pop("FACTORY_LOGS_DATABASE_URL", None)
     with contextlib.ExitStack() as running:
         services = {size: running.enter_context(service()) for size in options.sizes}
         newest = {size: asyncio.run(fill(services[size].database_url, size)) for size in options.sizes}
-        figures: dict[str, object] = {}
-        lines: list[dict[str, object]] = []
-        for name in questions(""):
-            asked = {size: questions(newest[size])[name] for size in options.sizes}
-            first = {f"{size:,}": first_answer(services[size], asked[size]) for size in options.sizes}
-            contenders = {f"{size:,}": page(services[size], asked[size], options.seconds) for size in options.sizes}
-            rates = interleaved(contenders, options.rounds)
-            figures[name] = {"seconds of the first answer": first, "pages per second": rates}
-            smallest, *others = contenders
-            lines += [
-                line(f"page 1 of {name}, {size} logs", f"{smallest} logs", ratio(rates, smallest, size), FLOOR, AIM)
-                for size in others
-            ]
-        for name in AGGREGATES:
-            paths = {size: aggregate(name, size, month_ago(newest[size])) for size in options.sizes}
-            first = {f"{size:,}": first_result(services[size], paths[size]) for size in options.sizes}
-            contenders = {
-                f"{size:,}": requests(services[size], f"{LOGS}/{paths[size]}", options.seconds)
-                for size in options.sizes
-            }
-            rates = interleaved(contenders, options.rounds)
-            figures[name] = {"seconds of the first result": first, "results per second": rates}
-            smallest, *others = contenders
-            lines += [
-                line(f"{name} asked again, {size} logs", f"{smallest} logs", ratio(rates, smallest, size), FLOOR, 1.5)
-                for size in others
-            ]
-        report("growth", lines, figures)
+        if options.only in (None, "reads"):
+            figures, lines = reads(services, newest, options.rounds, options.seconds)
+            report("growth", lines, figures)
+        if options.only in (None, "writes"):
+            figures, lines = writes(services, options.rounds, options.seconds)
+            report("growth-writes", lines, figures)
+        if options.only in (None, "memory"):
+            largest = max(options.sizes)
+            figures, lines = memory(services[largest], largest, options.memory_minutes)
+            report("growth-memory", lines, figures)
+
+
+def reads(
+    services: Mapping[int, Service], newest: Mapping[int, str], rounds: int, seconds: int
+) -> tuple[dict[str, object], list[dict[str, object]]]:
+    figures: dict[str, object] = {}
+    lines: list[dict[str, object]] = []
+    for name in questions(""):
+        asked = {size: questions(newest[size])[name] for size in services}
+        first = {f"{size:,}": first_answer(services[size], asked[size]) for size in services}
+        contenders = {f"{size:,}": page(services[size], asked[size], seconds) for size in services}
+        rates = interleaved(contenders, rounds)
+        figures[name] = {"seconds of the first answer": first, "pages per second": rates}
+        smallest, *others = contenders
+        lines += [
+            line(f"page 1 of {name}, {size} logs", f"{smallest} logs", ratio(rates, smallest, size), FLOOR, AIM)
+            for size in others
+        ]
+    for name in AGGREGATES:
+        paths = {size: aggregate(name, size, month_ago(newest[size])) for size in services}
+        first = {f"{size:,}": first_result(services[size], paths[size]) for size in services}
+        contenders = {f"{size:,}": requests(services[size], f"{LOGS}/{paths[size]}", seconds) for size in services}
+        rates = interleaved(contenders, rounds)
+        figures[name] = {"seconds of the first result": first, "results per second": rates}
+        smallest, *others = contenders
+        lines += [
+            line(f"{name} asked again, {size} logs", f"{smallest} logs", ratio(rates, smallest, size), FLOOR, 1.5)
+            for size in others
+        ]
+    return figures, lines
 
 
 async def fill(database_url: str, logs: int) -> str:
