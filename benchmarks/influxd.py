@@ -50,7 +50,9 @@ def _on(folder: Path, compaction: str) -> Iterator[str]:
     config = folder / "influxd.conf"
     config.write_text(INFLUXD.format(folder=folder, port=port, rpc_port=free_port(), compaction=compaction))
     with (folder / "output").open("ab") as log:
-        process = subprocess.Popen(["influxd", "run", "-config", config], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            ["influxd", "run", "-pidfile", folder / "pid", "-config", config], stdout=log, stderr=log
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(300):
