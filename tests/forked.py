@@ -38,7 +38,9 @@ class Process:
         self.args = arguments
         self.returncode: int | None = None
         self._status = os.fdopen(status)
-        self.pid = int(self._status.readline())
+        pid = self._status.readline()
+        assert pid, "the launcher has ended; its output says why"
+        self.pid = int(pid)
 
     def poll(self) -> int | None:
         return self._ended(0)

@@ -15,7 +15,7 @@ from factory_logs.querier.tail import LogTail
 from factory_logs.query import FACTORY_LOGS, QueryLimits, parse_query
 from factory_logs.settings import Settings
 
-SECONDS = 30
+SECONDS = 60
 EVERYTHING = parse_query(None, FACTORY_LOGS, QueryLimits())
 
 
