@@ -253,23 +253,25 @@ def aggregate_rows(
     return select(*keys, *aggregates).group_by(*by)
 
 
-def newest_rows(source: Source, last: Aggregate, conditions: Sequence[ColumnElement[bool]], most: int) -> Select[Any]:
-    """Return a statement with a row for each series among the newest `most` logs. A row contains the keys, `last` as in
-    `aggregate_rows`, the number of the series' logs among the newest ones, and the time of the oldest of these in
-    microseconds."""
-    name, reference = last
+def edge_rows(source: Source, wanted: Aggregate, conditions: Sequence[ColumnElement[bool]], most: int) -> Select[Any]:
+    """Return a statement with a row for each series among the oldest `most` logs for `first`, or the newest for `last`.
+    A row contains the keys, the aggregate as in `aggregate_rows`, the number of the series' logs among these, and the
+    time in microseconds of the one that is farthest from that edge."""
+    name, reference = wanted
+    is_last = name == "last"
+    time = LOGS.c.timestamp
     value = typed_value(source.measurement, reference).label("value_0")
     logs = (
-        select(*source.keys(), LOGS.c.timestamp.label("time"), value)
+        select(*source.keys(), time.label("time"), value)
         .where(*source.conditions(), *conditions)
-        .order_by(LOGS.c.timestamp.desc())
+        .order_by(time.desc() if is_last else time)
         .limit(_bigint(most))
         .subquery()
     )
     by = _by(source, logs)
-    found = _aggregate(name, reference, logs.c.value_0, logs.c.time).label("last")
-    oldest = func.min(_microseconds(logs.c.time)).label("oldest")
-    return select(*by, found, func.count().label("logs"), oldest).group_by(*by)
+    found = _aggregate(name, reference, logs.c.value_0, logs.c.time).label("found")
+    farthest = (func.min if is_last else func.max)(_microseconds(logs.c.time)).label("farthest")
+    return select(*by, found, func.count().label("logs"), farthest).group_by(*by)
 
 
 def _aggregate(

@@ -1,4 +1,4 @@
-"""The last value of each series comes from the newest logs alone if these have all series."""
+"""The first and the last value of each series come from the oldest or newest logs alone if these have all series."""
 
 import json
 import random
@@ -22,15 +22,15 @@ from factory_logs.query.rewriting import split_time
 
 DAY = datetime(2024, 1, 1)
 SCHEMA = MeasurementSchema({"v": FieldKey({Type.INTEGER}, [("v",)])}, {"jig": [("jig",)]})
-LAST = ("last", Reference("v", Type.INTEGER))
+V = Reference("v", Type.INTEGER)
 NEWEST = 20
 LARGE = 10_000
 
 
 @pytest.fixture(autouse=True)
 def few_logs_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "NEWEST", NEWEST)
-    monkeypatch.setattr(windows, "NEWEST_OF_SERIES", 1)
+    monkeypatch.setattr(windows, "AT_EDGE", NEWEST)
+    monkeypatch.setattr(windows, "AT_EDGE_OF_SERIES", 1)
 
 
 async def store(database: Database, logs: Sequence[tuple[int, str | None, int | None]]) -> None:
@@ -54,10 +54,17 @@ async def store(database: Database, logs: Sequence[tuple[int, str | None, int | 
     await connection.close()
 
 
-async def last_values(database: Database, jigs: set[Tags], dimensions: tuple[str, ...] = ("jig",)) -> dict[Tags, Any]:
+async def first_values(database: Database, jigs: set[Tags]) -> dict[Tags, Any]:
+    found = await last_values(database, jigs, name="first")
+    return {tags: (minute, -value) for tags, (minute, value) in found.items()}
+
+
+async def last_values(
+    database: Database, jigs: set[Tags], dimensions: tuple[str, ...] = ("jig",), name: str = "last"
+) -> dict[Tags, Any]:
     """Return the time in minutes and the value of each series that has one."""
     source = Source("tiger", SCHEMA, None, EARLIEST, LATEST, dimensions)
-    summed = window_sums(source, TimeBins(), [LAST], [LAST], jigs)
+    summed = window_sums(source, TimeBins(), [(name, V)], [(name, V)], jigs)
     query, _ = split_time(summed.query)
     async with database.snapshot() as connection:
         rows = await summed.read(connection, compile_filters(query, FACTORY_LOGS), LARGE)
@@ -99,11 +106,19 @@ async def test_the_greatest_of_several_values_at_one_time(database: Database, co
     """Not all logs of that time are among the newest ones, and the greatest value may be the one that is not."""
     await store(database, [(5, "a", value) for value in range(count)] + [(6, "b", 1)])
     assert await last_values(database, {("a",), ("b",)}) == {("a",): (5, count - 1), ("b",): (6, 1)}
+    await store(database, [(4, "b", 1)])
+    assert await first_values(database, {("a",), ("b",)}) == {("a",): (5, count - 1), ("b",): (4, 1)}
+
+
+async def test_the_first_value_of_a_jig_that_began_late(database: Database) -> None:
+    await store(database, [*((minute, "old", minute) for minute in range(50)), (60, "new", 7)])
+    assert await first_values(database, {("old",), ("new",)}) == {("old",): (0, 0), ("new",): (60, 7)}
+    assert await first_values(database, {("old",)}) == {("old",): (0, 0)}, "the other jig is not looked for"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
-async def test_equals_the_last_values_of_all_logs(database: Database, seed: int) -> None:
+async def test_equals_the_values_of_all_logs(database: Database, seed: int) -> None:
     choose = random.Random(seed)
     jigs = ["a", "b", "c", None][: choose.randint(1, 4)]
     logs = [
@@ -111,8 +126,10 @@ async def test_equals_the_last_values_of_all_logs(database: Database, seed: int)
         for _ in range(choose.choice([5, 19, 20, 21, 100]))
     ]
     await store(database, logs)
-    expected: dict[Tags, tuple[int, int]] = {}
-    for minute, jig, value in logs:
-        if value is not None:
-            expected[jig or "",] = max(expected.get((jig or "",), (-1, -1)), (minute, value))
-    assert await last_values(database, {(jig or "",) for _, jig, _ in logs}) == expected
+    present = {(jig or "",) for _, jig, _ in logs}
+    points = [(minute, (jig or "",), value) for minute, jig, value in logs if value is not None]
+    of_series = {tags: [(minute, value) for minute, jig, value in points if jig == tags] for _, tags, _ in points}
+    assert await last_values(database, present) == {tags: max(found) for tags, found in of_series.items()}
+    assert await first_values(database, present) == {
+        tags: min(found, key=lambda point: (point[0], -point[1])) for tags, found in of_series.items()
+    }

@@ -29,7 +29,7 @@ from factory_logs.influxql.series import PointSeries
 from factory_logs.influxql.windows import Windows
 from factory_logs.querier.influxql.catalog import InfluxqlCatalog, are_in_tags, series_in
 from factory_logs.querier.influxql.plans import Plan
-from factory_logs.querier.influxql.windows import AggregatedSeries, Tags, in_windows, window_sums
+from factory_logs.querier.influxql.windows import EDGES, AggregatedSeries, Tags, in_windows, window_sums
 from factory_logs.querier.sums import SumsOfSnapshot, TooManyRowsError
 from factory_logs.settings import Settings
 
@@ -172,10 +172,11 @@ class PointReader:
         return in_windows(table, plan.windows, bins, wanted)
 
     async def _series_to_find(self, source: Source, bins: TimeBins, wanted: Sequence[Aggregate]) -> AbstractSet[Tags]:
-        """Return the series whose last values the newest logs may contain, or an empty set if all logs must be read."""
+        """Return the series whose first or last values the oldest or newest logs may contain, or an empty set if all
+        logs must be read."""
         (name, _), *others = wanted
         if (
-            name != "last"
+            name not in EDGES
             or others
             or bins.length
             or source.condition is not None

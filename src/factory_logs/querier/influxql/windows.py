@@ -15,7 +15,7 @@ from factory_logs.influxql.selection import (
     Source,
     TimeBins,
     aggregate_rows,
-    newest_rows,
+    edge_rows,
     to_datetime,
 )
 from factory_logs.influxql.windows import Windows
@@ -33,10 +33,11 @@ _LEAST = frozenset({"min", "first", "min at"})
 _GREATEST = frozenset({"max", "last", "max at"})
 
 
-NEWEST = 1_000
-NEWEST_OF_SERIES = 16
-"""To find the last value of each series, this many newest logs are read first: NEWEST_OF_SERIES for each series, but at
-least NEWEST."""
+AT_EDGE = 1_000
+AT_EDGE_OF_SERIES = 16
+"""To find the first or the last value of each series, this many of the oldest or the newest logs are read first:
+AT_EDGE_OF_SERIES for each series, but at least AT_EDGE."""
+EDGES = frozenset({"first", "last"})
 
 
 def window_sums(
@@ -49,15 +50,15 @@ def window_sums(
     """Return the sums that compute the aggregates of a source by series and bin. Aggregates that are not in `present`
     are None.
 
-    If `series` is given, it contains all series that can exist, and only `last` is wanted. Then the newest logs are
-    read first, and the other logs only if a series has no value among the newest logs.
+    If `series` is given, it contains all series that can exist, and only `first` or only `last` is wanted. Then the
+    oldest or the newest logs are read first, and the other logs only if a series has no value among them.
     """
     places = [present.index(each) if each in present else None for each in wanted]
     whole = [name in ("sum", *_LEAST, *_GREATEST) and reference.type is Type.INTEGER for name, reference in present]
     keys = len(source.dimensions) + bool(bins.length)
 
     async def read(connection: AsyncConnection, conditions: Conditions, most: int) -> Sequence[Sequence[Any]]:
-        rows = await _newest(connection, source, present, conditions, series) if series else None
+        rows = await _at_edge(connection, source, present, conditions, series) if series else None
         if rows is None:
             statement = aggregate_rows(source, bins, present, [*conditions, *source.open_ends()])
             rows = await fetched(connection, statement, most)
@@ -89,22 +90,27 @@ def window_sums(
     )
 
 
-async def _newest(
+async def _at_edge(
     connection: AsyncConnection,
     source: Source,
     present: Sequence[Aggregate],
     conditions: Conditions,
     series: AbstractSet[Tags],
 ) -> Sequence[Sequence[Any]] | None:
-    """Return the last value of each series if the newest logs contain all of them, or if there are no older logs.
-    Otherwise return None."""
-    most = max(NEWEST, NEWEST_OF_SERIES * len(series))
-    statement = newest_rows(source, present[0], [*conditions, *source.open_ends()], most)
+    """Return the first or the last value of each series if the oldest or the newest logs contain all of them, or if
+    there are no other logs. Otherwise return None."""
+    ((name, _),) = present
+    most = max(AT_EDGE, AT_EDGE_OF_SERIES * len(series))
+    statement = edge_rows(source, present[0], [*conditions, *source.open_ends()], most)
     rows = (await connection.execute(statement)).all()
     if sum(row.logs for row in rows) == most:
-        # Of several values at one time the greatest counts, but some logs at the oldest time may not have been read.
-        oldest = min(row.oldest for row in rows)
-        found = {tuple(row[:-3]) for row in rows if row.last is not None and row.last[0] > oldest}
+        # Of several values at one time the greatest counts, but some logs at the farthest time may not have been read.
+        if name == "last":
+            farthest = min(row.farthest for row in rows)
+            found = {tuple(row[:-3]) for row in rows if row.found is not None and row.found[0] > farthest}
+        else:
+            farthest = max(row.farthest for row in rows)
+            found = {tuple(row[:-3]) for row in rows if row.found is not None and row.found[0] < farthest}
         if not series <= found:
             return None
     return [row[:-2] for row in rows]
