@@ -243,6 +243,11 @@ def as_role(url: str, role: str) -> str:
     return make_url(url).set(username=role).render_as_string(hide_password=False)
 
 
+def with_parameters(url: str, parameters: str) -> str:
+    """Return the URL of the same database with these parameters too."""
+    return f"{url}{'&' if '?' in url else '?'}{parameters}"
+
+
 @pytest.fixture
 def settings(_no_settings_of_the_developer: None) -> Settings:
     return Settings()

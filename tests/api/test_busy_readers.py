@@ -10,6 +10,7 @@ import pytest
 from factory_logs.db.engine import Database, Pool
 from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
+from tests.conftest import with_parameters
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,7 @@ async def stalled_url(database: Database, migrated_url: str) -> AsyncIterator[st
     await connection.execute("INSERT INTO factory_logs (app_name, timestamp) VALUES ('jig', now())")
     await connection.execute(STALLING)
     await connection.execute(f"SELECT pg_advisory_lock({LOCK})")
-    yield f"{migrated_url}&search_path=stalling,public"
+    yield with_parameters(migrated_url, "search_path=stalling,public")
     await connection.execute("DROP SCHEMA stalling CASCADE")
     await connection.close()
 

@@ -11,6 +11,7 @@ import pytest
 from factory_logs.db.engine import Database
 from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
+from tests.conftest import with_parameters
 
 TABLES = ("factory_logs", "repairs", "tokens", "users", "alembic_version")
 STATES = (
@@ -85,7 +86,7 @@ async def failing_url(administrator: asyncpg.Connection, migrated_url: str) -> A
             CREATE TRIGGER fail INSTEAD OF INSERT ON failing.{table} FOR EACH ROW
                 EXECUTE FUNCTION failing.insert_{table}();
         """)
-    yield f"{migrated_url}&search_path=failing,public"
+    yield with_parameters(migrated_url, "search_path=failing,public")
     await administrator.execute("DROP SCHEMA failing CASCADE")
 
 
@@ -117,7 +118,7 @@ async def test_each_sqlstate_of_the_servers_state_is_a_503_on_every_kind_of_call
 async def test_a_locked_table_is_a_503_on_every_kind_of_call(
     administrator: asyncpg.Connection, migrated_url: str, tokens: dict[Level, str]
 ) -> None:
-    url = f"{migrated_url}&lock_timeout=20"  # as ALTER ROLE ... SET lock_timeout does
+    url = with_parameters(migrated_url, "lock_timeout=20")  # as ALTER ROLE ... SET lock_timeout does
     async with worker(url, token_cache_seconds=600.0) as app, client_of(app, tokens[Level.SYSTEM]) as client:
         assert (await client.get("/v1/factory_logs")).status_code == 200
         async with administrator.transaction():
@@ -137,7 +138,7 @@ async def test_settings_of_the_database_and_the_role_do_not_change_responses(
     log = LOG | {"timestamp": "2024-01-31T13:45:00.25Z", "fields": {"v": 0.1 + 0.2, "path": "C:\\jig"}}
     params = {"by": "timestamp", "field": "fields__v"}
     found = []
-    for url in (migrated_url, f"{migrated_url}&{hostile}"):
+    for url in (migrated_url, with_parameters(migrated_url, hostile)):
         async with worker(url) as app, client_of(app, tokens[Level.SYSTEM]) as client:
             stored = (await client.post("/v1/factory_logs", json=log)).json()
             assert (await client.get(f"/v1/factory_logs/{stored['factory_log_id']}")).json() == stored

@@ -16,6 +16,7 @@ from factory_logs.db.engine import Database, Pool
 from factory_logs.db.errors import UNREACHABLE
 from factory_logs.errors import DatabaseConnectError, UnsuitableDatabaseError
 from factory_logs.settings import Settings
+from tests.conftest import with_parameters
 from tests.faults.postgres import Cluster
 
 HOSTILE = {
@@ -92,7 +93,7 @@ async def test_migrations_run_with_any_settings_of_the_database_or_role(hostile_
 
 @pytest.mark.parametrize("commit", ["local", "remote_write", "on", "remote_apply"])
 async def test_the_operator_may_choose_a_stricter_durability(migrated_url: str, commit: str) -> None:
-    connection = await connect_once(f"{migrated_url}&synchronous_commit={commit}", 5)
+    connection = await connect_once(with_parameters(migrated_url, f"synchronous_commit={commit}"), 5)
     assert await connection.fetchval("show synchronous_commit") == commit
     await connection.close()
 

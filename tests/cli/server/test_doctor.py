@@ -19,6 +19,7 @@ from factory_logs.db.citus import NodeState
 from factory_logs.embedded import running
 from tests.cli.conftest import Query, Run
 from tests.cli.factories import make_user
+from tests.conftest import with_parameters
 from tests.serving import free_port, serving
 
 Rows = dict[str, dict[str, Any]]
@@ -125,7 +126,7 @@ def test_a_server_whose_settings_may_lose_logs_is_an_error(
 
 
 def test_a_read_only_role_is_an_error(doctor: Doctor, migrated_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FACTORY_LOGS_DATABASE_URL", f"{migrated_url}&default_transaction_read_only=on")
+    monkeypatch.setenv("FACTORY_LOGS_DATABASE_URL", with_parameters(migrated_url, "default_transaction_read_only=on"))
     code, rows = doctor()
     assert code == 1
     assert "default_transaction_read_only" in rows["database settings"]["found"]
