@@ -34,8 +34,8 @@ class Exchange(RequestResponseCycle):
         """Send a whole response that is not an error. Return False if only `send` can do it: the response is an error,
         which may end the connection, or the client must first read earlier responses.
 
-        The names are in lower case, and the headers contain the Content-Length if the status has a body. Raises
-        RuntimeError for a header that contains a line end.
+        The names are in lower case, and the headers contain the Content-Length if the status has a body, and no
+        Connection or Transfer-Encoding. Raises RuntimeError for a header that contains a line end.
         """
         if status >= 400 or self.flow.write_paused or self.response_started:
             return False
@@ -54,6 +54,7 @@ class Exchange(RequestResponseCycle):
         if head.count(b"\n") != lines or head.count(b"\r") != lines:
             raise RuntimeError("A header of the response contains a line end")
         self.response_started = self.response_complete = True
+        self.waiting_for_100_continue = False
         self.transport.write(b"".join((head, body)))
         self.message_event.set()
         if not self.keep_alive:
