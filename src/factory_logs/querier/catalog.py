@@ -178,8 +178,8 @@ class CatalogUpdates:
         self._every_seconds = every_seconds
         self._max_paths = max_paths
         self._tables = tables
-        self._reached: tuple[str, int] | None = None
-        """The sum that the last part belongs to, and the id up to which it is known."""
+        self._reached: tuple[str, int, int] | None = None
+        """The sum that the last part belongs to, how many logs had been removed, and how many ids are known."""
 
     async def run(self) -> None:
         """Add new logs about every `every_seconds` until cancelled. The times vary, so that workers take turns."""
@@ -193,7 +193,7 @@ class CatalogUpdates:
     async def add_new_logs(self) -> None:
         """Add the logs up to the watermark, unless another worker is adding them. Raises BadRequestError for too many
         paths, OverloadedError, DatabaseUnavailableError."""
-        before: tuple[str, int] | None = None
+        before: tuple[str, int, int] | None = None
         while True:
             started = time.monotonic()
             is_complete = await self.add_part()
@@ -217,7 +217,7 @@ class CatalogUpdates:
                     await snapshot.advance(table, self._max_paths)
                 except StillReadingError as error:
                     CATALOG_MISSING.set(error.goal - error.up_to)
-                    self._reached = table.name, error.up_to
+                    self._reached = table.name, snapshot.state.removed, error.up_to
                     return False
                 except TooManyRowsError:
                     if table.name != TAG_SETS.name:  # too many sets of tags are read only when a request needs them
