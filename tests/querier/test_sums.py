@@ -22,15 +22,24 @@ from factory_logs.influxql.constants import EARLIEST, LATEST
 from factory_logs.influxql.schema import FieldKey, MeasurementSchema
 from factory_logs.influxql.selection import Source, TimeBins
 from factory_logs.ingest.validation import NewLog
+from factory_logs.querier import sum_parts
 from factory_logs.querier.aggregates import Aggregates, shown
-from factory_logs.querier.catalog import APPS, PATHS, TAG_SETS
+from factory_logs.querier.catalog import APPS, PATHS, TABLES, TAG_SETS
 from factory_logs.querier.influxql.windows import window_sums
 from factory_logs.querier.known_results import KnownResults
 from factory_logs.querier.results import facet_sums, failure_sums, yield_sums
 from factory_logs.querier.stats import count_sums
 from factory_logs.querier.sum_parts import KnownParts
 from factory_logs.querier.sum_tables import Table
-from factory_logs.querier.sums import EPOCH, StillReadingError, Summed, Sums, SumsOfSnapshot, TooManyRowsError
+from factory_logs.querier.sums import (
+    EPOCH,
+    StillReadingError,
+    Summed,
+    Sums,
+    SumsOfSnapshot,
+    TooManyRowsError,
+    sums_name,
+)
 from factory_logs.query import (
     FACTORY_LOGS,
     QueryLimits,
@@ -568,6 +577,30 @@ async def test_too_many_rows_are_refused_and_not_read_again(database: Database) 
             async with sums.snapshot() as snapshot:
                 with pytest.raises(TooManyRowsError):
                     await snapshot.table(summed, 2)
+            await run_sql(database, "delete from factory_logs where factory_log_id > 1")
+
+
+async def test_many_parts_are_merged_and_stay_exact(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sum_parts, "MOST_PARTS", 3)
+    await store(database, 1, 16)
+    async with worker(database) as sums:
+        for summed in (replace(table, part=2) for table in TABLES):
+            assert not await differs(sums, summed)
+            known = sums.recall(sums_name(summed, summed.query))
+            assert isinstance(known, KnownParts)
+            assert len(known.parts) <= 3
+            assert (known.parts[0].begin, known.up_to) == (0, 16)
+
+
+async def test_too_many_rows_in_a_later_part_are_not_read_again(database: Database) -> None:
+    await store(database, 1, 16)
+    summed = replace(PATHS, part=5)
+    async with worker(database) as sums:
+        found, _ = await both(sums, replace(summed, name="counted before"))
+        for _ in range(2):
+            async with sums.snapshot() as snapshot:
+                with pytest.raises(TooManyRowsError):
+                    await snapshot.table(summed, len(found) - 1)
             await run_sql(database, "delete from factory_logs where factory_log_id > 1")
 
 

@@ -5,7 +5,7 @@ some blocks, only the parts of these blocks are read again. A minimum or the nam
 subtracting the removed logs, but they can be merged again from the other parts.
 
 Retention removes the oldest logs, which have the lowest ids. So it usually changes a few parts. If there are too many
-rows in all parts together, neighbouring parts are merged.
+parts, or too many rows in all of them together, neighbouring parts are merged.
 """
 
 import json
@@ -16,6 +16,10 @@ from typing import NamedTuple
 from factory_logs.db.count_cache import Known, TableState
 from factory_logs.db.removals import Removals
 from factory_logs.querier.sum_tables import Key, Numbers, Table, add_numbers, decoded_rows, encoded_rows, sums_size
+
+
+MOST_PARTS = 1_000
+"""Each request that finds new logs looks at all parts, which takes about 3 ms for this many."""
 
 
 class Part(NamedTuple):
@@ -49,6 +53,11 @@ class KnownParts(NamedTuple):
     def covered(self) -> int:
         """The number of ids in all parts."""
         return sum(part.up_to - part.begin for part in self.parts)
+
+    @property
+    def rank(self) -> tuple[int, bool, int]:
+        """Of two results about one table, the one with the higher rank is the one to remember."""
+        return self.state.removed, self.table is None, self.covered
 
     @property
     def size(self) -> int:
@@ -145,9 +154,9 @@ def with_rows(
 
 
 def fewer_parts(known: KnownParts, most_rows: int, merging: Merging) -> KnownParts:
-    """Return the parts with neighbours merged until all have at most `most_rows` rows together, or nothing can be
-    merged."""
-    while sum(map(len, distinct(*(part.table for part in known.parts)))) > most_rows:
+    """Return the parts with neighbours merged until there are at most MOST_PARTS with at most `most_rows` rows together,
+    or nothing can be merged."""
+    while len(known.parts) > MOST_PARTS or sum(map(len, distinct(*(part.table for part in known.parts)))) > most_rows:
         parts = tuple(_pairs(known.parts, merging))
         if len(parts) == len(known.parts):
             break

@@ -289,13 +289,9 @@ class Sums:
 
     def learn_parts(self, summed: Summed, name: bytes, known: KnownParts, *, is_worth_saving: bool) -> None:
         """Remember the parts, and also store them in the database if `is_worth_saving` is set. More parts, and parts in
-        a newer state, are not replaced."""
+        a newer state, are not replaced. That there are too many rows stays true until logs are removed."""
         newest = self.recall(name)
-        if (
-            isinstance(newest, KnownParts)
-            and newest.state.same_table(known.state)
-            and (newest.state.removed, newest.covered) > (known.state.removed, known.covered)
-        ):
+        if isinstance(newest, KnownParts) and newest.state.same_table(known.state) and newest.rank > known.rank:
             return
         if len(known.table or ()) > self.most_rows:
             return
