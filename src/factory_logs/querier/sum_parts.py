@@ -17,7 +17,6 @@ from factory_logs.db.count_cache import Known, TableState
 from factory_logs.db.removals import Removals
 from factory_logs.querier.sum_tables import Key, Numbers, Table, add_numbers, decoded_rows, encoded_rows, sums_size
 
-
 MOST_PARTS = 1_000
 """Each request that finds new logs looks at all parts, which takes about 3 ms for this many."""
 
@@ -154,8 +153,8 @@ def with_rows(
 
 
 def fewer_parts(known: KnownParts, most_rows: int, merging: Merging) -> KnownParts:
-    """Return the parts with neighbours merged until there are at most MOST_PARTS with at most `most_rows` rows together,
-    or nothing can be merged."""
+    """Return the parts with neighbours merged until there are at most MOST_PARTS with at most `most_rows` rows
+    together, or nothing can be merged."""
     while len(known.parts) > MOST_PARTS or sum(map(len, distinct(*(part.table for part in known.parts)))) > most_rows:
         parts = tuple(_pairs(known.parts, merging))
         if len(parts) == len(known.parts):
