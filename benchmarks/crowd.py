@@ -109,7 +109,7 @@ def figures(by_writer: Sequence[Sequence[float]], refused: int, seconds: float) 
     counts = [len(each) for each in by_writer]
     every = sorted(second for each in by_writer for second in each)
     if not every:
-        raise RuntimeError("nothing was stored")
+        raise RuntimeError("no writer got a response in time: pass more --seconds")
     return Crowd(
         per_second=len(every) / seconds,
         refused=refused,
@@ -127,7 +127,7 @@ def crowd(url: str, bodies: Sequence[bytes], token: str, *, writers: int, second
     task = {"url": url, "bodies": [body.decode() for body in bodies], "token": token, "writers": writers,
             "seconds": seconds}  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.crowd"]
-    output = subprocess.run(command, input=json.dumps(task), check=True, capture_output=True, text=True).stdout
+    output = subprocess.run(command, input=json.dumps(task), check=True, stdout=subprocess.PIPE, text=True).stdout
     return Crowd(**json.loads(output))
 
 
