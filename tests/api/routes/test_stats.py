@@ -148,8 +148,8 @@ async def test_a_column_with_numbers_is_measured_too(client: httpx.AsyncClient) 
         ({"field": "app_name"}, "field", "a string"),
         ({"field": "tags"}, "field", "JSON path"),
         ({"field": "tags__"}, "field", "empty part"),
-        ({"q": {"limit": 5}}, "q", "filters only"),
-        ({"q": {"group_by": [{"field": "app_name"}]}}, "q", "filters only"),
+        ({"q": {"limit": 5}}, "q", "only filters"),
+        ({"q": {"group_by": [{"field": "app_name"}]}}, "q", "only filters"),
     ],
 )
 async def test_each_invalid_parameter_is_named(
