@@ -18,18 +18,17 @@ import pytest
 import pytest_asyncio
 import structlog
 from argon2 import PasswordHasher
-from sqlalchemy import make_url, text
+from sqlalchemy import make_url
 from xdist.scheduler import LoadScopeScheduling
 
 from factory_logs.db import distribution
 from factory_logs.db.engine import Database
-from factory_logs.db.errors import BROKEN_OFF
 from factory_logs.db.migrations import upgrade
 from factory_logs.db.models import Base
 from factory_logs.embedded import running
-from factory_logs.errors import DatabaseUnavailableError
 from factory_logs.settings import Settings
 from tests import forked
+from tests.locking import execute_again_after_deadlock
 from tests.serving import PATIENT_SETTINGS
 
 # A busy machine may be slow without an error in the code.
@@ -280,24 +279,11 @@ it knew of them has ended.
 """
 
 
-EMPTY_TRIES = 10
-"""A service that a module has started writes in the background, for example its catalog, and PostgreSQL may end our
-transaction as a deadlock with it."""
-
-
 @pytest_asyncio.fixture
 async def database(_shared_database: Database) -> Database:
     """Yield the database with empty tables and ids that start at 1."""
-    for _ in range(EMPTY_TRIES):
-        try:
-            async with _shared_database.begin() as connection:
-                await connection.execute(text(EMPTY_ALL_TABLES))
-        except DatabaseUnavailableError as error:
-            if error.message != BROKEN_OFF:
-                raise
-            continue
-        return _shared_database
-    raise AssertionError("The tables were locked by others in each try.")
+    await execute_again_after_deadlock(_shared_database, EMPTY_ALL_TABLES)
+    return _shared_database
 
 
 pytest_plugins = ["tests.devices", "tests.influxd"]

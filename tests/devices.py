@@ -20,7 +20,10 @@ Rows = Callable[[str], list[dict[str, Any]]]
 
 @pytest.fixture(scope="session")
 def shared_server(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    settings = {"token_cache_seconds": 0.1, "max_body_bytes": MAX_BODY_BYTES, "tail_poll_seconds": 0.02}
+    settings = {
+        "token_cache_seconds": 0.1, "max_body_bytes": MAX_BODY_BYTES, "tail_poll_seconds": 0.02,
+        "catalog_seconds": 3600, "database_metrics_seconds": 3600,  # it still runs during tests that do not use it
+    }  # fmt: skip
     server = Server(migrated_url, tmp_path_factory.mktemp("server") / "log", **settings)
     server.start()
     server.wait()

@@ -1,10 +1,34 @@
-"""Locks on tables, for tests of requests that wait for PostgreSQL."""
+"""Locks on tables: for tests of requests that wait for PostgreSQL, and of statements that lock whole tables."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
+from sqlalchemy import text
+
+from factory_logs.db.engine import Database
+from factory_logs.db.errors import BROKEN_OFF
+from factory_logs.errors import DatabaseUnavailableError
+
+TRIES = 10
+
+
+async def execute_again_after_deadlock(database: Database, statement: str) -> None:
+    """Execute a statement in a transaction of its own, again if PostgreSQL ends it as a deadlock.
+
+    A service that other tests use too works in the background, for example on its catalog.
+    """
+    for _ in range(TRIES):
+        try:
+            async with database.begin() as connection:
+                await connection.execute(text(statement))
+        except DatabaseUnavailableError as error:
+            if error.message != BROKEN_OFF:
+                raise
+            continue
+        return
+    raise AssertionError(f"In each of {TRIES} tries, others locked the tables: {statement}")
 
 
 @asynccontextmanager

@@ -21,10 +21,10 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import text
 
 from factory_logs.db.engine import Database
 from tests.api.model import BAD_LOGS, FIELDS, FILTERS, GOOD_LOGS, ORDERS, REPAIRS, Filter, Model, Record, Request
+from tests.locking import execute_again_after_deadlock
 
 pytestmark = pytest.mark.slow
 
@@ -237,8 +237,7 @@ async def test_the_service_responds_as_the_model_does(
     asked: int | None = pytestconfig.getoption("--stateful-examples")
 
     async def empty() -> None:
-        async with database.begin() as connection:
-            await connection.execute(text(EMPTY))
+        await execute_again_after_deadlock(database, EMPTY)
 
     def machine() -> Machine:
         return Machine(

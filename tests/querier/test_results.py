@@ -32,6 +32,7 @@ from factory_logs.query import (
     parse_yield,
 )
 from factory_logs.settings import Settings
+from tests.locking import execute_again_after_deadlock
 from tests.querier import results_model as model
 from tests.querier.writers import insert
 
@@ -84,9 +85,9 @@ SELECTED = st.sampled_from([None, "tiger"])
 
 async def store(database: Database, logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Store the logs in an otherwise empty table, and return them as stored."""
+    await execute_again_after_deadlock(database, "truncate factory_logs restart identity")
     connection = await database.connect_raw()
     try:
-        await connection.execute("truncate factory_logs restart identity")
         rows = []
         for log in logs:
             tags, fields = (None if log[name] is None else json.dumps(log[name]) for name in ("tags", "fields"))
