@@ -129,8 +129,8 @@ def failure_rows(
     passed: ColumnElement[Any],
     passed_path: Sequence[str],
 ) -> Select[Any]:
-    """Return a statement with one row for each measurement: its name (null for attempts without one), and the numbers
-    of its failed attempts and of their pairs of unit and app."""
+    """Return a statement with one row for each measurement: its name (null for attempts without one), the number of its
+    failed attempts, and the number of different pairs of unit and app among them."""
     failed = (
         select(LOGS.c.factory_log_id, LOGS.c.app_name, LOGS.c.fields, unit.label("unit"))
         .where(*conditions, is_failed(passed))

@@ -25,7 +25,7 @@ from factory_logs.query.rewriting import TimeRange
 from factory_logs.schemas.timestamps import format_timestamp
 from factory_logs.settings import Settings
 
-BUSY_SECONDS = 5
+RETRY_AFTER_SECONDS = 5
 SAMPLED_FOR_EACH = 5
 """The number of logs in a sample for each group that a result may contain."""
 UNKNOWN_ZONE = "22023"
@@ -61,7 +61,7 @@ class Aggregates:
                 await self._places.acquire()
         except TimeoutError:
             message = "Too many aggregates are running; try again when one has ended"
-            raise OverloadedError(message, BUSY_SECONDS) from None
+            raise OverloadedError(message, RETRY_AFTER_SECONDS) from None
         try:
             async with self._database.snapshot() as connection:
                 yield connection

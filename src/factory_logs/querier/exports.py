@@ -25,7 +25,7 @@ from factory_logs.settings import Settings
 FETCH_ROWS = 250
 """The number of records in a part. It limits the memory of one export, because a record may have 256 KiB. A part of
 ordinary records has 100 kB."""
-BUSY_SECONDS = 5
+RETRY_AFTER_SECONDS = 5
 
 
 class ExportFormat(Enum):
@@ -55,7 +55,7 @@ class Exports:
         """
         if self._running >= self._most:
             EXPORTS_REFUSED.inc()
-            raise OverloadedError("Too many exports are running; try again when one has ended", BUSY_SECONDS)
+            raise OverloadedError("Too many exports are running; try again when one has ended", RETRY_AFTER_SECONDS)
         self._running += 1
         EXPORTS.inc()
         try:

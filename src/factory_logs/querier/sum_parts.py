@@ -60,7 +60,7 @@ class KnownParts(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The approximate size in bytes; equal parts share a table."""
+        """The approximate size in bytes. A table that several parts share counts once."""
         return sum(map(sums_size, distinct(self.table, *(part.table for part in self.parts))))
 
 

@@ -377,7 +377,7 @@ class SumsOfSnapshot:
             raise
 
     async def _in_parts(self, asked: "_Asked", length: int, name: bytes) -> KnownParts:
-        """Return the parts up to the watermark, or up to a later id if they are known. Raises TooManyRowsError,
+        """Return the parts up to the watermark, or further if later parts are known. Raises TooManyRowsError,
         StillReadingError."""
         summed = asked.summed
         known = await self._recalled_parts(summed, length, name)

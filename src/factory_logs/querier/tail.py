@@ -27,7 +27,7 @@ SPAN_IDS = 50_000
 CONCURRENT_QUERIES = 2
 AWAY_SECONDS = 1.0
 LOOK_SECONDS = 5.0
-BUSY_SECONDS = 10
+RETRY_AFTER_SECONDS = 10
 
 _log = structlog.get_logger(__name__)
 
@@ -51,7 +51,7 @@ class LogTail:
         """Add a follower; `leave` removes it. Raises OverloadedError if there are too many."""
         if self.followers >= self._max_followers:
             TAILS_REFUSED.inc()
-            raise OverloadedError("Too many tails are open", BUSY_SECONDS)
+            raise OverloadedError("Too many tails are open", RETRY_AFTER_SECONDS)
         self.followers += 1
         TAILS.inc()
         self._watched.set()

@@ -91,8 +91,9 @@ def compile_rows(query: Query, resource: Resource, lowest: int | None = None) ->
     """Return a statement that selects the rows in order, with the columns of the resource's table and no offset or
     limit.
 
-    No row with an id below `lowest` matches. This is used if the rows are ordered by ascending id. With `group_by`,
-    `limit` or `offset` the columns belong to a subquery: use `.selected_columns`.
+    The caller ensures that no row with an id below `lowest` matches. If the rows are ordered by ascending id, the
+    statement begins there. With `group_by`, `limit` or `offset` the columns belong to a subquery: use
+    `.selected_columns`.
     """
     source: FromClause = resource.table
     rows = select(source).where(*compile_filters(query, resource))

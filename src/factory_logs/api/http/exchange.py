@@ -17,7 +17,8 @@ _LINES_WITHOUT_HEADER = 2
 
 
 class Exchange(RequestResponseCycle):
-    """uvicorn's request and response, with methods for a whole body and a whole response."""
+    """uvicorn's cycle of a request and its response, with methods that read a whole body, or send a whole response, in
+    one call."""
 
     def whole_body(self) -> bytes | None:
         """Return the body if all of it has arrived, and none of it was received yet; else None: then call `receive`."""

@@ -1,4 +1,4 @@
-"""The calls of test results: yield, failures, distribution, facets, the catalog, and the history of a unit
+"""API calls for test results: yield, failures, distribution, facets, the catalog, and the history of a unit
 (docs/reference/test-results.md)."""
 
 from fastapi import APIRouter, Request

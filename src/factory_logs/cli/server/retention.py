@@ -83,7 +83,7 @@ def _by_age(older_than: str, q: str | None, archive: Path | None, *, delete: boo
 
 
 def _by_policies(file: Path | None, *, delete: bool) -> None:
-    """Apply all policies of the file, by default of the file in the settings, even if `serve` has just applied them."""
+    """Apply all policies in a file, by default the one in the settings, even if `serve` has just applied them."""
     from factory_logs.cli.database import with_database
     from factory_logs.cli.environment import load_settings
     from factory_logs.query import QueryLimits

@@ -74,7 +74,7 @@ def import_files(
     """
     with reporting_errors():
         from factory_logs.cli.database import disk_reserve, with_database
-        from factory_logs.cli.transfer.file_formats import CsvColumns
+        from factory_logs.cli.transfer.import_formats import CsvColumns
         from factory_logs.cli.transfer.import_report import ImportProgress, ImportReport
         from factory_logs.cli.transfer.influxdb_import import DumpImport, DumpOptions
         from factory_logs.cli.transfer.input_files import input_format, opened

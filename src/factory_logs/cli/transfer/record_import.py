@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import asyncpg
 from pydantic import ValidationError
 
-from factory_logs.cli.transfer.file_formats import CsvColumns, FileRecord, JsonRecord, records
+from factory_logs.cli.transfer.import_formats import CsvColumns, FileRecord, JsonRecord, records
 from factory_logs.cli.transfer.import_report import ImportProgress, ImportReport
 from factory_logs.cli.transfer.input_files import Fingerprint, Format, InputFile
 from factory_logs.cli.transfer.rejected_file import RejectedFile, RejectedRecord

@@ -212,7 +212,8 @@ class PointReader:
 
 
 def has_field(measurement: MeasurementSchema, reference: Reference) -> bool:
-    """Return whether the measurement contains this field. Logs with only tags are not points."""
+    """Return whether the measurement contains this field. Tags do not count, because a log that has only tags is not a
+    point."""
     return reference.type is not Type.TAG and reference.type is not None and reference.name in measurement.fields
 
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory_logs.cli.output import CommandError
-from factory_logs.cli.transfer import file_formats
-from factory_logs.cli.transfer.file_formats import CsvColumns, FileRecord, JsonRecord, records
+from factory_logs.cli.transfer import import_formats
+from factory_logs.cli.transfer.import_formats import CsvColumns, FileRecord, JsonRecord, records
 from factory_logs.cli.transfer.input_files import Format
 from factory_logs.errors import BadRequestError
 
@@ -76,7 +76,7 @@ def test_an_array_that_is_broken_is_an_error_with_its_line(text: str, message: s
 
 
 def test_a_value_over_the_limit_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_formats, "LONGEST_RECORD", 100_000)
+    monkeypatch.setattr(import_formats, "LONGEST_RECORD", 100_000)
     endless = iter([b'[{"a": "'])
 
     def chunks() -> Iterator[bytes]:
@@ -90,7 +90,7 @@ def test_a_value_over_the_limit_is_not_read_to_its_end(monkeypatch: pytest.Monke
 
 
 def test_a_line_over_the_limit_is_one_bad_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_formats, "LONGEST_RECORD", 100)
+    monkeypatch.setattr(import_formats, "LONGEST_RECORD", 100)
     good = b'{"a":"' + b"x" * 92 + b'"}\n'
     found = read(Format.NDJSON, good + b"y" * 450 + b"\n" + good)
     assert [record.number for record in found] == [1, 2, 3]
