@@ -4,19 +4,15 @@ Its nodes must run on this machine. The tests pause the coordinator; tests/citus
 """
 
 import asyncio
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
-import asyncpg
 from sqlalchemy import make_url
 
-from tests.faults import processes
+from tests.faults.postgres import RunningServer
 
 _POSTMASTER = r"SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)::int"
 
 
-class CitusCluster:
+class CitusCluster(RunningServer):
     """What the tests need of `Cluster` in tests/faults/postgres.py, for the coordinator."""
 
     def __init__(self, url: str) -> None:
@@ -28,24 +24,3 @@ class CitusCluster:
         async with self.connected() as connection:
             pid: int = await connection.fetchval(_POSTMASTER)
             return pid
-
-    def processes(self) -> list[int]:
-        """Return the coordinator's postmaster and all processes that it has started."""
-        return [self.pid, *processes.children(self.pid)]
-
-    def pause(self) -> list[int]:
-        """See `Cluster.pause`."""
-        paused = self.processes()
-        processes.send(paused, signal.SIGSTOP)
-        return paused
-
-    async def connect(self) -> asyncpg.Connection:
-        return await asyncpg.connect(self.url, timeout=60)
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
-        connection = await self.connect()
-        try:
-            yield connection
-        finally:
-            connection.terminate()

@@ -30,7 +30,36 @@ OPTIONS = {
 }
 
 
-class Cluster:
+class RunningServer:
+    """A PostgreSQL server that the tests pause and connect to. A subclass sets `url` and `pid`."""
+
+    url: str
+    pid: int | None
+
+    def processes(self) -> list[int]:
+        """Return the postmaster and all processes that it has started."""
+        return [] if self.pid is None else [self.pid, *processes.children(self.pid)]
+
+    def pause(self) -> list[int]:
+        """Send SIGSTOP to all its processes: the connections stay open, and no response comes. `processes.send(...,
+        SIGCONT)` ends it."""
+        paused = self.processes()
+        processes.send(paused, signal.SIGSTOP)
+        return paused
+
+    async def connect(self) -> asyncpg.Connection:
+        return await asyncpg.connect(self.url, timeout=60)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
+        connection = await self.connect()
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
+
+class Cluster(RunningServer):
     """One server in a folder. `create` or `copy` it, then `start`."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str] | None = None, **options: str) -> None:
@@ -97,34 +126,12 @@ class Cluster:
         pid = server.postmaster_pid(self.folder)
         return pid if server.is_server(pid, self.folder) else None
 
-    def processes(self) -> list[int]:
-        """Return the postmaster and all processes that it has started."""
-        return [] if self.pid is None else [self.pid, *processes.children(self.pid)]
-
     def kill(self) -> None:
         """Send SIGKILL to all its processes at once; unlike after a power cut, the kernel's caches survive."""
         doomed = self.processes()
         processes.send(doomed, signal.SIGKILL)
         while any(processes.is_alive(pid) for pid in doomed):
             time.sleep(0.02)
-
-    def pause(self) -> list[int]:
-        """Send SIGSTOP to all its processes: the connections stay open, and no response comes. `processes.send(...,
-        SIGCONT)` ends it."""
-        paused = self.processes()
-        processes.send(paused, signal.SIGSTOP)
-        return paused
-
-    async def connect(self) -> asyncpg.Connection:
-        return await asyncpg.connect(self.url, timeout=60)
-
-    @asynccontextmanager
-    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
-        connection = await self.connect()
-        try:
-            yield connection
-        finally:
-            connection.terminate()
 
     def remove(self) -> None:
         self.kill()
