@@ -56,6 +56,9 @@ class BadRequestError(FactoryLogsError):
     """The input is invalid; a retry will not help."""
 
 
+NOT_AUTHENTICATED = "The token is unknown, revoked or expired."
+
+
 class UnauthenticatedError(FactoryLogsError):
     """The token is missing, unknown, revoked or expired."""
 

@@ -15,7 +15,7 @@ from cachetools import FIFOCache
 
 from factory_logs.db.engine import Database
 from factory_logs.db.tokens import TokenRepository, ValidToken
-from factory_logs.errors import DatabaseUnavailableError, UnauthenticatedError
+from factory_logs.errors import NOT_AUTHENTICATED, DatabaseUnavailableError, UnauthenticatedError
 from factory_logs.permissions import CurrentUser, Level
 from factory_logs.security.tokens import hash_token, parse_authorization
 from factory_logs.settings import Settings
@@ -229,4 +229,4 @@ class Authenticator:
 
 
 def _refusal() -> UnauthenticatedError:
-    return UnauthenticatedError("The token is unknown, revoked or expired.")
+    return UnauthenticatedError(NOT_AUTHENTICATED)

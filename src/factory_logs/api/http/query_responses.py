@@ -21,7 +21,14 @@ from factory_logs.api.http.pagination import cursor_response, page_request, page
 from factory_logs.api.http.responses import JsonResponse, collection_url
 from factory_logs.api.http.streaming import StreamResponse, TokenCheck, cancel_on_disconnect
 from factory_logs.api.services import Services
-from factory_logs.errors import BadRequestError, FieldError, NotFoundError, QueryTooLongError, UnauthenticatedError
+from factory_logs.errors import (
+    NOT_AUTHENTICATED,
+    BadRequestError,
+    FieldError,
+    NotFoundError,
+    QueryTooLongError,
+    UnauthenticatedError,
+)
 from factory_logs.querier.exports import ExportFormat
 from factory_logs.query import Query, Resource, compile_rows, index_advice_for, parse_query
 from factory_logs.query.parameters import ESCAPE_FORMULAS, boolean
@@ -107,7 +114,7 @@ async def checked_parts(
                 raise ExportBrokenOffError("it took longer than FACTORY_LOGS_EXPORT_MAX_SECONDS")
             end = min(end, now + seconds)
             if not await is_still_allowed():
-                raise UnauthenticatedError("The token is unknown, revoked or expired.")
+                raise UnauthenticatedError(NOT_AUTHENTICATED)
             yield part.encode()
 
 

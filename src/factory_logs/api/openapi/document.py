@@ -8,6 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from factory_logs.api.openapi.q_parameter import query_parameter, query_schemas
+from factory_logs.errors import NOT_AUTHENTICATED
 from factory_logs.permissions import Level
 from factory_logs.query import FACTORY_LOGS, REPAIRS
 from factory_logs.schemas.errors import ErrorBody
@@ -53,7 +54,7 @@ _ERRORS: dict[int, tuple[str, dict[str, Any]]] = {
             "errors": [{"field": "product_imei", "message": EXPECTED_IMEI}],
         },
     ),
-    401: ("Token missing or invalid", {"message": "The token is unknown, revoked or expired."}),
+    401: ("Token missing or invalid", {"message": NOT_AUTHENTICATED}),
     403: ("The permission level is too low", {"message": "This needs the permission SYSTEM; ann has OVERVIEW."}),
     404: ("The record does not exist", {"message": "There is no factory log 12"}),
     405: ("The path does not have this method; `Allow` lists its methods", {"message": "Method Not Allowed"}),
