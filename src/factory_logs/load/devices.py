@@ -4,9 +4,8 @@
 A write is retried under its Idempotency-Key until it gets a response, so a write whose response is lost is stored once;
 `Retry-After` is honoured. All logs of one run have the same unique `app_name`, by which they are counted at the end.
 
-The devices must not be the limit. So each device is a thread with its own httpx transport. A request then takes a third
-of the processor time that it takes with an `AsyncClient` for each device, and a tenth of the time with one
-`AsyncClient` for all (docs/how-to/loadtest.md#the-cost-of-a-request).
+The devices must not be the limit. So each device is a thread with its own httpx transport (load/transport.py), without
+an httpx client, which would take several times the processor time (docs/how-to/loadtest.md#the-cost-of-a-request).
 """
 
 import copy
@@ -25,6 +24,7 @@ import orjson
 from factory_logs.client.retry import Backoff, retry_after
 from factory_logs.client.settings import tls_verification
 from factory_logs.load.counts import LoadCounts
+from factory_logs.load.transport import DeviceTransport
 
 PATH = "v1/factory_logs"
 FIRST_IMEI = 990_000_000_000_000
@@ -37,7 +37,6 @@ MISSING_PERMISSION = {
     403: "the token's user may not write; it needs the permission SYSTEM",
 }
 WORTH_ANOTHER_TRY = frozenset({429, 500, 502, 503, 504})
-_TIMEOUT = {"timeout": httpx.Timeout(RESPONSE_SECONDS).as_dict()}
 
 
 class LoadError(Exception):
@@ -78,8 +77,7 @@ class Load:
         """
         verification = tls_verification(self.ca_file)
         context = httpx.create_ssl_context() if verification is True else verification
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-        return lambda: httpx.HTTPTransport(verify=context, limits=limits)
+        return lambda: DeviceTransport(context, RESPONSE_SECONDS)
 
     def body(self, device: int, number: int) -> bytes:
         """Return the body of the device's write with this number as JSON."""
@@ -180,12 +178,8 @@ class DeviceGroup:
         while True:
             sent = time.monotonic()
             try:
-                request = httpx.Request("POST", self._url, headers=headers, content=body, extensions=_TIMEOUT)
+                request = httpx.Request("POST", self._url, headers=headers, content=body)
                 response = transport.handle_request(request)
-                try:
-                    response.read()
-                finally:
-                    response.close()
             except httpx.TransportError as error:
                 failure, wait_at_least = type(error).__name__, None
             else:
