@@ -348,7 +348,7 @@ class Settings(BaseSettings):
         "each request",
     )
     known_sums_seconds: NonNegativeFloat = Field(
-        0.02, description="Sums that take this long to compute are remembered; faster ones are computed again"
+        0.005, description="Sums that take this long to compute are remembered; faster ones are computed again"
     )
     kept_count_seconds: NonNegativeFloat = Field(
         0.2,

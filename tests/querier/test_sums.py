@@ -23,6 +23,7 @@ from factory_logs.influxql.schema import FieldKey, MeasurementSchema
 from factory_logs.influxql.selection import Source, TimeBins
 from factory_logs.ingest.validation import NewLog
 from factory_logs.querier import sum_parts
+from factory_logs.querier import sums as sums_module
 from factory_logs.querier.aggregates import Aggregates, shown
 from factory_logs.querier.catalog import APPS, PATHS, TABLES, TAG_SETS
 from factory_logs.querier.influxql.windows import window_sums
@@ -435,6 +436,23 @@ async def test_a_fast_result_is_computed_again_after_a_restart(database: Databas
         assert not await differs(sums, summed)
         await run_sql(database, BEHIND_ITS_BACK)
         assert not await differs(sums, summed)
+
+
+@pytest.mark.parametrize("ids_a_second", [0, 10**12])
+async def test_a_result_is_computed_again_if_that_is_faster_than_reading_the_new_logs(
+    database: Database, monkeypatch: pytest.MonkeyPatch, ids_a_second: int
+) -> None:
+    monkeypatch.setattr(sums_module, "FEW_NEW_IDS", 4)
+    monkeypatch.setattr(sums_module, "NEW_IDS_PER_SECOND", ids_a_second)
+    await store(database, 1, 16)
+    summed = KINDS["stats"](q())
+    async with worker(database) as sums:
+        assert not await differs(sums, summed)
+        await run_sql(database, BEHIND_ITS_BACK)
+        await store(database, 17, 20)
+        assert await differs(sums, summed)
+        await store(database, 21, 25)
+        assert await differs(sums, summed) is bool(ids_a_second)
 
 
 async def test_sums_are_computed_again_after_retention(database: Database) -> None:

@@ -60,10 +60,15 @@ contains the columns of the key, then numbers."""
 
 WORTHWHILE = 4
 """A known sum is reused for another time range if the two ranges differ by at most a quarter of the wanted range."""
+FEW_NEW_IDS = 5_000
+"""A known sum is always reused if there are at most this many new ids. Reading their logs takes a few milliseconds."""
+NEW_IDS_PER_SECOND = 500_000
+"""A known sum is reused if its new ids are read faster than all its logs. This is about how many ids are read in a
+second (docs/explanation/reading.md)."""
 MOST_UNITS = 2_000
 """If more units than this have new logs, the sum is computed anew."""
 INDEXED_UNITS = frozenset({"product_imei", "repair_id", "factory_log_id"})
-VERSION = 2
+VERSION = 3
 """The version of the format of stored sums. Increase it if the meaning of the stored data changes."""
 
 
@@ -135,12 +140,14 @@ class Summed:
 
 
 class KnownSums(NamedTuple):
-    """The sums over the logs of a time range up to a watermark. `table` is None if there are too many rows."""
+    """The sums over the logs of a time range up to a watermark. `table` is None if there are too many rows. `seconds`
+    is the time that computing them from all their logs took."""
 
     state: TableState
     up_to: int
     range: TimeRange
     table: Table | None
+    seconds: float = 0.0
 
 
 class Cheap(NamedTuple):
@@ -478,7 +485,10 @@ class SumsOfSnapshot:
 
     async def _advanced(self, asked: "_Asked", known: KnownSums, wanted: TimeRange, name: bytes) -> KnownSums | None:
         """Return the known sums, updated to the wanted time range and the watermark, or None if the update would read
-        all logs. Sums by bins remain known for all time ranges that overlap, as far as the limit of rows allows."""
+        all logs, or would take longer than computing the sums anew. Sums by bins remain known for all time ranges that
+        overlap, as far as the limit of rows allows."""
+        if self.watermark - known.up_to > max(FEW_NEW_IDS, known.seconds * NEW_IDS_PER_SECOND):
+            return None
         covered = wanted
         if asked.summed.bins is not None:
             if not known.range.touches(wanted):
@@ -501,7 +511,7 @@ class SumsOfSnapshot:
             return None
         if covered != wanted and len(table) > self.sums.most_rows:
             table, covered = _within(table, wanted), wanted
-        now = KnownSums(self.state, up_to, covered, table)
+        now = KnownSums(self.state, up_to, covered, table, known.seconds)
         self.learn(asked.summed, name, now, time.monotonic() - started)
         return now
 
@@ -514,8 +524,9 @@ class SumsOfSnapshot:
             if sample:
                 await asked.rows(logs, *sample)
         table = await asked.rows(logs)
-        found = KnownSums(self.state, self.watermark, wanted, table)
-        self.learn(asked.summed, name, found, time.monotonic() - started, is_new=True)
+        seconds = time.monotonic() - started
+        found = KnownSums(self.state, self.watermark, wanted, table, seconds)
+        self.learn(asked.summed, name, found, seconds, is_new=True)
         return found
 
 
@@ -677,11 +688,12 @@ def encode(known: KnownSums) -> bytes:
     """Return sums in the format of the database."""
     rows = encoded_rows(known.table or {})
     # Not orjson, which does not support integers beyond 64 bits.
-    text = json.dumps([known.range.begin, known.range.end, rows], default=str, separators=(",", ":"))
+    content = [known.range.begin, known.range.end, rows, known.seconds]
+    text = json.dumps(content, default=str, separators=(",", ":"))
     return zlib.compress(text.encode(), 1)
 
 
 def decode(stored: Known) -> KnownSums:
-    begin, end, rows = json.loads(zlib.decompress(stored.content or b""))
+    begin, end, rows, seconds = json.loads(zlib.decompress(stored.content or b""))
     moments = [None if text is None else datetime.fromisoformat(text) for text in (begin, end)]
-    return KnownSums(stored.state, stored.up_to, TimeRange(*moments), decoded_rows(rows))
+    return KnownSums(stored.state, stored.up_to, TimeRange(*moments), decoded_rows(rows), seconds)
