@@ -1,10 +1,12 @@
 """The rows that each `q` finds in PostgreSQL (docs/reference/http-api.md#the-query-language-q)."""
 
+import json
 from typing import Any
 
 import pytest
+from sqlalchemy.dialects import postgresql
 
-from factory_logs.query import REPAIRS
+from factory_logs.query import FACTORY_LOGS, REPAIRS, QueryLimits, compile_rows, parse_query
 
 from .conftest import Ids
 
@@ -176,3 +178,13 @@ async def test_the_deepest_and_widest_query_allowed_runs(ids: Ids) -> None:
     for _ in range(19):
         nested = {"not": nested}
     assert await ids({"filters": [nested], "order_by": order_by, "group_by": group_by, "limit": 5}) == [2]
+
+
+@pytest.mark.parametrize("condition", [leaf("factory_log_id", "==", 5000), leaf("factory_log_id", "in", [1, 5000])])
+def test_a_single_server_compares_ids_alone(condition: dict[str, Any]) -> None:
+    query = parse_query(json.dumps({"filters": [condition]}), FACTORY_LOGS, QueryLimits())
+    compiled = compile_rows(query, FACTORY_LOGS).compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+    where = str(compiled).partition("WHERE ")[2]
+    assert where.startswith("factory_logs.factory_log_id = ")
+    assert "shard_key" not in where
+    assert " AND " not in where

@@ -7,12 +7,16 @@ rise with time.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import asyncpg
 import orjson
+from sqlalchemy import ARRAY, BigInteger, Boolean, ColumnElement, Dialect, any_, column, literal
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 IDS_OF_SHARD_KEY_BITS = 10
 SHARD_KEY = f"factory_log_id >> {IDS_OF_SHARD_KEY_BITS}"
@@ -107,6 +111,44 @@ def shards_cost(plan: Mapping[str, Any]) -> float:
 def shard_key(factory_log_id: int) -> int:
     """Return the value of the distribution column for the log with this id."""
     return factory_log_id >> IDS_OF_SHARD_KEY_BITS
+
+
+def shard_keys(factory_log_ids: Iterable[int]) -> list[int]:
+    """Return the different values of the distribution column for the logs with these ids."""
+    return sorted(set(map(shard_key, factory_log_ids)))
+
+
+class _InShards(FunctionElement[bool]):
+    """A condition on logs, and a condition on their shard key that follows from it. A single server has no shard
+    keys, so only a cluster gets the second condition."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+_KNOWS_SHARDS = "has_distributed_logs"
+"""The attribute of a dialect that says whether statements are for a cluster."""
+
+
+def in_shards(condition: ColumnElement[bool], keys: Any) -> ColumnElement[bool]:
+    """Return the condition on logs, which only logs with these shard keys meet. A cluster then queries only their
+    shards. `keys` is a list, or a placeholder for one."""
+    key: ColumnElement[int] = column("shard_key", BigInteger)
+    return _InShards(condition, key == any_(literal(keys, ARRAY(BigInteger))))
+
+
+def compile_for(dialect: Dialect, *, is_distributed: bool) -> None:
+    """Let the dialect compile statements for a cluster, or for a single server."""
+    setattr(dialect, _KNOWS_SHARDS, is_distributed)
+
+
+@compiles(_InShards)
+def _compile_in_shards(element: _InShards, compiler: SQLCompiler, **options: Any) -> str:
+    condition, shards = element.clauses
+    compiled = compiler.process(condition, **options)
+    if not getattr(compiler.dialect, _KNOWS_SHARDS, False):
+        return compiled
+    return f"({compiled} AND {compiler.process(shards, **options)})"
 
 
 class NodeState(NamedTuple):

@@ -96,6 +96,8 @@ class Database:
             seconds + ANSWER_GRACE_SECONDS,
         )
         self.is_distributed = connection.is_distributed
+        for engine in self.engines.values():
+            citus.compile_for(engine.dialect, is_distributed=self.is_distributed)
         return connection
 
     async def connect_raw(self) -> asyncpg.Connection:

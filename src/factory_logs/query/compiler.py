@@ -10,6 +10,7 @@ A list is one array parameter, because a statement may have at most 32,767 param
 import json
 from functools import cache, partial, reduce
 from typing import Any
+from typing import cast as type_cast
 
 from sqlalchemy import (
     ARRAY,
@@ -42,6 +43,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, distinct_on
 from sqlalchemy.types import TypeEngine
 
+from factory_logs.db.citus import in_shards, shard_key, shard_keys
 from factory_logs.db.models import TIME
 from factory_logs.db.prepared_statements import derived
 from factory_logs.query.ast import (
@@ -62,7 +64,7 @@ from factory_logs.query.ast import (
     Query,
     Value,
 )
-from factory_logs.query.fields import Resource
+from factory_logs.query.fields import FACTORY_LOGS, Resource
 from factory_logs.query.operators import Operator
 
 Condition = ColumnElement[bool]
@@ -244,14 +246,32 @@ def _condition(node: Node, resource: Resource, source: FromClause) -> Condition:
             value = field_value(field, resource, source)
             return value.is_not(None) if negated else value.is_(None)
         case Member(field, values, negated):
-            return _membership(field, field_value(field, resource, source), values, negated)
+            found = _membership(field, field_value(field, resource, source), values, negated)
+            if _is_log_id(field) and values and not negated:
+                return in_shards(found, derived(values, _shard_keys))
+            return found
         case CompareFields(left, operator, right):
             return _fields_compared(left, operator, right, resource, source)
         case Compare(field, operator, value):
             contained = contains(resource.table, source, node)
             if contained is not None:
                 return contained
-            return _compared(field, field_value(field, resource, source), operator, value)
+            found = _compared(field, field_value(field, resource, source), operator, value)
+            if _is_log_id(field) and operator is Operator.EQUAL and not isinstance(value, OutOfRangeInteger):
+                return in_shards(found, derived(value, _shard_key_alone))
+            return found
+
+
+def _is_log_id(field: Field) -> bool:
+    return field.column == FACTORY_LOGS.primary_key and field.relation is None
+
+
+def _shard_keys(members: tuple[Value, ...]) -> list[int]:
+    return shard_keys(type_cast(list[int], _storable(members)))
+
+
+def _shard_key_alone(factory_log_id: int) -> list[int]:
+    return [shard_key(factory_log_id)]
 
 
 def _apply(operator: Operator, left: ColumnElement[Any], right: ColumnElement[Any]) -> Condition:
