@@ -32,7 +32,7 @@ def batches_script(token: str, logs: int, where: str) -> str:
     units = logs // LOGS_PER_UNIT
     unit = f"units + number % {LOCAL_UNITS}"
     if where != WHERE[0]:
-        unit = f"(place % 2 == 0) and math.random(0, units - 1) or ({unit})"
+        unit = f"(index % 2 == 0) and math.random(0, units - 1) or ({unit})"
     before, after = json.dumps(log(1) | {"product_imei": "UNIT"}).split("UNIT")
     return f"""
 local before, after, units, number = {json.dumps(before)}, {json.dumps(after)}, {units}, 0
@@ -40,9 +40,9 @@ local headers = {{ ["Content-Type"] = "application/x-ndjson", ["Authorization"] 
 math.randomseed(os.time())
 function request()
   local parts = {{}}
-  for place = 1, {BATCH_ROWS} do
+  for index = 1, {BATCH_ROWS} do
     number = number + 1
-    parts[place] = before .. string.format("%.0f", {FIRST_IMEI} + ({unit})) .. after
+    parts[index] = before .. string.format("%.0f", {FIRST_IMEI} + ({unit})) .. after
   end
   return wrk.format("POST", nil, headers, table.concat(parts, "\\n"))
 end

@@ -108,8 +108,8 @@ async def measure(url: str, logs: int, copied: int, rounds: int) -> None:
         rows = io.BytesIO()
         query = COPIED.format(", ".join(COLUMNS))
         await connection.copy_from_query(query, first, first + copied - 1, output=rows, format="binary")
-        for place in range(len(all_of_them)):
-            contender = all_of_them[(place + number) % len(all_of_them)]
+        for turn in range(len(all_of_them)):
+            contender = all_of_them[(turn + number) % len(all_of_them)]
             rate = await rows_per_second(connection, contender, rows.getvalue(), copied)
             if number > 0:
                 rates[contender.name].append(rate)

@@ -85,7 +85,7 @@ end
         """Return points per second, 5,000 per request, from four connections."""
         self._next += 10_000_000
         bodies = [
-            "\n".join(point(self._next + start + place) for place in range(BATCH_POINTS)).encode()
+            "\n".join(point(self._next + start + index) for index in range(BATCH_POINTS)).encode()
             for start in range(0, BATCHES * BATCH_POINTS, BATCH_POINTS)
         ]
         waiting, failed = iter(bodies), []
@@ -214,9 +214,9 @@ def write_dump(file: Path, numbers: range) -> None:
         opened.write("# DDL\nCREATE DATABASE jigs WITH NAME autogen\n# DML\n# CONTEXT-DATABASE:jigs\n")
         opened.write("# CONTEXT-RETENTION-POLICY:autogen\n# writing tsm data\n")
         for head, own in sorted(by_series.items()):
-            for place, name in sorted(enumerate(FIELDS), key=lambda pair: pair[1]):
+            for index, name in sorted(enumerate(FIELDS), key=lambda pair: pair[1]):
                 opened.writelines(
-                    f"{head} {name}={values(number)[place]} {EPOCH_NS + number * 1_000_000}\n" for number in own
+                    f"{head} {name}={values(number)[index]} {EPOCH_NS + number * 1_000_000}\n" for number in own
                 )
 
 

@@ -38,14 +38,14 @@ BATCH_POINTS = 5_000
 EXAMPLES = Path(__file__).parents[1] / "examples" / "generate.py"
 LIMITS = RecordLimits(max_record_bytes=2**18, max_nesting=32)
 _PARTS = """
-SELECT 'rows of the table' AS name, pg_relation_size('factory_logs') AS bytes, 0 AS place
+SELECT 'rows of the table' AS name, pg_relation_size('factory_logs') AS bytes, 0 AS ordinal
 UNION ALL SELECT 'its free space map and visibility map',
     pg_table_size('factory_logs') - pg_relation_size('factory_logs') - pg_total_relation_size(reltoastrelid), 1
 FROM pg_class WHERE oid = 'factory_logs'::regclass
 UNION ALL SELECT 'TOAST', pg_total_relation_size(reltoastrelid), 2 FROM pg_class WHERE oid = 'factory_logs'::regclass
 UNION ALL SELECT split_part(pg_get_indexdef(indexrelid), ' USING ', 2), pg_relation_size(indexrelid), 3
 FROM pg_index WHERE indrelid = 'factory_logs'::regclass
-ORDER BY place, bytes DESC
+ORDER BY ordinal, bytes DESC
 """
 Item = TypeVar("Item")
 

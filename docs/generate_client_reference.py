@@ -93,11 +93,11 @@ def _wrapped(code: str) -> str:
         return code
     depth, parts, start = 0, [], code.index("(") + 1
     begin, end = code[:start], _closing(code, start)
-    for place in range(start, end + 1):
-        depth += (code[place] in "([{") - (code[place] in ")]}")
-        if (code[place] == "," and depth == 0) or (place == end and start < end):
-            parts.append(_spaced(code[start:place].strip()))
-            start = place + 1
+    for index in range(start, end + 1):
+        depth += (code[index] in "([{") - (code[index] in ")]}")
+        if (code[index] == "," and depth == 0) or (index == end and start < end):
+            parts.append(_spaced(code[start:index].strip()))
+            start = index + 1
     line = begin + ", ".join(parts) + code[end:]
     return line if len(line) <= 100 else "\n".join([begin, *(f"    {part}," for part in parts), code[end:]])
 
@@ -109,10 +109,10 @@ def _spaced(argument: str) -> str:
 
 def _closing(code: str, start: int) -> int:
     depth = 1
-    for place in range(start, len(code)):
-        depth += (code[place] in "([{") - (code[place] in ")]}")
+    for index in range(start, len(code)):
+        depth += (code[index] in "([{") - (code[index] in ")]}")
         if depth == 0:
-            return place
+            return index
     raise ValueError(f"no closing bracket in {code}")
 
 

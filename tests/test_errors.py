@@ -11,9 +11,9 @@ ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=20)
 
 
 @given(ANY_TEXT, ANY_TEXT)
-def test_any_path_and_any_message_are_printable(place: str, message: str) -> None:
-    error = BadRequestError(message, [FieldError(place, message, 1)])
-    assert orjson.dumps({"message": error.message, "errors": [fault.as_json() for fault in error.errors]})
+def test_any_path_and_any_message_are_printable(path: str, message: str) -> None:
+    error = BadRequestError(message, [FieldError(path, message, 1)])
+    assert orjson.dumps({"message": error.message, "errors": [each.as_json() for each in error.errors]})
     str(error).encode()
 
 

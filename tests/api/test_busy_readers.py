@@ -67,10 +67,10 @@ async def write(client: httpx.AsyncClient) -> set[int]:
     """Store many single logs and batches, twelve at a time, and return the set of their statuses."""
     log = {"app_name": "jig", "timestamp": "2024-01-31T13:45:00Z"}
     kinds = [("/v1/factory_logs", log), ("/v1/factory_logs", [log] * 3)]
-    places = asyncio.Semaphore(12)
+    limit = asyncio.Semaphore(12)
 
     async def post(number: int) -> int:
-        async with places:
+        async with limit:
             path, body = kinds[number % len(kinds)]
             return (await client.post(path, json=body)).status_code
 

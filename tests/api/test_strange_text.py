@@ -26,8 +26,8 @@ async def number_stored(client: httpx.AsyncClient) -> int:
 
 async def test_a_key_that_is_a_lone_surrogate_is_named_by_its_escape(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/factory_logs", content=NESTED, headers=JSON)
-    faults = assert_error(response, 400)["errors"]
-    assert [error["field"] for error in faults] == ["tags", r"tags.\ud800.x"]
+    errors = assert_error(response, 400)["errors"]
+    assert [error["field"] for error in errors] == ["tags", r"tags.\ud800.x"]
 
 
 @BATCHES

@@ -71,18 +71,18 @@ def numbers(start: int, end: int) -> list[str]:
 def rename_away(path: Path) -> None:
     """Rotate like logrotate: each file moves up one number, and the newest becomes `.1`."""
     for number in range(8, 0, -1):
-        place = path.with_name(f"{path.name}.{number}")
-        if place.exists():
-            place.rename(path.with_name(f"{path.name}.{number + 1}"))
+        older = path.with_name(f"{path.name}.{number}")
+        if older.exists():
+            older.rename(path.with_name(f"{path.name}.{number + 1}"))
     path.rename(path.with_name(f"{path.name}.1"))
 
 
 def copy_and_truncate(path: Path) -> None:
     """Rotate like logrotate with `copytruncate`, for writers that do not reopen their file."""
     for number in range(8, 0, -1):
-        place = path.with_name(f"{path.name}.{number}")
-        if place.exists():
-            place.rename(path.with_name(f"{path.name}.{number + 1}"))
+        older = path.with_name(f"{path.name}.{number}")
+        if older.exists():
+            older.rename(path.with_name(f"{path.name}.{number + 1}"))
     shutil.copy(path, path.with_name(f"{path.name}.1"))
     os.truncate(path, 0)
 

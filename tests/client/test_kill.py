@@ -54,7 +54,7 @@ class Victims:
 
     def round(self, number: int) -> None:
         """Start one or two victims on one spool, and kill each of them some time after its first log."""
-        names = [f"{number}-{place}" for place in range(self._random.choice((1, 1, 2)))]
+        names = [f"{number}-{index}" for index in range(self._random.choice((1, 1, 2)))]
         started = [self._start(name) for name in names]
         for name, (process, heard) in zip(names, started, strict=True):
             self.last_sent[name] = heard.recv()

@@ -60,8 +60,8 @@ def test_the_backlog_is_sent_in_full_batches_once_and_in_order(
     totals = spool.totals()
     assert (totals.delivered, totals.pending, totals.rejected, totals.dropped) == (LOGS, 0, 0, 0)
     (stored,) = rows(
-        "SELECT count(*), count(DISTINCT n) AS different, bool_and(n = place - 1) AS in_order FROM"
-        " (SELECT (fields->>'n')::int n, row_number() OVER (ORDER BY factory_log_id) place FROM factory_logs) AS logs"
+        "SELECT count(*), count(DISTINCT n) AS different, bool_and(n = ordinal - 1) AS in_order FROM (SELECT"
+        " (fields->>'n')::int n, row_number() OVER (ORDER BY factory_log_id) AS ordinal FROM factory_logs) AS logs"
     )
     assert stored == {"count": LOGS, "different": LOGS, "in_order": True}
     spool.file.close()

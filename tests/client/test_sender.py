@@ -194,12 +194,12 @@ def test_logs_that_the_server_rejects_are_set_aside_and_the_others_are_sent_unde
     spool: Spool, server: Server
 ) -> None:
     lines = put(spool, 5)
-    faults = [
+    errors = [
         {"index": 1, "field": "repair_id", "message": "there is no repair 9"},
         {"index": 4, "field": "a", "message": "b"},
         {"index": 4, "field": "", "message": "c"},
     ]
-    server.script = [error(400, "Validation failed", errors=faults)]
+    server.script = [error(400, "Validation failed", errors=errors)]
     drain(sender_of(spool, server))
     assert server.stored == [lines[0], lines[2], lines[3]]
     assert [(log.line.decode(), log.reason) for log in spool.rejected()] == [
@@ -215,8 +215,8 @@ def test_more_bad_logs_than_a_response_lists_are_all_set_aside(spool: Spool, ser
 
     def strict(request: httpx.Request) -> httpx.Response:
         sent = body_of(request).decode().splitlines()
-        faults = [{"index": n, "field": "", "message": "bad"} for n, line in enumerate(sent) if line in bad]
-        return error(400, "Validation failed", errors=faults[:100]) if faults else server.store(request)
+        errors = [{"index": n, "field": "", "message": "bad"} for n, line in enumerate(sent) if line in bad]
+        return error(400, "Validation failed", errors=errors[:100]) if errors else server.store(request)
 
     server.script = [strict] * 10
     drain(sender_of(spool, server))
@@ -417,7 +417,7 @@ def test_an_old_batch_is_looked_up_on_the_server_and_completed_if_it_is_stored(
 def test_an_old_batch_with_a_missing_log_is_sent_under_a_new_key(spool: Spool, server: Server, missing: int) -> None:
     lines = put(spool, 5)
     sender = in_doubt(spool, server, "ask", 24 * 3600)
-    server.known = [on_server(line) for place, line in enumerate(lines) if place != missing]
+    server.known = [on_server(line) for index, line in enumerate(lines) if index != missing]
     drain(sender)
     assert len(set(server.keys)) == 2
     assert server.stored == lines

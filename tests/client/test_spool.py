@@ -198,7 +198,7 @@ def test_many_threads_and_connections_put_at_once_and_nothing_is_lost(tmp_path: 
             spool.put([line(number)])
 
     spools = [shared, shared, Spool(tmp_path, fsync="normal"), Spool(tmp_path, fsync="full")]
-    threads = [threading.Thread(target=put, args=(spool, place * 25)) for place, spool in enumerate(spools)]
+    threads = [threading.Thread(target=put, args=(spool, index * 25)) for index, spool in enumerate(spools)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -24,10 +24,10 @@ LIMITS = RecordLimits(max_record_bytes=256 * 1024, max_nesting=32)
 GOOD: dict[str, object] = {"app_name": "jig", "timestamp": "2024-01-31T13:45:00Z"}
 
 
-def faults_of(**changes: object) -> dict[str, str]:
+def errors_of(**changes: object) -> dict[str, str]:
     with pytest.raises(InvalidLogError) as caught:
         log_line(GOOD | changes, LIMITS)
-    return {fault.field: fault.message for fault in caught.value.errors}
+    return {each.field: each.message for each in caught.value.errors}
 
 
 def sent(**changes: object) -> Any:
@@ -69,7 +69,7 @@ def test_a_naive_datetime_is_local_time_and_a_text_without_zone_is_utc() -> None
 @pytest.mark.usefixtures("in_shanghai")
 @pytest.mark.parametrize("moment", [datetime.min, datetime.max.replace(tzinfo=timezone(timedelta(hours=-8)))])
 def test_a_datetime_that_is_in_no_year_of_utc_is_refused(moment: datetime) -> None:
-    assert faults_of(timestamp=moment) == {"timestamp": "in UTC this is not in the years 1 to 9999"}
+    assert errors_of(timestamp=moment) == {"timestamp": "in UTC this is not in the years 1 to 9999"}
 
 
 @given(tags=STORABLE, fields=STORABLE)
@@ -101,33 +101,33 @@ def test_the_device_refuses_the_same_logs_as_the_server_with_the_same_message(
         log_line(record, LIMITS)
         here = None
     except InvalidLogError as error:
-        here = {(fault.field, fault.message) for fault in error.errors}
+        here = {(each.field, each.message) for each in error.errors}
     try:
         parse_log(json.dumps(record).encode(), LIMITS)
         there = None
     except BadRequestError as error:
-        there = {(fault.field, fault.message) for fault in error.errors}
+        there = {(each.field, each.message) for each in error.errors}
     assert (here is None) == (there is None)
     stopped_early = there is not None and any("surrogate" in message for _, message in there)
     assert here == there or stopped_early  # the server's parser stops at such a text and names no further errors
 
 
 def test_every_error_is_named() -> None:
-    assert faults_of(app_name="", product_imei="123", colour="red") == {
+    assert errors_of(app_name="", product_imei="123", colour="red") == {
         "app_name": "String should have at least 1 character",
         "product_imei": "expected exactly 15 digits",
         "colour": "is not a known field",
     }
-    assert faults_of(fields={"a": [1, math.nan]}) == {
+    assert errors_of(fields={"a": [1, math.nan]}) == {
         "fields.a.1": "NaN, Infinity and numbers beyond a double cannot be stored"
     }
-    assert faults_of(fields={"big": 2**64}) == {"fields.big": "an integer must fit in 64 bits"}
-    assert faults_of(fields="x" * 256 * 1024) == {"": "the record is over the limit of 262144 bytes of compact JSON"}
+    assert errors_of(fields={"big": 2**64}) == {"fields.big": "an integer must fit in 64 bits"}
+    assert errors_of(fields="x" * 256 * 1024) == {"": "the record is over the limit of 262144 bytes of compact JSON"}
 
 
 def test_values_that_are_no_json_are_refused_by_their_path() -> None:
-    faults = faults_of(fields={"when": datetime(2024, 1, 1, tzinfo=UTC), "raw": b"x", 5: "five"})
-    assert faults == {
+    errors = errors_of(fields={"when": datetime(2024, 1, 1, tzinfo=UTC), "raw": b"x", 5: "five"})
+    assert errors == {
         "fields.when": "datetime.datetime is not a JSON value; send a string or a number, for example",
         "fields.raw": "bytes is not a JSON value; send a string or a number, for example",
         "fields": "the key 5 is not a string",
@@ -180,7 +180,7 @@ def test_a_number_of_numpy_is_accepted_in_any_field() -> None:
     ids=["datetime64", "timedelta64", "complex128", "longdouble", "array of objects", "bytes_", "Fraction", "bytes"],
 )
 def test_another_type_is_refused_by_its_full_name(value: object, name: str) -> None:
-    assert faults_of(fields={"v": value}) == {
+    assert errors_of(fields={"v": value}) == {
         "fields.v": f"{name} is not a JSON value; send a string or a number, for example"
     }
 
@@ -190,11 +190,11 @@ def test_another_type_is_refused_by_its_full_name(value: object, name: str) -> N
               numpy.float64("nan"), numpy.array([numpy.inf])], ids=repr,
 )  # fmt: skip
 def test_a_number_that_json_cannot_represent_is_refused_with_the_same_message_for_each_type(value: object) -> None:
-    assert set(faults_of(fields=value).values()) == {"NaN, Infinity and numbers beyond a double cannot be stored"}
+    assert set(errors_of(fields=value).values()) == {"NaN, Infinity and numbers beyond a double cannot be stored"}
 
 
 def test_a_decimal_integer_beyond_64_bits_is_refused() -> None:
-    assert faults_of(fields=Decimal(2**64)) == {"fields": "an integer must fit in 64 bits"}
+    assert errors_of(fields=Decimal(2**64)) == {"fields": "an integer must fit in 64 bits"}
 
 
 def nested(depth: int) -> object:
@@ -203,10 +203,10 @@ def nested(depth: int) -> object:
 
 def test_nesting_has_the_limit_of_the_server() -> None:
     assert sent(fields=nested(32))["fields"] == nested(32)
-    assert list(faults_of(fields=nested(33)).values()) == ["arrays and objects are nested too deep"]
+    assert list(errors_of(fields=nested(33)).values()) == ["arrays and objects are nested too deep"]
     endless: list[object] = []
     endless.append(endless)
-    assert list(faults_of(fields=endless).values()) == ["arrays and objects are nested too deep"]
+    assert list(errors_of(fields=endless).values()) == ["arrays and objects are nested too deep"]
 
 
 def test_a_json_line_gets_defaults_for_missing_members() -> None:
@@ -226,14 +226,14 @@ def test_a_line_of_any_bytes_is_accepted_or_refused_with_a_printable_reason(text
         for shown in (
             str(error),
             error.message,
-            *(part for fault in error.errors for part in (fault.field, fault.message)),
+            *(part for each in error.errors for part in (each.field, each.message)),
         ):
             shown.encode()
 
 
 def test_a_number_too_long_to_be_written_is_refused() -> None:
-    assert "repair_id" in faults_of(repair_id=10**5000)
-    assert faults_of(fields=10**5000) == {"fields": "an integer must fit in 64 bits"}
+    assert "repair_id" in errors_of(repair_id=10**5000)
+    assert errors_of(fields=10**5000) == {"fields": "an integer must fit in 64 bits"}
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"1", b'{"app_name": NaN}', b"\xff", b"[" * 100_000])

@@ -21,9 +21,9 @@ def session(page: Path) -> list[tuple[str, str, str]]:
     """Return each block of commands with the kind and text of the expected response below it."""
     blocks = BLOCK.findall(page.read_text())
     steps = []
-    for place, (kind, text) in enumerate(blocks):
+    for index, (kind, text) in enumerate(blocks):
         if kind == "sh":
-            after = blocks[place + 1] if place + 1 < len(blocks) else ("sh", "")
+            after = blocks[index + 1] if index + 1 < len(blocks) else ("sh", "")
             steps.append((text, *(("text", "") if after[0] == "sh" else after)))
     return steps
 

@@ -20,27 +20,27 @@ def refused(sqlstate: str | None = None) -> DatabaseConnectError:
 
 
 class Line:
-    """Connects to PostgreSQL until a test cuts it; then connecting raises `fault`."""
+    """Connects to PostgreSQL until a test cuts the line; then connecting raises the error given to `cut`."""
 
     def __init__(self, url: str) -> None:
         self.silences = 0
-        self._fault: Exception | None = None
+        self._error: Exception | None = None
         self.opened: list[asyncpg.Connection] = []
         self.url = url
 
     async def connect(self) -> asyncpg.Connection:
-        if self._fault is not None:
-            raise self._fault
+        if self._error is not None:
+            raise self._error
         self.opened.append(await asyncpg.connect(self.url, server_settings=NAME))
         return self.opened[-1]
 
     def cut(self, error: Exception | None) -> None:
-        self._fault = error
+        self._error = error
         for connection in self.opened:
             connection.terminate()
 
     def mend(self) -> None:
-        self._fault = None
+        self._error = None
 
     def silent(self) -> None:
         self.silences += 1

@@ -85,11 +85,11 @@ def leak(data_dir: Path) -> list[Path]:
     return [Path(line) for line in found.stdout.splitlines()]
 
 
-def lay(place: Path) -> None:
+def lay(path: Path) -> None:
     """Make space for the attacker's file."""
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    place.unlink(missing_ok=True)
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 @pytest.mark.slow
@@ -167,10 +167,10 @@ def test_a_file_that_another_process_has_created_meanwhile_is_opened(
     assert os.listdir(folder.path) == ["file"]
 
 
-@pytest.mark.parametrize("place", ["file", "file.new"])
+@pytest.mark.parametrize("path", ["file", "file.new"])
 @pytest.mark.parametrize("kind", ["link", "hard link", "named pipe"])
-def test_replacing_a_file_always_creates_a_new_one(folder: Folder, secret: Path, place: str, kind: str) -> None:
-    laid = folder.path / place
+def test_replacing_a_file_always_creates_a_new_one(folder: Folder, secret: Path, path: str, kind: str) -> None:
+    laid = folder.path / path
     {"link": laid.symlink_to, "hard link": laid.hardlink_to, "named pipe": lambda _: os.mkfifo(laid)}[kind](secret)
     folder.replace("file", "ours")
     status = (folder.path / "file").lstat()

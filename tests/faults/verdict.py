@@ -9,7 +9,7 @@ import asyncpg
 from tests.faults.writers import APP, Write
 
 _ROWS = """
-SELECT factory_log_id, fields->>'write', (fields->>'place')::int FROM factory_logs WHERE app_name = $1
+SELECT factory_log_id, fields->>'write', (fields->>'index')::int FROM factory_logs WHERE app_name = $1
 """
 
 
@@ -31,14 +31,14 @@ class Verdict:
 async def judge(connection: asyncpg.Connection, writes: Iterable[Write]) -> Verdict:
     """Every acknowledged log is stored once, under the id of its response; every other log at most once."""
     rows = await connection.fetch(_ROWS, APP)
-    places: dict[str, Counter[int]] = defaultdict(Counter)
+    indexes: dict[str, Counter[int]] = defaultdict(Counter)
     by_id = {}
-    for factory_log_id, name, place in rows:
-        places[name][place] += 1
-        by_id[factory_log_id] = (name, place)
+    for factory_log_id, name, index in rows:
+        indexes[name][index] += 1
+        by_id[factory_log_id] = (name, index)
     acknowledged = unacknowledged = stored = lost = doubled = torn = 0
     for write in writes:
-        found = places[write.name]
+        found = indexes[write.name]
         stored += found.total()
         doubled += sum(count - 1 for count in found.values())
         torn += len(found) not in (0, write.size)
@@ -46,5 +46,5 @@ async def judge(connection: asyncpg.Connection, writes: Iterable[Write]) -> Verd
             unacknowledged += write.size
         else:
             acknowledged += write.size
-            lost += sum(by_id.get(id_) != (write.name, place) for place, id_ in enumerate(write.ids))
+            lost += sum(by_id.get(id_) != (write.name, index) for index, id_ in enumerate(write.ids))
     return Verdict(acknowledged, unacknowledged, stored, lost, doubled, torn)

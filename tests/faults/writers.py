@@ -68,8 +68,8 @@ class Writer(threading.Thread):
 
     def _write(self, client: httpx.Client, write: Write, *, as_batch: bool) -> None:
         logs = [
-            {"app_name": APP, "timestamp": "2024-01-31 13:45:00", "fields": {"write": write.name, "place": place}}
-            for place in range(write.size)
+            {"app_name": APP, "timestamp": "2024-01-31 13:45:00", "fields": {"write": write.name, "index": index}}
+            for index in range(write.size)
         ]
         headers = {"Idempotency-Key": write.name} if write.keyed else {}
         tries = self._random.choice((1, RETRIES, RETRIES)) if write.keyed else 1

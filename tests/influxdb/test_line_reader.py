@@ -26,7 +26,7 @@ def test_lines_are_whole_however_the_text_arrives(points: list[Point], end: str,
     lines = fed(text, sizes)
     assert [line for _, line in lines] == [point.line() for point in points]
     assert [number for number, _ in lines] == [
-        1 + sum(point.line().count("\n") + 1 for point in points[:place]) for place in range(len(points))
+        1 + sum(point.line().count("\n") + 1 for point in points[:index]) for index in range(len(points))
     ]
 
 

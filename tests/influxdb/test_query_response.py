@@ -45,7 +45,7 @@ def test_indented_json_is_the_same_as_in_go(value: object) -> None:
 
 def series(rows: int) -> ResultSeries:
     return ResultSeries(
-        "m", ["time", "v"], [[place * 1_000_000_001, place / 2] for place in range(rows)], has_time=True
+        "m", ["time", "v"], [[index * 1_000_000_001, index / 2] for index in range(rows)], has_time=True
     )
 
 

@@ -33,14 +33,14 @@ def read_one_by_one(
 ) -> tuple[list[NewLog], list[int], int]:
     reader = PointParser(limits, unit, NOW)
     longest = 2 * limits.max_record_bytes
-    logs, places, rejected = [], [], 0
+    logs, numbers, rejected = [], [], 0
     for number, line in split_lines("\n".join(lines), longest):
         try:
             logs.append(reader.read(line, longest))
-            places.append(number)
+            numbers.append(number)
         except BadRequestError:
             rejected += 1
-    return logs, places, rejected
+    return logs, numbers, rejected
 
 
 def alike(lines: list[str], limits: RecordLimits = LIMITS, unit: int = 1) -> list[NewLog | None]:

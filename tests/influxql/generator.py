@@ -45,15 +45,15 @@ def broken(seed: int, count: int) -> Iterator[str]:
     chance = random.Random(seed)
     for statement in statements(seed, count):
         pieces = _PIECES.findall(statement)
-        place, what = chance.randrange(len(pieces)), chance.random()
+        index, what = chance.randrange(len(pieces)), chance.random()
         if what < 0.4:
-            del pieces[place]
+            del pieces[index]
         elif what < 0.6:
-            pieces.insert(place, chance.choice(pieces))
+            pieces.insert(index, chance.choice(pieces))
         elif what < 0.9:
-            pieces.insert(place, f" {chance.choice(_STRAY)} ")
+            pieces.insert(index, f" {chance.choice(_STRAY)} ")
         else:
-            del pieces[place + 1 :]
+            del pieces[index + 1 :]
         text = "".join(pieces)
         if not _WITHOUT_LIMIT.search(text):  # a difference on purpose
             yield text

@@ -61,14 +61,14 @@ def _rows(response: httpx.Response) -> list[dict[str, Any]]:
 def _frames_of_row(row: dict[str, Any], statement: str) -> list[Frame]:
     columns, values, tags = row["columns"], row.get("values", []), row.get("tags", {})
     if "time" not in columns:
-        place = 1 if "show tag values" in statement.lower() else 0
-        return [Frame(row.get("name", ""), [value[place] for value in values])]
+        index = 1 if "show tag values" in statement.lower() else 0
+        return [Frame(row.get("name", ""), [value[index] for value in values])]
     assert columns[0] == "time"
     assert all(type(value[0]) is int for value in values)
     label = " { " + ", ".join(f"{key}: {value}" for key, value in tags.items()) + " }" if tags else ""
     found = []
-    for place, column in enumerate(columns[1:], start=1):
-        own = [value[place] for value in values]
+    for index, column in enumerate(columns[1:], start=1):
+        own = [value[index] for value in values]
         kinds = {bool if isinstance(value, bool) else str if isinstance(value, str) else float
                  for value in own if value is not None}  # fmt: skip
         assert len(kinds) <= 1, f"{column} has values of several types, of which Grafana drops all but one"

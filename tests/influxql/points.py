@@ -103,10 +103,10 @@ def _strange_values() -> Iterator[str]:
         1e20,
         12345678.9,
     ]
-    for place, number in enumerate(numbers):
-        yield point("floats", {"n": f"{place:02}"}, {"f": number}, FIRST + timedelta(seconds=place))
-    for place, whole in enumerate([0, -1, 2**53, 2**53 + 1, -(2**63), 2**63 - 1, 7]):
-        yield point("integers", {"n": str(place)}, {"i": whole}, FIRST + timedelta(seconds=place))
+    for index, number in enumerate(numbers):
+        yield point("floats", {"n": f"{index:02}"}, {"f": number}, FIRST + timedelta(seconds=index))
+    for index, whole in enumerate([0, -1, 2**53, 2**53 + 1, -(2**63), 2**63 - 1, 7]):
+        yield point("integers", {"n": str(index)}, {"i": whole}, FIRST + timedelta(seconds=index))
     texts = [
         "",
         " ",
@@ -119,10 +119,10 @@ def _strange_values() -> Iterator[str]:
         "a\u2028b",
         "1",
     ]
-    for place, text in enumerate(texts):
-        yield point("texts", {}, {"s": text, "n": place}, FIRST + timedelta(seconds=place))
-    for place, verdict in enumerate([True, True, False, True, False, False]):
-        yield point("verdicts", {}, {"b": verdict}, FIRST + timedelta(minutes=place))
+    for index, text in enumerate(texts):
+        yield point("texts", {}, {"s": text, "n": index}, FIRST + timedelta(seconds=index))
+    for index, verdict in enumerate([True, True, False, True, False, False]):
+        yield point("verdicts", {}, {"b": verdict}, FIRST + timedelta(minutes=index))
     yield point("ancient", {"a": "b"}, {"v": 1}, datetime(1962, 3, 4, 5, 6, 7, 890, tzinfo=UTC))
     yield point("ancient", {"a": "b"}, {"v": 2}, datetime(1969, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))
     yield point("ancient", {"a": "b"}, {"v": 3}, 0)

@@ -19,10 +19,10 @@ class Number(str):
 def documents(text: str) -> list[object]:
     """Return the JSON documents of a body; a chunked one has several."""
     decoder = json.JSONDecoder(parse_float=Number, parse_int=Number, object_pairs_hook=_members)
-    found, place = [], 0
-    while text[place:].strip():
-        place += len(text[place:]) - len(text[place:].lstrip())
-        document, place = decoder.raw_decode(text, place)
+    found, position = [], 0
+    while text[position:].strip():
+        position += len(text[position:]) - len(text[position:].lstrip())
+        document, position = decoder.raw_decode(text, position)
         found.append(document)
     return found
 
@@ -43,25 +43,25 @@ def in_order(value: object) -> object:
     return value
 
 
-def differences(theirs: object, ours: object, *, summed: bool, place: str = "") -> Iterator[str]:
-    """Name each place where two values differ; `summed` allows for the last digits of a sum."""
+def differences(theirs: object, ours: object, *, summed: bool, path: str = "") -> Iterator[str]:
+    """Name the path of each difference; `summed` allows for the last digits of a sum."""
     if isinstance(theirs, Number) and isinstance(ours, Number):
         if theirs != ours and not (summed and math.isclose(float(theirs), float(ours), rel_tol=1e-9, abs_tol=1e-12)):
-            yield f"{place}: {theirs} in InfluxDB, {ours} here"
+            yield f"{path}: {theirs} in InfluxDB, {ours} here"
     elif isinstance(theirs, dict) and isinstance(ours, dict):
         if list(theirs) != list(ours):
-            yield f"{place}: members {list(theirs)} in InfluxDB, {list(ours)} here: {_short(theirs)}; {_short(ours)}"
+            yield f"{path}: members {list(theirs)} in InfluxDB, {list(ours)} here: {_short(theirs)}; {_short(ours)}"
             return
         for name, value in theirs.items():
-            yield from differences(value, ours[name], summed=summed, place=f"{place}.{name}")
+            yield from differences(value, ours[name], summed=summed, path=f"{path}.{name}")
     elif isinstance(theirs, list) and isinstance(ours, list):
         if len(theirs) != len(ours):
-            yield f"{place}: {len(theirs)} items in InfluxDB, {len(ours)} here: {_short(theirs)}; {_short(ours)}"
+            yield f"{path}: {len(theirs)} items in InfluxDB, {len(ours)} here: {_short(theirs)}; {_short(ours)}"
             return
         for number, (value, own) in enumerate(zip(theirs, ours, strict=True)):
-            yield from differences(value, own, summed=summed, place=f"{place}[{number}]")
+            yield from differences(value, own, summed=summed, path=f"{path}[{number}]")
     elif type(theirs) is not type(ours) or theirs != ours:
-        yield f"{place}: {_short(theirs)} in InfluxDB, {_short(ours)} here"
+        yield f"{path}: {_short(theirs)} in InfluxDB, {_short(ours)} here"
 
 
 def _short(value: object) -> str:

@@ -93,8 +93,8 @@ def test_the_variables_list_the_existing_values(examples: httpx.Client) -> None:
     listed = {}
     for variable in FACTORY["templating"]["list"]:
         statement = interpolated(variable["query"]["query"], ALL)
-        place = 1 if "TAG VALUES" in statement else 0
-        found = {row[place] for series in sent(examples, statement) for row in series["values"]}
+        column = 1 if "TAG VALUES" in statement else 0
+        found = {row[column] for series in sent(examples, statement) for row in series["values"]}
         if variable["regex"]:
             found = {value for value in found if re.search(variable["regex"].strip("/"), value)}
         listed[variable["name"]] = found
@@ -120,16 +120,16 @@ def test_each_metric_of_the_service_exists(examples: httpx.Client) -> None:
 
 @pytest.mark.parametrize("dashboard", [FACTORY, SERVICE], ids=["factory", "service"])
 def test_each_panel_has_a_source_and_does_not_overlap_others(dashboard: dict[str, Any]) -> None:
-    places = set()
+    taken = set()
     for panel in dashboard["panels"]:
         assert panel["title"]
         assert panel["targets"]
         for target in panel["targets"]:
             assert target["datasource"]["uid"] in ("factory-logs", "prometheus", "__expr__")
-        place = panel["gridPos"]
-        covered = {(x, y) for x in range(place["x"], place["x"] + place["w"])
-                   for y in range(place["y"], place["y"] + place["h"])}  # fmt: skip
+        position = panel["gridPos"]
+        covered = {(x, y) for x in range(position["x"], position["x"] + position["w"])
+                   for y in range(position["y"], position["y"] + position["h"])}  # fmt: skip
         assert max(x for x, _ in covered) < 24
-        assert not places & covered, panel["title"]
-        places |= covered
+        assert not taken & covered, panel["title"]
+        taken |= covered
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])

@@ -216,7 +216,7 @@ def test_the_limits_at_their_edges() -> None:
     parse_query("SHOW DATABASES;" * 2, limits=ParserLimits(statements=2))
     assert error("SHOW DATABASES;" * 3, ParserLimits(statements=2)) == "the query has more than 2 statements"
     parse_query("SELECT ((a)) FROM m", limits=ParserLimits(depth=4))
-    assert error("SELECT (((a))) FROM m", ParserLimits(depth=4)) == "the query nests deeper than 4"
+    assert error("SELECT (((a))) FROM m", ParserLimits(depth=4)) == "the query is nested deeper than 4 levels"
     parse_query("SELECT a, b FROM m", limits=ParserLimits(nodes=4))
     assert "more than 4 names" in error("SELECT a, b, c FROM m", ParserLimits(nodes=4))
 

@@ -45,10 +45,10 @@ def test_days_begin_at_local_midnight_also_if_the_clock_is_changed() -> None:
 def fill(filling: Filling, kind: Type = Type.FLOAT, *, descending: bool = False, **points: float) -> list[object]:
     """Return the values of the windows 0 to 4 of which some have a point."""
     windows = Windows(0, 5 * HOUR - 1, HOUR)
-    places = sorted((int(name[1:]) for name in points), reverse=descending)
-    series = PointSeries("m", (), [place * HOUR for place in places], [points[f"_{place}"] for place in places])
+    hours = sorted((int(name[1:]) for name in points), reverse=descending)
+    series = PointSeries("m", (), [hour * HOUR for hour in hours], [points[f"_{hour}"] for hour in hours])
     result = filled(series, windows, filling, kind, descending=descending, most=5)
-    expected = [place * HOUR for place in range(5)]
+    expected = [hour * HOUR for hour in range(5)]
     assert result.times == (expected[::-1] if descending else expected)
     return list(result.values)
 

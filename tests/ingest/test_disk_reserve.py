@@ -114,8 +114,8 @@ async def test_without_a_reserve_or_with_an_own_postgresql_nothing_is_refused(
     database: Database, settings: Settings, cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disk_reserve, "free_bytes", lambda _: {"data": 0, "wal": 0})
-    for changes, place in (({"disk_reserve_bytes": 0}, cluster), ({"disk_reserve_bytes": 2**62}, None)):
-        disk = DiskReserve(database, settings.model_copy(update=changes), place)
+    for changes, folder in (({"disk_reserve_bytes": 0}, cluster), ({"disk_reserve_bytes": 2**62}, None)):
+        disk = DiskReserve(database, settings.model_copy(update=changes), folder)
         await disk.check()
         assert not disk.is_low
 

@@ -62,7 +62,7 @@ def filled(record: Record, size: int) -> Record:
 def said_of(batch: Batch, count: int) -> bool:
     """Return whether all records were accepted; all or none must be, and size must be the only reason for an error."""
     assert (len(batch.logs), batch.rejected) in [(count, 0), (0, count)]
-    assert all("over the limit of 3000 bytes of compact JSON" in fault.message for fault in batch.errors)
+    assert all("over the limit of 3000 bytes of compact JSON" in error.message for error in batch.errors)
     return batch.rejected == 0
 
 

@@ -75,7 +75,7 @@ def test_a_repair_id_may_be_digits_or_a_number_without_a_fraction(sent: object, 
 
 
 @pytest.mark.parametrize(
-    ("tags", "place"),
+    ("tags", "path"),
     [
         ('{"a": NaN}', "tags.a"),
         ('{"a": [1, -Infinity]}', "tags.a.1"),
@@ -86,8 +86,8 @@ def test_a_repair_id_may_be_digits_or_a_number_without_a_fraction(sent: object, 
         ("[" * 33 + "]" * 33, "tags" + ".0" * 32),
     ],
 )
-def test_a_value_that_cannot_be_stored_is_refused_with_its_path(tags: str, place: str) -> None:
-    assert list(errors_of(f'{{"app_name": "a", "timestamp": 1, "tags": {tags}}}'.encode())) == [place]
+def test_a_value_that_cannot_be_stored_is_refused_with_its_path(tags: str, path: str) -> None:
+    assert list(errors_of(f'{{"app_name": "a", "timestamp": 1, "tags": {tags}}}'.encode())) == [path]
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b'{"app_name": "\xff"}', b"{} {}"])

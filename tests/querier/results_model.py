@@ -204,9 +204,9 @@ def histogram(numbers: Sequence[Any], every: Sequence[Any], bins: int) -> list[d
         {
             "from": begin,
             "to": end,
-            "count": sum(begin <= number and (number < end or place == bins - 1) for number in numbers),
+            "count": sum(begin <= number and (number < end or index == bins - 1) for number in numbers),
         }
-        for place, (begin, end) in enumerate(pairwise(edges))
+        for index, (begin, end) in enumerate(pairwise(edges))
     ]
 
 

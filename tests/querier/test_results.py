@@ -96,7 +96,7 @@ async def store(database: Database, logs: Sequence[dict[str, Any]]) -> list[dict
         await insert(connection, rows)
     finally:
         await connection.close()
-    return [{"factory_log_id": place, **log} for place, log in enumerate(logs, start=1)]
+    return [{"factory_log_id": number, **log} for number, log in enumerate(logs, start=1)]
 
 
 def documents(logs: Sequence[tuple[str, Any, Any]]) -> list[dict[str, Any]]:
@@ -236,7 +236,7 @@ async def test_facets_match_the_definition(
     database: Database, sums: Sums, logs: list[dict[str, Any]], app: str | None, limit: int
 ) -> None:
     names = ["app_name", "product_imei", "fields__usb__v"]
-    logs = [log | {"fields": {"usb": {"v": place % 3}} if place % 4 else None} for place, log in enumerate(logs)]
+    logs = [log | {"fields": {"usb": {"v": number % 3}} if number % 4 else None} for number, log in enumerate(logs)]
     stored = await store(database, logs)
     asked = parse_facets(question(app, field=names, limit=limit), FACTORY_LOGS, QueryLimits(), 10, ROWS)
     facets = as_json((await read_facets(sums, asked, ROWS)).body)["facets"]

@@ -20,7 +20,7 @@ def parse(q: Any, limits: QueryLimits | None = None) -> Query:
     return parse_query(json.dumps(q), FACTORY_LOGS, limits or QueryLimits())
 
 
-def fault(q: Any, limits: QueryLimits | None = None) -> str:
+def error(q: Any, limits: QueryLimits | None = None) -> str:
     with pytest.raises(BadRequestError) as caught:
         parse(q, limits)
     return caught.value.message
@@ -90,12 +90,12 @@ def test_invalid_json_is_an_error_with_its_position(text: str, message: str) -> 
 )
 def test_a_misspelt_field_is_named_with_a_suggestion(name: str, meant: str) -> None:
     for q in ({"filters": [leaf(name)]}, {"order_by": [{"field": name}]}, {"group_by": [{"field": name}]}):
-        assert fault(q).endswith(f"; did you mean {meant}?")
+        assert error(q).endswith(f"; did you mean {meant}?")
 
 
 @pytest.mark.parametrize("name", ["colour", "jig_id", "hostname", "", "__class__", "x" * 10_000])
 def test_for_a_field_without_a_suggestion_all_are_listed(name: str) -> None:
-    message = fault({"filters": [leaf(name)]})
+    message = error({"filters": [leaf(name)]})
     assert "there are factory_log_id, app_name," in message
     assert "tags__..., fields__..., repair__..." in message
     assert len(message) < 500
@@ -120,11 +120,11 @@ def test_every_suggested_field_exists(name: str) -> None:
     ],
 )  # fmt: skip
 def test_a_misspelt_operator_is_named_with_a_suggestion(op: str, meant: str) -> None:
-    assert fault({"filters": [leaf(op=op)]}).endswith(f"; did you mean {meant}?")
+    assert error({"filters": [leaf(op=op)]}).endswith(f"; did you mean {meant}?")
 
 
 def test_for_an_operator_without_a_suggestion_all_are_listed() -> None:
-    assert fault({"filters": [leaf(op="~")]}).endswith(", ".join(operator.label for operator in Operator))
+    assert error({"filters": [leaf(op="~")]}).endswith(", ".join(operator.label for operator in Operator))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_for_an_operator_without_a_suggestion_all_are_listed() -> None:
     ],
 )
 def test_a_missing_member_is_named_with_a_similar_one_that_is_present(q: Any, ending: str) -> None:
-    assert fault(q).endswith(ending)
+    assert error(q).endswith(ending)
 
 
 @pytest.mark.parametrize(("member", "meant"), [("filter", "filters"), ("orderby", "order_by"), ("Limit", "limit")])
@@ -190,7 +190,7 @@ def test_a_falsy_limit_is_no_limit(nothing: Any) -> None:
 @pytest.mark.parametrize("wrong", [-1, True, 1.5, "-5", "5.0", [1]])
 @pytest.mark.parametrize("member", ["limit", "offset"])
 def test_a_limit_is_an_integer_that_is_not_negative(member: str, wrong: Any) -> None:
-    assert fault({member: wrong}).startswith(f"Unable to construct query: {member}: ")
+    assert error({member: wrong}).startswith(f"Unable to construct query: {member}: ")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_limit_is_an_integer_that_is_not_negative(member: str, wrong: Any) -> 
 )
 def test_comparing_with_null_is_an_error_that_names_is_null(name_op: tuple[str, str]) -> None:
     expected = "To compare a value to NULL, use the is_null/is_not_null operators."
-    assert fault({"filters": [leaf(*name_op, val=None)]}) == expected
+    assert error({"filters": [leaf(*name_op, val=None)]}) == expected
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_comparing_with_null_is_an_error_that_names_is_null(name_op: tuple[str, 
     ],
 )
 def test_an_invalid_filter_is_named_by_its_path(filters: Any, where: str) -> None:
-    assert fault({"filters": filters}).startswith(f"Unable to construct query: {where}: ")
+    assert error({"filters": filters}).startswith(f"Unable to construct query: {where}: ")
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_an_invalid_filter_is_named_by_its_path(filters: Any, where: str) -> Non
     ],
 )
 def test_an_invalid_order_is_named_by_its_path(q: Any, where: str) -> None:
-    assert fault(q).startswith(f"Unable to construct query: {where}: ")
+    assert error(q).startswith(f"Unable to construct query: {where}: ")
 
 
 def test_an_overflowing_number_is_refused() -> None:
@@ -283,13 +283,13 @@ def test_depth_nodes_and_lists_have_limits_that_the_error_names() -> None:
     nested: dict[str, Any] = leaf()
     for _ in range(3):
         nested = {"not": nested}
-    assert "3 deep" in fault({"filters": [nested]}, QueryLimits(max_depth=3))
-    assert "3 deep" in fault({"filters": [{"or": [{"and": [{"or": []}]}]}]}, QueryLimits(max_depth=3))
+    assert "3 deep" in error({"filters": [nested]}, QueryLimits(max_depth=3))
+    assert "3 deep" in error({"filters": [{"or": [{"and": [{"or": []}]}]}]}, QueryLimits(max_depth=3))
     assert parse({"filters": [nested]}, QueryLimits(max_depth=4))
-    assert "more than 2 " in fault(
+    assert "more than 2 " in error(
         {"filters": [leaf(), leaf()], "order_by": [{"field": "app_name"}]}, QueryLimits(max_nodes=2)
     )
-    assert "up to 2 values" in fault({"filters": [leaf(op="in", val=["x"] * 3)]}, QueryLimits(max_in_values=2))
+    assert "up to 2 values" in error({"filters": [leaf(op="in", val=["x"] * 3)]}, QueryLimits(max_in_values=2))
 
 
 JSON = st.recursive(

@@ -9,13 +9,13 @@ from factory_logs.schemas.json_values import INT_MAX, INT_MIN, canonical_json, s
 from tests.schemas.strategies import STORABLE
 
 
-def faults(value: object, max_nesting: int = 32) -> list[str]:
+def errors(value: object, max_nesting: int = 32) -> list[str]:
     return [error.field for error in storage_errors(value, "tags", max_nesting)]
 
 
 @given(STORABLE)
 def test_a_storable_value_has_no_error_and_keeps_its_types(value: object) -> None:
-    assert faults(value) == []
+    assert errors(value) == []
     back = json.loads(canonical_json(value))
     assert back == value
     assert repr(type(back)) == repr(type(value))
@@ -28,7 +28,7 @@ def test_a_float_is_written_with_a_point_so_that_it_stays_a_float_in_jsonb(numbe
 
 
 @pytest.mark.parametrize(
-    ("value", "place"),
+    ("value", "path"),
     [
         ("a\0b", "tags"),
         ({"a\0": 1}, "tags"),
@@ -41,8 +41,8 @@ def test_a_float_is_written_with_a_point_so_that_it_stays_a_float_in_jsonb(numbe
         ({"s": {"\udfff": 1}}, "tags.s"),
     ],
 )
-def test_a_value_that_cannot_be_stored_is_refused_with_its_path(value: object, place: str) -> None:
-    assert faults(value) == [place]
+def test_a_value_that_cannot_be_stored_is_refused_with_its_path(value: object, path: str) -> None:
+    assert errors(value) == [path]
 
 
 def nested(depth: int) -> object:
@@ -53,8 +53,8 @@ def nested(depth: int) -> object:
 
 
 def test_nesting_is_allowed_to_the_limit_and_not_beyond() -> None:
-    assert faults(nested(32)) == []
-    assert len(faults(nested(33))) == 1
+    assert errors(nested(32)) == []
+    assert len(errors(nested(33))) == 1
 
 
 @pytest.mark.parametrize("value", [-0.0, [-0.0], {"a": [-0.0, -0.05, "-0.0"]}])

@@ -92,7 +92,7 @@ class Selection:
 
     def rows(self, *columns: ColumnElement[Any], **named: ColumnElement[Any]) -> Subquery:
         """Return one row for each log: the keys of its group, and these values."""
-        keys = [value.label(f"by_{place}") for place, value in enumerate(self.by)]
+        keys = [value.label(f"by_{index}") for index, value in enumerate(self.by)]
         if self.length is not None:
             keys.insert(0, bucket_start(LOGS.c.timestamp, self.length, self.zone).label("bucket"))
         others = [value.label(name) for name, value in named.items()]
@@ -101,7 +101,7 @@ class Selection:
     def keys(self, rows: FromClause) -> list[ColumnElement[Any]]:
         """Return the columns of `rows` that identify a group."""
         bucket = [] if self.length is None else [rows.c.bucket]
-        return bucket + [rows.c[f"by_{place}"] for place in range(len(self.by))]
+        return bucket + [rows.c[f"by_{index}"] for index in range(len(self.by))]
 
     def shown(self, rows: FromClause) -> list[ColumnElement[Any]]:
         """Return the columns that identify a group as a client sees them, with buckets in UTC."""
@@ -191,7 +191,7 @@ def group_rows(selection: Selection, numbers: Sequence[ColumnElement[Any]]) -> S
     """Return a statement with one row for each bucket and group, in their order: the keys, the number of logs, and for
     each of `numbers` its count, minimum, sum and maximum as text."""
     rows = selection.rows(**_named(numbers))
-    measures = [measure for place in range(len(numbers)) for measure in _measures(rows.c[f"number_{place}"])]
+    measures = [measure for index in range(len(numbers)) for measure in _measures(rows.c[f"number_{index}"])]
     keys = selection.keys(rows)
     return (
         select(*selection.shown(rows), func.count().label("logs"), *measures)
@@ -206,8 +206,8 @@ def percentile_rows(selection: Selection, numbers: Sequence[ColumnElement[Any]])
     by nearest rank, as text."""
     rows = selection.rows(**_named(numbers))
     found: list[ColumnElement[Any]] = [
-        cast(func.percentile_disc(literal(share, Float)).within_group(rows.c[f"number_{place}"]), Text)
-        for place in range(len(numbers))
+        cast(func.percentile_disc(literal(share, Float)).within_group(rows.c[f"number_{index}"]), Text)
+        for index in range(len(numbers))
         for share in PERCENTILES
     ]
     keys = selection.keys(rows)
@@ -215,7 +215,7 @@ def percentile_rows(selection: Selection, numbers: Sequence[ColumnElement[Any]])
 
 
 def _named(numbers: Sequence[ColumnElement[Any]]) -> dict[str, ColumnElement[Any]]:
-    return {f"number_{place}": number for place, number in enumerate(numbers)}
+    return {f"number_{index}": number for index, number in enumerate(numbers)}
 
 
 def _measures(number: ColumnElement[Any]) -> list[ColumnElement[Any]]:

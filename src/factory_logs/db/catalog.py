@@ -43,7 +43,7 @@ _TOP = """
 logs CROSS JOIN LATERAL (VALUES ('tags', logs.tags), ('fields', logs.fields)) AS top (name, value)
 """
 _LEVEL = """
-logs JOIN jsonb_to_recordset(CAST(:objects AS jsonb)) AS object (place int, app_name text, name text, path text[])
+logs JOIN jsonb_to_recordset(CAST(:objects AS jsonb)) AS object (number int, app_name text, name text, path text[])
     ON object.app_name = logs.app_name
 CROSS JOIN LATERAL (SELECT {value} AS value) AS parent
 CROSS JOIN LATERAL jsonb_each(CASE jsonb_typeof(parent.value) WHEN 'object' THEN parent.value END) AS child (key, value)
@@ -60,7 +60,7 @@ _HOLDS_ANYTHING = "(factory_logs.tags IS NOT NULL OR factory_logs.fields IS NOT 
 """Without it, logs without any value would be opened again and again."""
 
 
-class _Place(NamedTuple):
+class _Path(NamedTuple):
     """A path in the logs of an app: in `tags` or `fields`, then these keys."""
 
     app_name: str
@@ -68,17 +68,17 @@ class _Place(NamedTuple):
     keys: tuple[str, ...]
 
     @property
-    def parent(self) -> "_Place":
+    def parent(self) -> "_Path":
         return self._replace(keys=self.keys[:-1])
 
-    def child(self, key: str) -> "_Place":
+    def child(self, key: str) -> "_Path":
         return self._replace(keys=(*self.keys, key))
 
 
 class _Value(NamedTuple):
     """A path, and the type of a value there."""
 
-    place: _Place
+    path: _Path
     type: str
 
 
@@ -125,7 +125,7 @@ async def path_rows(
     before = _with_objects(known)
     if len(before) > MOST_COMPARED:
         apps = set((await connection.execute(select(LOGS.c.app_name).where(*conditions).distinct())).scalars())
-        before = {value for value in before if value.place.app_name in apps}
+        before = {value for value in before if value.path.app_name in apps}
     values = set(before)
     while len(values) <= MOST_COMPARED:
         unlike = select(LOGS.c.factory_log_id).where(*conditions, *_unlike(values)).limit(OPENED)
@@ -138,8 +138,8 @@ async def path_rows(
         values = await _opened(connection, conditions, most)
     are_cut_off = len(values) > 2 * most
     return [
-        (place.app_name, [place.name, *place.keys], kind, 1)
-        for place, kind in values - before
+        (path.app_name, [path.name, *path.keys], kind, 1)
+        for path, kind in values - before
         if kind != "object" or are_cut_off
     ]
 
@@ -148,8 +148,8 @@ def _with_objects(known: Iterable[tuple[str, Sequence[str], str]]) -> set["_Valu
     """Return the values at known paths, and the objects above them."""
     values: set[_Value] = set()
     for app, (name, *keys), kind in known:
-        values.add(_Value(_Place(app, name, tuple(keys)), kind))
-        values |= {_Value(_Place(app, name, tuple(keys[:depth])), "object") for depth in range(len(keys))}
+        values.add(_Value(_Path(app, name, tuple(keys)), kind))
+        values |= {_Value(_Path(app, name, tuple(keys[:depth])), "object") for depth in range(len(keys))}
     return values
 
 
@@ -157,10 +157,10 @@ async def _opened(connection: AsyncConnection, conditions: Conditions, most: int
     """Return the values in the logs. Each level is one statement over the objects found in the level above."""
     found: set[_Value] = set()
     rows = (await connection.execute(_top(conditions).limit(2 * most + 1))).all()
-    level = [_Value(_Place(app, name, ()), kind) for app, name, kind in rows]
+    level = [_Value(_Path(app, name, ()), kind) for app, name, kind in rows]
     while level:
         found.update(level)
-        objects = [place for place, kind in level if kind == "object"]
+        objects = [path for path, kind in level if kind == "object"]
         if not objects or len(found) > 2 * most:
             break
         rows = (await connection.execute(_level(conditions, objects).limit(2 * most + 1))).all()
@@ -176,28 +176,28 @@ def _unlike(values: set["_Value"]) -> Conditions:
     """
     if not values:
         return [cast(ColumnElement[bool], text(_HOLDS_ANYTHING))]
-    types: defaultdict[_Place, set[str]] = defaultdict(set)
-    for place, kind in values:
-        types[place].add(kind)
-    for place in list(types):
+    types: defaultdict[_Path, set[str]] = defaultdict(set)
+    for path, kind in values:
+        types[path].add(kind)
+    for path in list(types):
         for name in ("tags", "fields"):  # an app may have no such value so far
-            types.setdefault(_Place(place.app_name, name, ()), set())
-    keys: defaultdict[_Place, list[str]] = defaultdict(list)
-    for place in sorted(types):
-        if place.keys:
-            keys[place.parent].append(place.keys[-1])
+            types.setdefault(_Path(path.app_name, name, ()), set())
+    keys: defaultdict[_Path, list[str]] = defaultdict(list)
+    for path in sorted(types):
+        if path.keys:
+            keys[path.parent].append(path.keys[-1])
     parameters = _Parameters()
     unlike: defaultdict[str, list[str]] = defaultdict(list)
-    for place, found in sorted(types.items()):
-        value = "".join((f"factory_logs.{place.name}", *(f" -> {parameters.text(key)}" for key in place.keys)))
+    for path, found in sorted(types.items()):
+        value = "".join((f"factory_logs.{path.name}", *(f" -> {parameters.text(key)}" for key in path.keys)))
         cases = [f"WHEN '{kind}' THEN false" for kind in sorted(found - _NUMBERS - {"object"})]
         if found & _NUMBERS:
             cases.append(f"WHEN 'number' THEN {_other_number(found & _NUMBERS, value)}")
         if "object" in found:
-            known = f"ARRAY[{', '.join(map(parameters.text, keys[place]))}]::text[]"
+            known = f"ARRAY[{', '.join(map(parameters.text, keys[path]))}]::text[]"
             cases.insert(0, f"WHEN 'object' THEN ({value}) - {known} <> '{{}}'")
         other = f"({value}) IS NOT NULL"
-        unlike[place.app_name].append(
+        unlike[path.app_name].append(
             f"CASE jsonb_typeof({value}) {' '.join(cases)} ELSE {other} END" if cases else other
         )
     apps = (f"WHEN {parameters.text(app)} THEN {' OR '.join(of_app)}" for app, of_app in unlike.items())
@@ -241,18 +241,18 @@ def _top(conditions: Conditions) -> Select[Any]:
     return found.distinct().add_cte(_logs(conditions))
 
 
-def _level(conditions: Conditions, objects: Sequence[_Place]) -> Select[Any]:
+def _level(conditions: Conditions, objects: Sequence[_Path]) -> Select[Any]:
     """Return a statement with one row for each object, key and type: the position of the object in the list, the key,
     and the JSON type of its value."""
     # Not #>, which uses a numeric key as an index if a log has an array there.
     keys = "".join(f" -> object.path[{depth}]" for depth in range(1, len(objects[0].keys) + 1))
     value = f"(CASE object.name WHEN 'tags' THEN logs.tags ELSE logs.fields END){keys}"
     listed = [
-        {"place": number, "app_name": place.app_name, "name": place.name, "path": place.keys}
-        for number, place in enumerate(objects)
+        {"number": number, "app_name": path.app_name, "name": path.name, "path": path.keys}
+        for number, path in enumerate(objects)
     ]
     source = text(_LEVEL.format(value=value)).bindparams(bindparam("objects", json.dumps(listed), Text))
     columns: list[ColumnElement[Any]] = [
-        literal_column(name, Text) for name in ("object.place", "child.key", _TYPE.format(value="child.value"))
+        literal_column(name, Text) for name in ("object.number", "child.key", _TYPE.format(value="child.value"))
     ]
     return select(*columns).select_from(source).distinct().add_cte(_logs(conditions))

@@ -28,18 +28,19 @@ _NEXT_IDS = f"SELECT id, now() AT TIME ZONE 'utc' FROM ({NEXT_IDS}) AS drawn (id
 _CLAIM = f"""
 WITH input AS MATERIALIZED (
     SELECT u.*, nextval(ids.name) AS factory_log_id
-    FROM unnest($1::integer[], $2::text[], $3::bytea[]) WITH ORDINALITY AS u (user_id, key, fingerprint, place),
+    FROM unnest($1::integer[], $2::text[], $3::bytea[]) WITH ORDINALITY AS u (user_id, key, fingerprint, ordinal),
          {SEQUENCE}
-    ORDER BY u.place
+    ORDER BY u.ordinal
 ), claimed AS (
     INSERT INTO idempotency_keys (user_id, key, fingerprint, factory_log_id, status)
-    SELECT user_id, key, fingerprint, factory_log_id, 201 FROM input WHERE key IS NOT NULL ORDER BY user_id, key, place
+    SELECT user_id, key, fingerprint, factory_log_id, 201 FROM input WHERE key IS NOT NULL
+    ORDER BY user_id, key, ordinal
     ON CONFLICT DO NOTHING
     RETURNING factory_log_id
 )
 SELECT CASE WHEN key IS NULL OR claimed.factory_log_id IS NOT NULL THEN input.factory_log_id END,
        now() AT TIME ZONE 'utc'
-FROM input LEFT JOIN claimed USING (factory_log_id) ORDER BY place
+FROM input LEFT JOIN claimed USING (factory_log_id) ORDER BY ordinal
 """  # noqa: S608
 _COLUMNS = (*COPIED, "created_at")
 
@@ -49,21 +50,21 @@ async def insert_logs_on_cluster(connection: asyncpg.Connection, rows: Sequence[
     outcomes: list[Outcome] = [None] * len(rows)
     async with connection.transaction():
         unknown = await unknown_repairs(connection, [row.log for row in rows])
-        places = [place for place, row in enumerate(rows) if row.log.repair_id not in unknown]
-        drawn = await _draw(connection, [rows[place] for place in places])
+        indexes = [index for index, row in enumerate(rows) if row.log.repair_id not in unknown]
+        drawn = await _draw(connection, [rows[index] for index in indexes])
         records = []
-        for place, (factory_log_id, created_at) in zip(places, drawn, strict=True):
+        for index, (factory_log_id, created_at) in zip(indexes, drawn, strict=True):
             if factory_log_id is None:
-                outcomes[place] = Forgotten()
+                outcomes[index] = Forgotten()
                 continue
-            outcomes[place] = Stored(factory_log_id, created_at)
-            log, created_by, _ = rows[place]
+            outcomes[index] = Stored(factory_log_id, created_at)
+            log, created_by, _ = rows[index]
             records.append((factory_log_id, *log_values(log), created_by, created_at))
         if records:
             await copy_rows(connection, _COLUMNS, records)
-    for place, row in enumerate(rows):
-        if row.key is not None and isinstance(outcomes[place], Forgotten):
-            outcomes[place] = await idempotency_keys.find(connection, row.key) or outcomes[place]
+    for index, row in enumerate(rows):
+        if row.key is not None and isinstance(outcomes[index], Forgotten):
+            outcomes[index] = await idempotency_keys.find(connection, row.key) or outcomes[index]
     return outcomes
 
 

@@ -199,10 +199,10 @@ _FORGET = text("""
     DELETE FROM known_counts
     WHERE digest IN (
         SELECT digest FROM (
-            SELECT digest, row_number() OVER newest AS place, sum(octet_length(content)) OVER newest AS bytes
+            SELECT digest, row_number() OVER newest AS rank, sum(octet_length(content)) OVER newest AS bytes
             FROM known_counts WINDOW newest AS (ORDER BY made_at DESC, digest)
         ) AS stored
-        WHERE place > :most OR bytes > :most_bytes
+        WHERE rank > :most OR bytes > :most_bytes
     )
 """)
 

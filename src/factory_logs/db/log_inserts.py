@@ -64,9 +64,9 @@ WITH input AS MATERIALIZED (
     SELECT u.*, nextval('factory_logs_factory_log_id_seq') AS factory_log_id
     FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamp[], $5::text[], $6::text[], $7::text[]{key_arrays})
          WITH ORDINALITY
-         AS u (app_name, product_imei, repair_id, timestamp, tags, fields, created_by{key_columns}, place)
+         AS u (app_name, product_imei, repair_id, timestamp, tags, fields, created_by{key_columns}, ordinal)
     WHERE u.repair_id IS NULL OR EXISTS (SELECT FROM repairs r WHERE r.repair_id = u.repair_id)
-    ORDER BY u.place
+    ORDER BY u.ordinal
 )"""
 _STORE = """, stored AS (
     INSERT INTO factory_logs (factory_log_id, app_name, product_imei, repair_id, timestamp, tags, fields, created_by)
@@ -74,12 +74,13 @@ _STORE = """, stored AS (
     FROM input{condition}
     RETURNING factory_log_id, created_at
 )
-SELECT input.place, stored.factory_log_id, stored.created_at FROM input {join} stored USING (factory_log_id)
+SELECT input.ordinal, stored.factory_log_id, stored.created_at FROM input {join} stored USING (factory_log_id)
 """
 # Keys are claimed in the same order everywhere, so that two batches cannot deadlock.
 _CLAIM = """, claimed AS (
     INSERT INTO idempotency_keys (user_id, key, fingerprint, factory_log_id, status)
-    SELECT user_id, key, fingerprint, factory_log_id, 201 FROM input WHERE key IS NOT NULL ORDER BY user_id, key, place
+    SELECT user_id, key, fingerprint, factory_log_id, 201 FROM input WHERE key IS NOT NULL
+    ORDER BY user_id, key, ordinal
     ON CONFLICT DO NOTHING
     RETURNING factory_log_id
 )"""
@@ -129,9 +130,9 @@ async def insert_logs(connection: asyncpg.Connection, rows: Sequence[NewRow]) ->
         [key and key.fingerprint for key in keys],
     )
     outcomes = _outcomes(len(rows), stored)
-    for place, key in enumerate(keys):
-        if key is not None and not isinstance(outcomes[place], Stored):
-            outcomes[place] = await idempotency_keys.find(connection, key) or outcomes[place]
+    for index, key in enumerate(keys):
+        if key is not None and not isinstance(outcomes[index], Stored):
+            outcomes[index] = await idempotency_keys.find(connection, key) or outcomes[index]
     return outcomes
 
 
@@ -139,8 +140,8 @@ def _outcomes(count: int, stored: Sequence[asyncpg.Record]) -> list[Outcome]:
     """Return the result for each row. A row without an id had a key that was used before; the repair of a missing row
     does not exist."""
     outcomes: list[Outcome] = [None] * count
-    for place, factory_log_id, created_at in stored:
-        outcomes[place - 1] = Forgotten() if factory_log_id is None else Stored(factory_log_id, created_at)
+    for ordinal, factory_log_id, created_at in stored:
+        outcomes[ordinal - 1] = Forgotten() if factory_log_id is None else Stored(factory_log_id, created_at)
     return outcomes
 
 

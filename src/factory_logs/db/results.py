@@ -59,9 +59,9 @@ def failed_measurements(fields: str, passed: str) -> str:
             SELECT key, value
             FROM jsonb_each(CASE jsonb_typeof(node.value) WHEN 'object' THEN node.value END)
             UNION ALL
-            SELECT (place - 1)::text, value
+            SELECT (ordinal - 1)::text, value
             FROM jsonb_array_elements(CASE jsonb_typeof(node.value) WHEN 'array' THEN node.value END)
-                WITH ORDINALITY AS element (value, place)
+                WITH ORDINALITY AS element (value, ordinal)
         ) AS child
         WHERE jsonb_typeof(child.value) IN ('object', 'array') OR child.value = 'false'
     )
@@ -216,8 +216,8 @@ def histogram_rows(selection: Selection, number: ColumnElement[Any], edges: Sequ
     keys = selection.keys(rows)
     bounds = literal(list(edges), ARRAY(Numeric))
     bins = literal(len(edges) - 1, BigInteger)
-    place = func.least(func.greatest(func.width_bucket(rows.c.number, bounds), literal_column("1")), bins)
-    counted = select(*keys, place.label("bin"), func.count().label("logs")).group_by(*keys, place).subquery()
+    bin_number = func.least(func.greatest(func.width_bucket(rows.c.number, bounds), literal_column("1")), bins)
+    counted = select(*keys, bin_number.label("bin"), func.count().label("logs")).group_by(*keys, bin_number).subquery()
     group = func.dense_rank().over(order_by=selection.order(counted)) if keys else literal_column("1")
     return select(group, counted.c.bin, counted.c.logs).order_by(*selection.order(counted), counted.c.bin)
 
@@ -240,10 +240,10 @@ def facet_rows(conditions: Sequence[ColumnElement[bool]], value: ColumnElement[A
     ordered by value, as in querier/aggregates.py."""
     counted = value_rows(conditions, value).cte("counted")
     order = (counted.c.logs.desc(), *_by_value(counted.c.value))
-    place = func.row_number().over(partition_by=counted.c.value.is_(None), order_by=order)
-    ranked = select(counted, place.label("place"), func.sum(counted.c.logs).over().label("total")).subquery()
-    shown = or_(ranked.c.value.is_(None), ranked.c.place <= literal(limit, BigInteger))
-    return select(ranked.c.value, ranked.c.logs, ranked.c.total).where(shown).order_by(ranked.c.place)
+    rank = func.row_number().over(partition_by=counted.c.value.is_(None), order_by=order)
+    ranked = select(counted, rank.label("rank"), func.sum(counted.c.logs).over().label("total")).subquery()
+    shown = or_(ranked.c.value.is_(None), ranked.c.rank <= literal(limit, BigInteger))
+    return select(ranked.c.value, ranked.c.logs, ranked.c.total).where(shown).order_by(ranked.c.rank)
 
 
 def _by_value(value: ColumnElement[Any]) -> list[ColumnElement[Any]]:

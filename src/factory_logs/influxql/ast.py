@@ -5,7 +5,7 @@ from enum import Enum
 
 
 class Type(Enum):
-    """The type of a value. If a name has several types, the type that comes first in this list is preferred."""
+    """The type of a value. If a name has several types, the first one in this list is used."""
 
     FLOAT = "float"
     INTEGER = "integer"
@@ -21,13 +21,13 @@ class Type(Enum):
         return _PREFERENCE[self]
 
 
-_PREFERENCE = {each: place for place, each in enumerate(Type)}
+_PREFERENCE = {each: rank for rank, each in enumerate(Type)}
 NUMBERS = frozenset({Type.FLOAT, Type.INTEGER})
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The name of a field, a tag or a column of a subquery; `type` is None if it is not known."""
+    """The name of a field, a tag or a column of a subquery. `type` is None until it is known."""
 
     name: str
     type: Type | None = None
@@ -43,7 +43,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Distinct:
-    """`DISTINCT name`, which means distinct(name)."""
+    """`DISTINCT name`, another spelling of `distinct(name)`."""
 
     name: str
 
@@ -64,8 +64,7 @@ class Regex:
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A string, boolean, number or integer. An integer above 2**63 - 1 is unsigned; None means that there is no
-    value."""
+    """A string, a boolean, a float or an integer. An integer above 2**63 - 1 is unsigned. None is a missing value."""
 
     value: str | bool | int | float | None
 
@@ -86,7 +85,7 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Binary:
-    """`left operator right`; the operator as the language writes it, `AND` and `OR` in capitals."""
+    """`left operator right`. The operator is spelled as in the language; `AND` and `OR` are in capitals."""
 
     operator: str
     left: "Expression"
@@ -134,7 +133,7 @@ class Fill(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """A SELECT statement. A limit or offset of 0 means none. `zone` is an IANA name; `into` is the text after INTO."""
+    """A SELECT statement. A limit or offset of 0 means none. `zone` is an IANA name; `into` is the target of INTO."""
 
     fields: tuple[SelectField, ...]
     sources: tuple["Source", ...]
@@ -205,7 +204,7 @@ class Show:
 
 @dataclass(frozen=True, slots=True)
 class CreateDatabase:
-    """CREATE DATABASE, which has no effect: there is one database."""
+    """CREATE DATABASE. It has no effect, because there is only one database."""
 
     name: str
     options: str = field(default="", compare=False)

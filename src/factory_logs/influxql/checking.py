@@ -1,4 +1,4 @@
-"""Check a SELECT statement by InfluxDB's rules, without reading data, and report InfluxDB's messages."""
+"""Check a SELECT statement by InfluxDB's rules, without reading data. The error messages are InfluxDB's."""
 
 from dataclasses import dataclass, field, replace
 from zoneinfo import ZoneInfo
@@ -34,21 +34,21 @@ from factory_logs.influxql.evaluation import MATHEMATICS, OF_TWO_ARGUMENTS
 from factory_logs.influxql.text import format_expression
 
 SELECTORS = frozenset({"first", "last", "min", "max", "percentile", "top", "bottom"})
-"""Functions that choose points. A statement can also show the times and other fields of these points."""
+"""Functions that choose points. A statement can also return the times and other fields of the chosen points."""
 SIMPLE_SELECTORS = frozenset({"first", "last", "min", "max"})
 AGGREGATES = frozenset({"count", "sum", "mean", "median", "mode", "stddev", "spread"})
 RATES = frozenset({"derivative", "non_negative_derivative"})
 DIFFERENCES = frozenset({"difference", "non_negative_difference"})
 TRANSFORMATIONS = RATES | DIFFERENCES | {"cumulative_sum", "moving_average", "elapsed"}
-"""Functions whose argument is a field, or an aggregate by time."""
+"""Functions whose argument is a field or an aggregate with GROUP BY time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
     """A valid SELECT statement, with its constants computed.
 
-    The fields of `select` do not include `time`. `sources` contains the subqueries. `interval` is 0 without GROUP BY
-    time.
+    The fields of `select` do not include `time`. `sources` contains measurements and checked subqueries. `interval` is
+    0 without GROUP BY time.
     """
 
     select: Select
@@ -61,8 +61,10 @@ class Checked:
 
 
 def check(select: Select, context: Context) -> Checked:
-    """Check the statement, and return it with its constants computed. Raises InfluxqlError if the statement is
-    invalid."""
+    """Check a statement, and return it with its constants computed.
+
+    Raises InfluxqlError if the statement is invalid.
+    """
     return _Check(select, context, None).checked()
 
 

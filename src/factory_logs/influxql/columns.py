@@ -1,4 +1,4 @@
-"""The SQL for the values of fields and tags in a log. Names are bound values, never SQL text."""
+"""Build the SQL for the values of fields and tags in a log. Names are bound values, never SQL text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,10 @@ JSON_TYPES = {
 
 
 def json_at(column: ColumnElement[Any], path: Path) -> ColumnElement[Any]:
-    """Return the JSON below these keys. The operator `#>` would read a numeric key as an index of an array."""
+    """Return the JSON value at a path.
+
+    The operator `#>` is not used, because it would interpret a numeric key as the index of an array.
+    """
     for key in path:
         column = column.op("->", return_type=JSONB())(literal(key, Text))
     return column
@@ -63,11 +66,10 @@ def _string_at(path: Path) -> ColumnElement[Any]:
 
 
 def typed_value(measurement: MeasurementSchema, reference: Reference) -> ColumnElement[Any]:
-    """Return the value of a name in a log, with the type of the reference. The value is null if it is missing or has
-    another type.
+    """Return the value of a field or tag, with the type of the reference.
 
-    If a field contains floats and is cast to integer, its values are truncated to whole numbers, but returned as
-    floats.
+    The value is null if it is missing or has another type. If a field contains floats and is cast to integer, its
+    values are truncated to whole numbers, but they are still floats.
     """
     if reference.type is Type.TAG:
         return tag_text(measurement, reference.name)

@@ -45,8 +45,10 @@ def compile_condition(condition: Expression, measurement: MeasurementSchema) -> 
 
 
 def tag_condition(condition: Expression | None, measurement: MeasurementSchema) -> Expression | None:
-    """Return the part of the condition that restricts tags only, or None. A log that meets the condition meets this
-    part too."""
+    """Return the part of the condition that restricts tags only, or None.
+
+    A log that matches the condition also matches this part.
+    """
     match condition:
         case Paren(inner):
             return tag_condition(inner, measurement)

@@ -31,7 +31,7 @@ _GO_TYPES: tuple[tuple[type, str], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The current time in nanoseconds and the time zone, which the constants of a query depend on."""
+    """The current time in nanoseconds and the time zone. The constants of a query depend on both."""
 
     now: int
     zone: ZoneInfo | None = None
@@ -39,7 +39,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class TimeSpan:
-    """The times from `first` to `last`, both included, in nanoseconds; None means no bound."""
+    """The times from `first` to `last`, both included, in nanoseconds. None means no bound."""
 
     first: int | None = None
     last: int | None = None
@@ -52,7 +52,7 @@ class TimeSpan:
 
 
 def go_type(expression: Expression) -> str:
-    """Return the word for a kind of expression in InfluxDB's errors."""
+    """Return InfluxDB's name for the type of an expression, as its errors show it."""
     match expression:
         case Literal(bool()):
             return "*influxql.BooleanLiteral"
@@ -115,8 +115,7 @@ def _nanoseconds(moment: datetime, fraction: str | None) -> int:
 
 
 def reduced(expression: Expression, context: Context | None = None) -> Expression:
-    """Return the expression with each part computed that contains no reference. Without a context, `now()` is not
-    computed."""
+    """Return the expression with its constant parts computed. Without a context, `now()` is left unchanged."""
     found = _reduced(expression, context)
     return found.expression if isinstance(found, Paren) else found
 
@@ -249,10 +248,9 @@ def _moment(expression: Expression, zone: ZoneInfo | None) -> int | None:
 
 
 def split_time(condition: Expression | None, context: Context) -> tuple[Expression | None, TimeSpan]:
-    """Split a condition: return the condition without its bounds of time, and the time span of these bounds. Raises
-    InfluxqlError.
+    """Split a condition: return the condition without its bounds of time, and the span between these bounds.
 
-    A bound of time applies to the whole query at any position in the condition, even next to OR.
+    A bound of time applies to the whole query, even if it is an operand of OR. Raises InfluxqlError.
     """
     if condition is None:
         return None, TimeSpan()

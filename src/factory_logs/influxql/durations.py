@@ -1,4 +1,4 @@
-"""Durations in the syntax of InfluxQL, such as `1h30m` and `500ms`; in nanoseconds."""
+"""Parse and format durations in the syntax of InfluxQL, such as `1h30m` and `500ms`. They are in nanoseconds."""
 
 import re
 

@@ -2,7 +2,7 @@
 
 
 class InfluxqlError(Exception):
-    """The statement cannot be run; the message has the reason."""
+    """The statement cannot be run. The message gives the reason."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -10,4 +10,4 @@ class InfluxqlError(Exception):
 
 
 class ParseError(InfluxqlError):
-    """The text is not valid InfluxQL; no statement of it is run."""
+    """The text is not valid InfluxQL. None of its statements is run."""

@@ -61,7 +61,8 @@ def evaluate(
 
 
 def apply(operator: str, left: Value, right: Value, *, divide_exactly: bool = True) -> Value:
-    """Return `left operator right`; None or False if the operator does not accept these types."""
+    """Return `left operator right`. If the operator does not accept these types, return False for a comparison, else
+    None."""
     if left is None and isinstance(right, bool):
         left = False
     elif right is None and isinstance(left, bool):
@@ -147,7 +148,7 @@ def _rounded(number: float) -> float:
 
 
 def _guarded(function: Callable[..., float]) -> Callable[..., float]:
-    """Return the function, changed to return the result of IEEE 754 in cases in which Python raises an error."""
+    """Return a function that gives the result of IEEE 754 if Python would raise an error."""
 
     def guarded(*arguments: float) -> float:
         try:
@@ -176,9 +177,9 @@ _KEEPING: dict[str, Callable[[float], float]] = {
     "ceil": lambda number: float(math.ceil(number)) if math.isfinite(number) else number,
     "round": _rounded,
 }
-"""Functions that return integers unchanged, as in InfluxDB 1.6; even abs()."""
+"""Functions that return integers unchanged, as in InfluxDB 1.6. Even abs() does so."""
 MATHEMATICS = frozenset({*_OF_ONE, *_OF_TWO, *_KEEPING})
-"""The functions of a single value, in contrast to the functions over many points."""
+"""The functions of a single value, as opposed to the functions over many points."""
 OF_TWO_ARGUMENTS = frozenset(_OF_TWO)
 
 

@@ -52,14 +52,14 @@ class ExpressionParser:
     """Parses the expressions of one text. The parser of statements is a subclass."""
 
     def __init__(self, text: str, parameters: Parameters = NONE, limits: ParserLimits | None = None) -> None:
-        """Raises ParseError for a text that is too long."""
+        """Raises ParseError if the text is too long."""
         self.limits = limits or ParserLimits()
         if len(text) > self.limits.characters:
             raise ParseError(f"the query is longer than {self.limits.characters} characters")
         self._lexer = Lexer(text.strip())
         self._parameters = parameters
         self._position = 0
-        self._tokens: dict[int, SyntaxToken] = {}  # tokens by their position, because the parser often goes back
+        self._tokens: dict[int, SyntaxToken] = {}  # by position; cached, because the parser often goes back
         self._looked_behind_end = False
         self._depth = 0
         self._nodes = 0
@@ -88,7 +88,7 @@ class ExpressionParser:
         return token
 
     def accept(self, kind: str) -> bool:
-        """Advance past the next token if it is of this kind, and return whether it is."""
+        """Advance past the next token if it is of this kind. Return whether it is."""
         position = self._position
         if self.next().kind == kind:
             return True
@@ -96,7 +96,7 @@ class ExpressionParser:
         return False
 
     def expect(self, *kinds: str) -> None:
-        """Advance past tokens of these kinds. Raises ParseError for another token."""
+        """Advance past tokens of these kinds. Raises ParseError for a token of another kind."""
         for kind in kinds:
             token = self.next()
             if token.kind != kind:
@@ -120,7 +120,7 @@ class ExpressionParser:
     def _deeper(self) -> None:
         self._depth += 1
         if self._depth > self.limits.depth:
-            raise ParseError(f"the query nests deeper than {self.limits.depth}")
+            raise ParseError(f"the query is nested deeper than {self.limits.depth} levels")
 
     def _count(self) -> None:
         self._nodes += 1

@@ -1,4 +1,4 @@
-"""GROUP BY time: set the time of each point to the beginning of its window, and fill empty windows."""
+"""Finish the series of GROUP BY time: move points to the beginnings of their windows, and fill empty windows."""
 
 import math
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from factory_logs.influxql.windows import Windows
 
 @dataclass(frozen=True, slots=True)
 class Filling:
-    """The way to fill empty windows; `value` is the number in fill(number)."""
+    """The option of fill(). `value` is the number in fill(number)."""
 
     fill: Fill
     value: float | int | None = None
 
 
 def cast_value(value: Value, kind: Type | None) -> Value:
-    """Return a number converted to another numeric type; any other value unchanged."""
+    """Return a number converted to another numeric type. Other values are returned unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     if kind is Type.FLOAT:
@@ -31,7 +31,7 @@ def cast_value(value: Value, kind: Type | None) -> Value:
 
 
 def fill_value(filling: Filling, kind: Type | None) -> Value:
-    """Return the number in fill(number) as a value of this type: empty text or false if the type is not numeric."""
+    """Return the value of fill(number) in this type. It is empty text for a string, and false for a boolean."""
     if kind is Type.STRING:
         return ""
     return False if kind is Type.BOOLEAN else cast_value(filling.value, kind)
@@ -47,10 +47,12 @@ def to_integer(value: float) -> int:
 
 
 def at_window_starts(series: PointSeries, windows: Windows) -> PointSeries:
-    """Return the points with the beginnings of their windows as times; the time is 0 (1970) if the window has no
-    beginning."""
+    """Return the series with each point at the beginning of its window.
+
+    The time is 0, in 1970, if the window has no beginning.
+    """
     result = series.like()
-    result.values, result.beside = series.values, series.beside
+    result.values, result.others = series.values, series.others
     starts = (windows.start(time) for time in series.times)
     result.times = [0 if start == EARLIEST else start for start in starts]
     return result
@@ -68,9 +70,9 @@ def filled(
 ) -> PointSeries:
     """Return the series with a point in each window of the span.
 
-    The first window is that of the span's beginning, or that of the first point if the span has no beginning. The last
-    window is that of the span's end; if `enough` is not 0, at most `enough` points are returned. Raises InfluxqlError
-    for more than `most` points.
+    The first window contains the beginning of the span, or the first point if the span has no beginning. The last
+    window contains the end of the span. If `enough` is not 0, at most `enough` points are returned. Raises
+    InfluxqlError for more than `most` points.
     """
     return _Filled(series, windows, filling, kind, descending=descending, most=most, enough=enough).result()
 
@@ -96,22 +98,22 @@ class _Filled:
 
     def result(self) -> PointSeries:
         series, result = self._series, self._series.like()
-        moment, place, previous = self._begin, 0, None
-        nothing = [tuple(None for _ in each) for each in series.beside[:1]]
+        moment, index, previous = self._begin, 0, None
+        nothing = [tuple(None for _ in each) for each in series.others[:1]]
         zone = self._windows.zone_offset(moment)
-        while len(result.times) < self._enough and (place < len(series.times) or not self._is_past(moment)):
-            if place < len(series.times) and not self._is_before(moment, series.times[place]):
-                result.times.append(series.times[place])
-                result.values.append(series.values[place])
-                result.beside += series.beside[place : place + 1]
-                previous, place = place, place + 1
+        while len(result.times) < self._enough and (index < len(series.times) or not self._is_past(moment)):
+            if index < len(series.times) and not self._is_before(moment, series.times[index]):
+                result.times.append(series.times[index])
+                result.values.append(series.values[index])
+                result.others += series.others[index : index + 1]
+                previous, index = index, index + 1
             else:
                 result.times.append(moment)
                 result.values.append(self._fill(moment, previous))
-                result.beside += nothing
+                result.others += nothing
             if len(result.times) > self._most:
                 raise InfluxqlError(
-                    f"more than {self._most} rows of one series: take a longer GROUP BY time() or a shorter time range"
+                    f"more than {self._most} rows of one series: use a longer GROUP BY time() or a shorter time range"
                 )
             moment, zone = self._next(moment, zone)
         return result

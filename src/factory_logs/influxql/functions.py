@@ -1,4 +1,4 @@
-"""The functions over many points, by InfluxDB's rules for ties and for too few points.
+"""Compute the functions over many points, by InfluxDB's rules for ties and for too few points.
 
 A function of a window returns points. A point consists of the time (None for the beginning of the window), the value,
 and the other fields and tags.
@@ -13,10 +13,10 @@ from factory_logs.influxql.ast import NUMBERS, Call, Duration, Literal, Type
 from factory_logs.influxql.durations import SECOND
 from factory_logs.influxql.errors import InfluxqlError
 from factory_logs.influxql.evaluation import Value, wrapped
-from factory_logs.influxql.series import Beside, PointSeries, Window
+from factory_logs.influxql.series import Others, PointSeries, Window
 from factory_logs.influxql.windows import Windows
 
-Point = tuple[int | None, Value, Beside]
+Point = tuple[int | None, Value, Others]
 WindowFunction = Callable[[Window], list[Point]]
 
 _ANY = frozenset({*NUMBERS, Type.STRING, Type.BOOLEAN, Type.TAG})
@@ -64,15 +64,17 @@ def _spread(window: Window) -> list[Point]:
 
 
 def _chosen(better: Callable[[int, Any, int, Any], bool]) -> WindowFunction:
-    """Return a function that chooses a point. `better` compares the time and value of a point with those of the point
-    chosen so far."""
+    """Return a function that chooses one point of a window.
+
+    `better` compares the time and value of a point with those of the best point so far.
+    """
 
     def choose(window: Window) -> list[Point]:
         times, values, best = window.times, window.values, 0
-        for place in range(1, len(times)):
-            if better(times[place], values[place], times[best], values[best]):
-                best = place
-        return [(times[best], values[best], window.values_beside(best))]
+        for index in range(1, len(times)):
+            if better(times[index], values[index], times[best], values[best]):
+                best = index
+        return [(times[best], values[best], window.others_at(best))]
 
     return choose
 
@@ -85,7 +87,7 @@ _max = _chosen(lambda time, value, other_time, other: value > other or (value ==
 
 def _median(window: Window) -> list[Point]:
     if len(window.values) == 1 and isinstance(window.values[0], float):
-        return [(window.times[0], window.values[0], window.values_beside(0))]
+        return [(window.times[0], window.values[0], window.others_at(0))]
     values = sorted(window.values)
     middle = len(values) // 2
     if len(values) % 2:
@@ -96,7 +98,7 @@ def _median(window: Window) -> list[Point]:
 
 def _mode(window: Window) -> list[Point]:
     if len(window.values) == 1:
-        return [(window.times[0], window.values[0], window.values_beside(0))]
+        return [(window.times[0], window.values[0], window.others_at(0))]
     if isinstance(window.values[0], bool):
         return [(None, 2 * sum(window.values) >= len(window.values), ())]
     points = sorted(zip(window.values, window.times, strict=True))
@@ -107,7 +109,7 @@ def _mode(window: Window) -> list[Point]:
             run_value, run_length, run_begin = value, 1, time
             continue
         run_length += 1
-        # Of two equally frequent values, take the second if it begins no later than the first reached its frequency.
+        # InfluxDB's rule for ties: the second value wins if it first occurs no later than the last point of the first.
         if run_length > frequency or (run_length == frequency and run_begin <= latest):
             most, frequency, latest = value, run_length, time
     return [(None, most, ())]
@@ -125,12 +127,12 @@ def _stddev(window: Window) -> list[Point]:
 
 def _percentile(window: Window, percent: float) -> list[Point]:
     count = len(window.values)
-    place = math.floor(count * percent / 100.0 + 0.5) - 1
-    if not 0 <= place < count:
+    index = math.floor(count * percent / 100.0 + 0.5) - 1
+    if not 0 <= index < count:
         return []
     ordered = sorted(range(count), key=window.values.__getitem__)
-    chosen = ordered[place]
-    return [(window.times[chosen], window.values[chosen], window.values_beside(chosen))]
+    chosen = ordered[index]
+    return [(window.times[chosen], window.values[chosen], window.others_at(chosen))]
 
 
 def _distinct(window: Window) -> list[Point]:
@@ -141,14 +143,13 @@ def _distinct(window: Window) -> list[Point]:
 
 
 def _extremes(window: Window, most: int, *, largest: bool) -> list[Point]:
-    """Return the points with the largest or smallest values, in the order of time. Of equal values, earlier points are
-    preferred."""
+    """Return the points with the largest or smallest values, in the order of time. Ties go to the earlier point."""
     sign = -1 if largest else 1
-    places = sorted(range(len(window.values)), key=lambda place: (sign * window.values[place], window.times[place]))[
+    indexes = sorted(range(len(window.values)), key=lambda index: (sign * window.values[index], window.times[index]))[
         :most
     ]
-    places.sort(key=lambda place: window.times[place])
-    return [(window.times[place], window.values[place], window.values_beside(place)) for place in places]
+    indexes.sort(key=lambda index: window.times[index])
+    return [(window.times[index], window.values[index], window.others_at(index)) for index in indexes]
 
 
 _FUNCTIONS: dict[str, WindowFunction] = {
@@ -227,11 +228,11 @@ def _elapsed(points: Sequence[tuple[int, Any]], unit: int) -> Iterator[tuple[int
 
 def _moving_average(points: Sequence[tuple[int, Any]], length: int) -> Iterator[tuple[int, Value]]:
     total: Any = 0
-    for place, (time, value) in enumerate(points):
-        if place >= length:
-            total -= points[place - length][1]
+    for index, (time, value) in enumerate(points):
+        if index >= length:
+            total -= points[index - length][1]
         total += value
-        if place >= length - 1:
+        if index >= length - 1:
             yield time, total / length
 
 
@@ -245,8 +246,10 @@ def _cumulative_sum(points: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Va
 def _integral(
     points: Sequence[tuple[int, Any]], unit: int, windows: Windows, *, descending: bool
 ) -> Iterator[tuple[int, Value]]:
-    """Yield the area under the points in each window, by the trapezoidal rule. A trapezoid that spans two windows is
-    split at the boundary."""
+    """Yield the area under the points in each window, by the trapezoidal rule.
+
+    A trapezoid that spans two windows is split at the boundary.
+    """
     if not points:
         return
     before, old = points[0]

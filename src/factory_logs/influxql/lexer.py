@@ -1,4 +1,4 @@
-"""Split the text of a query into tokens, as InfluxDB 1.x does (docs/reference/influxql.md).
+"""Split the text of a query into the same tokens as InfluxDB 1.x (docs/reference/influxql.md).
 
 A token depends only on its position in the text, so the parser can go back to any position. Only regular expressions
 need the parser's help, because a slash can also mean division.
@@ -68,7 +68,7 @@ class Lexer:
 
     @property
     def ends_with_a_name(self) -> bool:
-        """Whether the last token is a name or keyword. InfluxDB reports the end of such a text one character later."""
+        """Whether the last token is a name or keyword. InfluxDB then reports the end one character later."""
         return _LAST_NAME.search(self.text) is not None
 
     def read(self, position: int) -> SyntaxToken:
@@ -77,7 +77,7 @@ class Lexer:
         if not first or first == "\0":
             return SyntaxToken(EOF, position, position)
         if first in _SPACES:
-            return SyntaxToken(WHITESPACE, position, self._behind(_SOME_SPACES, position))
+            return SyntaxToken(WHITESPACE, position, self._skip(_SOME_SPACES, position))
         if first in _NAME_STARTS or first == '"':
             return self._name(position)
         if first in _DIGITS or (first == "." and self.at(position + 1) in _DIGITS and self.at(position + 1)):
@@ -92,23 +92,23 @@ class Lexer:
 
     def regex(self, position: int) -> SyntaxToken:
         """Return the regular expression whose slash is at a position. Raises ParseError."""
-        found, place = [], position + 1
-        while (character := self.at(place)) != "/":
+        found, end = [], position + 1
+        while (character := self.at(end)) != "/":
             if not character or character == "\n":
                 raise self.error("bad regex: ", position - 1)
-            if character == "\\" and self.at(place + 1) == "/":
-                character, place = "/", place + 1
+            if character == "\\" and self.at(end + 1) == "/":
+                character, end = "/", end + 1
             found.append(character)
-            place += 1
-        return SyntaxToken(REGEX, position, place + 1, "".join(found))
+            end += 1
+        return SyntaxToken(REGEX, position, end + 1, "".join(found))
 
-    def _behind(self, characters: re.Pattern[str], position: int) -> int:
+    def _skip(self, characters: re.Pattern[str], position: int) -> int:
         """Return the position after the characters of this kind that begin at a position."""
         found = characters.match(self.text, position)
         return position if found is None else found.end()
 
     def _name(self, position: int, *, are_keywords: bool = True) -> SyntaxToken:
-        end = self._behind(_NAME, position)
+        end = self._skip(_NAME, position)
         if self.at(end) == '"':
             quoted = self._string(end, IDENTIFIER)
             return quoted._replace(start=position if quoted.kind == IDENTIFIER else quoted.start)
@@ -118,29 +118,29 @@ class Lexer:
         return SyntaxToken(IDENTIFIER, position, end, name)
 
     def _string(self, position: int, kind: str) -> SyntaxToken:
-        quote, place = self.text[position], position + 1
+        quote, end = self.text[position], position + 1
         found: list[str] = []
-        while (character := self.at(place)) != quote:
+        while (character := self.at(end)) != quote:
             if not character or character == "\n":
-                return SyntaxToken(BAD_STRING, position, place, "".join(found))
+                return SyntaxToken(BAD_STRING, position, end, "".join(found))
             if character == "\\":
-                escaped = self.at(place + 1)
+                escaped = self.at(end + 1)
                 if escaped not in _ESCAPES:
-                    return SyntaxToken(BAD_ESCAPE, place + 1, place + 2, character + escaped)
-                character, place = _ESCAPES[escaped], place + 1
+                    return SyntaxToken(BAD_ESCAPE, end + 1, end + 2, character + escaped)
+                character, end = _ESCAPES[escaped], end + 1
             found.append(character)
-            place += 1
-        return SyntaxToken(kind, position, place + 1, "".join(found))
+            end += 1
+        return SyntaxToken(kind, position, end + 1, "".join(found))
 
     def _number(self, position: int) -> SyntaxToken:
-        end = self._behind(_SOME_DIGITS, position)
+        end = self._skip(_SOME_DIGITS, position)
         if self.at(end) == ".":
             whole = self.text[position:end]
-            behind = self._behind(_SOME_DIGITS, end + 1)
+            behind = self._skip(_SOME_DIGITS, end + 1)
             # `1.` is the number 1: InfluxDB drops a decimal point without digits after it.
             return SyntaxToken(NUMBER, position, behind, self.text[position:behind] if behind > end + 1 else whole)
         if self.at(end) in _LETTERS | {"µ"} and self.at(end):
-            behind = self._behind(_DURATION, end)
+            behind = self._skip(_DURATION, end)
             return SyntaxToken(DURATION, position, behind, self.text[position:behind])
         return SyntaxToken(INTEGER, position, end, self.text[position:end])
 

@@ -1,7 +1,6 @@
-"""Bound parameters: `$name` in a query, with its value in `params` (docs/reference/influxql.md#bound-parameters).
+"""Read bound parameters: `$name` in a query, its value in `params` (docs/reference/influxql.md#bound-parameters).
 
-A value replaces exactly one token. So it can only be a string, number or name, and never changes the structure of the
-statement.
+A value replaces exactly one token, a string, a number or a name. So it cannot change the structure of the statement.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Parse the text of a query into statements.
+"""Parse the text of a query into a list of statements.
 
 Statements that write or manage data are recognised but not parsed, because all of them are refused.
 """
@@ -45,7 +45,7 @@ _HEADS: dict[str, dict[str, tuple[str, ...]]] = {
     "SET": {"PASSWORD": ("FOR",)},
     "KILL": {"QUERY": ()},
 }  # fmt: skip
-"""The first words of the statements that write or manage data, in the order in which errors list them."""
+"""The first words of the statements that write or manage data, in the order of InfluxDB's errors."""
 _STATEMENTS = (
     "SELECT", "DELETE", "SHOW", "CREATE", "DROP", "EXPLAIN", "GRANT", "REVOKE", "ALTER", "SET", "KILL",
 )  # fmt: skip

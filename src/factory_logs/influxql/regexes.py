@@ -1,7 +1,7 @@
-"""Regular expressions in Go's syntax, which is that of RE2. RE2 matches names; PostgreSQL matches values of logs.
+"""Match regular expressions in Go's syntax, which is the syntax of RE2.
 
-For every pattern, the time that RE2 takes is linear in the length of the text. PostgreSQL's syntax differs, so patterns
-are translated for it. Character classes contain ASCII characters only, as in Go, in every locale.
+RE2 matches names, in time linear in the length of the text. PostgreSQL matches the values in logs. Its syntax differs,
+so patterns are translated for it. Character classes contain ASCII characters only, as in Go, in every locale.
 """
 
 import re
@@ -129,7 +129,7 @@ class _Translation:
         return self._take()
 
     def _skip_lazy(self) -> None:
-        if self._pattern.startswith("?", self._position):  # the length of a match does not matter
+        if self._pattern.startswith("?", self._position):  # the length of a match is irrelevant
             self._take()
 
     def _repeat(self) -> str:
@@ -146,7 +146,7 @@ class _Translation:
     def _group(self) -> str:
         group = _GROUP.match(self._pattern, self._position)
         if group is None:
-            raise self._unsupported("flags behind the beginning of a regular expression")
+            raise self._unsupported("a flag after the beginning of a regular expression")
         self._position = group.end()
         return "(?:"
 
@@ -177,7 +177,7 @@ class _Translation:
         self._position = found.end()
         number = int(found[3], 8) if found[3] else int(found[1] or found[2], 16)
         if not 0 < number < 0x110000 or 0xD800 <= number < 0xE000:
-            raise self._unsupported("a character that no log can hold")
+            raise self._unsupported("a character that a log cannot contain")
         return chr(number)
 
     def _quotation(self) -> str:
@@ -218,7 +218,7 @@ class _Translation:
         if following in _CONTROLS:
             return _quoted(_CONTROLS[following])
         if following.isalnum():
-            raise self._unsupported(f"\\{following} in a class of characters")
+            raise self._unsupported(f"\\{following} in a character class")
         return _quoted(following)
 
     def _unsupported(self, what: str) -> InfluxqlError:

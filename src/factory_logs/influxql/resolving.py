@@ -94,7 +94,7 @@ class _Resolver:
         expanded = [each for field in fields for each in expansion.fields(field)]
         if len(expanded) > self._limits.columns:
             raise InfluxqlError(
-                f"the statement selects {len(expanded)} columns, the limit is {self._limits.columns}: name the fields"
+                f"the statement selects {len(expanded)} columns; the limit is {self._limits.columns}: name the fields"
             )
         for each in expanded:
             types.of(each.expression)
@@ -111,7 +111,7 @@ class _Resolver:
                 found += [name for name in matching_measurements(source, self._schema) if name not in found]
         if len(found) > self._limits.measurements:
             raise InfluxqlError(
-                f"the statement reads {len(found)} measurements, the limit is {self._limits.measurements}: name them"
+                f"the statement reads {len(found)} measurements; the limit is {self._limits.measurements}: name them"
             )
         return tuple(found)
 
@@ -216,8 +216,10 @@ def _column_expression(source: Resolved, name: str) -> Expression | None:
 
 
 def call_type(name: str, arguments: Sequence[Type | None]) -> Type | None:
-    """Return the type of a function's result. The result of a function of a single value has the type of its argument,
-    as in InfluxDB 1.6."""
+    """Return the type of a function's result.
+
+    A function of a single value returns the type of its argument, as in InfluxDB 1.6.
+    """
     first = arguments[0] if arguments else None
     if name in FLOAT_FUNCTIONS:
         return Type.FLOAT
@@ -252,7 +254,7 @@ class _Expansion:
         return list(dict.fromkeys(found))
 
     def fields(self, field: SelectField) -> list[SelectField]:
-        """Return the fields to which one field expands."""
+        """Return the fields that replace one field: several if it contains a wildcard or regular expression."""
         match field.expression:
             case Wildcard(kind):
                 return [SelectField(each) for each in self._references if _suits(each, kind)]

@@ -1,4 +1,4 @@
-"""The results of statements, before they are formatted as JSON or CSV."""
+"""The results of statements, before they become JSON or CSV."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from factory_logs.influxql.evaluation import Value
 
 @dataclass(slots=True)
 class ResultSeries:
-    """A table in a result. If `has_time`, the first column is a time in nanoseconds, which is shown in `zone`."""
+    """A table in a result. If `has_time`, the first column is a time in nanoseconds, to be shown in `zone`."""
 
     name: str
     columns: Sequence[str]

@@ -1,4 +1,4 @@
-"""Logs as points of InfluxDB: measurements, fields and tags (docs/reference/influxql.md#data-model)."""
+"""Show logs as points of InfluxDB: measurements, fields and tags (docs/reference/influxql.md#data-model)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,13 +24,13 @@ class FieldKey:
 
     @property
     def type(self) -> Type:
-        """The type to which all values are converted; values that cannot be converted are missing."""
+        """The type to which all values are converted. Values that cannot be converted count as missing."""
         return min(self.types, key=lambda each: each.preference)
 
 
 @dataclass(slots=True)
 class MeasurementSchema:
-    """The fields and tags of one measurement, by name. A tag that is a column of a log has no path."""
+    """The fields and tags of one measurement, by name. A tag that is stored in a column of its own has no path."""
 
     fields: dict[str, FieldKey] = field(default_factory=dict)
     tags: dict[str, list[Path]] = field(default_factory=dict)
@@ -43,7 +43,7 @@ Schema = Mapping[str, MeasurementSchema]
 def as_schema(
     apps: Iterable[tuple[str, Sequence[str]]], paths: Iterable[tuple[str, Sequence[str], str]]
 ) -> dict[str, MeasurementSchema]:
-    """Return the schema for apps, given the columns that each app uses as tags, and its paths with their types."""
+    """Return the schema of apps, from the columns that each app uses as tags, and from its paths with their types."""
     schema = {name: MeasurementSchema(tags={column: [] for column in columns}) for name, columns in sorted(apps)}
     for app, (column, *keys), kind in sorted(paths, key=lambda path: (path[0], list(path[1]), path[2])):
         name = ".".join(keys)

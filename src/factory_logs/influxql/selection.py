@@ -1,4 +1,4 @@
-"""SQL that reads the points of one measurement, and aggregates them by tags and time.
+"""Build SQL that reads the points of one measurement and aggregates them by tags and time.
 
 A log counts as a point of a statement if it contains one of the fields that the statement reads.
 """
@@ -88,8 +88,8 @@ class Source:
         first, last = self.times()
         return [first] * (self.first <= EARLIEST) + [last] * (self.last >= LATEST)
 
-    def places(self, names: Iterable[str]) -> list[tuple[Any, ...]]:
-        """Return where the logs store these names and the names in the condition: their paths, and the types of fields.
+    def locations(self, names: Iterable[str]) -> list[tuple[Any, ...]]:
+        """Return the paths and types of these names and of the names in the condition.
 
         Known results of a statement are valid as long as these paths and types do not change.
         """
@@ -107,8 +107,8 @@ class Source:
     def keys(self) -> list[ColumnElement[Any]]:
         """Return the values of the dimensions; a missing tag is empty text."""
         return [
-            func.coalesce(tag_text(self.measurement, name), "", type_=Text()).label(f"key_{place}")
-            for place, name in enumerate(self.dimensions)
+            func.coalesce(tag_text(self.measurement, name), "", type_=Text()).label(f"key_{index}")
+            for index, name in enumerate(self.dimensions)
         ]
 
 
@@ -133,11 +133,11 @@ def point_rows(
         return statement.order_by(*order).offset(_bigint(offset)).limit(_bigint(min(limit, most)))
     if limit == LARGEST and not offset:
         return statement.order_by(*order).limit(_bigint(most))
-    place = func.row_number().over(partition_by=by, order_by=order[len(by) :])
-    numbered = statement.add_columns(points.c.number, place.label("place")).subquery()
-    kept = numbered.c.place.between(_bigint(offset + 1), _bigint(min(offset + limit, LARGEST)))
+    position = func.row_number().over(partition_by=by, order_by=order[len(by) :])
+    numbered = statement.add_columns(points.c.number, position.label("position")).subquery()
+    included = numbered.c.position.between(_bigint(offset + 1), _bigint(min(offset + limit, LARGEST)))
     columns = [numbered.c[column.name] for column in statement.selected_columns]
-    return select(*columns).where(kept).order_by(*_order(source, numbered)).limit(_bigint(most))
+    return select(*columns).where(included).order_by(*_order(source, numbered)).limit(_bigint(most))
 
 
 def _bigint(number: int) -> ColumnElement[int]:
@@ -170,7 +170,7 @@ def _points(
 
 
 def _by(source: Source, points: FromClause) -> list[ColumnElement[Any]]:
-    return [points.c[f"key_{place}"] for place in range(len(source.dimensions))]
+    return [points.c[f"key_{index}"] for index in range(len(source.dimensions))]
 
 
 def _order(source: Source, points: FromClause) -> list[UnaryExpression[Any]]:
@@ -254,7 +254,7 @@ def aggregate_rows(
 
 
 def edge_rows(source: Source, wanted: Aggregate, conditions: Sequence[ColumnElement[bool]], most: int) -> Select[Any]:
-    """Return a statement with a row for each series among the oldest `most` logs for `first`, or the newest for `last`.
+    """Return a statement for the oldest `most` logs for `first`, or the newest for `last`, with a row for each series.
     A row contains the keys, the aggregate as in `aggregate_rows`, the number of the series' logs among these, and the
     time in microseconds of the one that is farthest from that edge."""
     name, reference = wanted
@@ -329,6 +329,6 @@ def chosen_rows(
         "min": [ranked.asc(), time.asc()],
         "max": [ranked.desc(), time.asc()],
     }[name]
-    beside = [points.c[f"value_{n}"] for n in range(1, len(others) + 1)]
-    statement = select(*_by(source, points), time, value, *beside).order_by(*by, *order, points.c.number.asc())
+    other_values = [points.c[f"value_{n}"] for n in range(1, len(others) + 1)]
+    statement = select(*_by(source, points), time, value, *other_values).order_by(*by, *order, points.c.number.asc())
     return statement.ext(distinct_on(*by)).limit(_bigint(most)) if by else statement.limit(_bigint(1))

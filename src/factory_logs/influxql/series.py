@@ -1,4 +1,4 @@
-"""Series of points, with times and values in the order of time."""
+"""Series of points in the order of time."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,16 +8,17 @@ from factory_logs.influxql.ast import Type
 from factory_logs.influxql.evaluation import Value
 from factory_logs.influxql.windows import Windows
 
-Beside = tuple[Value, ...]
-"""The other fields and tags of a point."""
+Others = tuple[Value, ...]
+"""The values of a point's other fields and tags."""
 
 
 @dataclass(slots=True)
 class PointSeries:
-    """The points of one measurement that have the same tags. `tags` contains their values, in the order of the
-    dimensions' names.
+    """The points of one measurement that have the same tags.
 
-    `values` may contain None for a window without points. `beside` is empty, or contains the values of the other
+    `tags` contains the values of the tags, in the order of the dimensions' names.
+
+    `values` may contain None for a window without points. `others` is empty, or contains the values of the other
     columns of each point.
     """
 
@@ -25,18 +26,18 @@ class PointSeries:
     tags: tuple[str, ...]
     times: list[int] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
-    beside: list[Beside] = field(default_factory=list)
+    others: list[Others] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[str, tuple[str, ...]]:
         return self.name, self.tags
 
-    def add(self, time: int, value: Value, beside: Beside = ()) -> None:
+    def add(self, time: int, value: Value, others: Others = ()) -> None:
         """Append a point."""
         self.times.append(time)
         self.values.append(value)
-        if beside:
-            self.beside.append(beside)
+        if others:
+            self.others.append(others)
 
     def like(self) -> "PointSeries":
         """Return a series with the same name and tags, without points."""
@@ -45,7 +46,7 @@ class PointSeries:
 
 @dataclass(slots=True)
 class Stream:
-    """Series in the order in which the result shows them. `type` is the type of their values."""
+    """Series in the order of the result. `type` is the type of their values."""
 
     type: Type | None
     series: list[PointSeries]
@@ -58,19 +59,19 @@ class Window:
     start: int
     times: Sequence[int]
     values: Sequence[Any]
-    beside: Sequence[Beside]
+    others: Sequence[Others]
 
-    def values_beside(self, place: int) -> Beside:
-        return self.beside[place] if self.beside else ()
+    def others_at(self, index: int) -> Others:
+        return self.others[index] if self.others else ()
 
 
 def split_windows(series: PointSeries, windows: Windows, *, descending: bool) -> Iterator[Window]:
-    """Yield the windows that have points, in the order of the points."""
-    times, values, beside = series.times, series.values, series.beside
+    """Yield the windows that contain points, in the order of the points."""
+    times, values, others = series.times, series.values, series.others
     if None in values:
-        kept = [place for place, value in enumerate(values) if value is not None]
-        times, values = [times[place] for place in kept], [values[place] for place in kept]
-        beside = [beside[place] for place in kept] if beside else beside
+        present = [index for index, value in enumerate(values) if value is not None]
+        times, values = [times[index] for index in present], [values[index] for index in present]
+        others = [others[index] for index in present] if others else others
     begin = 0
     while begin < len(times):
         start, end = windows.around(times[begin])
@@ -81,5 +82,5 @@ def split_windows(series: PointSeries, windows: Windows, *, descending: bool) ->
         else:
             while stop < len(times) and times[stop] < end:
                 stop += 1
-        yield Window(start, times[begin:stop], values[begin:stop], beside[begin:stop])
+        yield Window(start, times[begin:stop], values[begin:stop], others[begin:stop])
         begin = stop

@@ -1,4 +1,4 @@
-"""Format expressions and statements as text. Parsing the text returns an equal tree."""
+"""Format expressions and statements as text. Parsing this text returns an equal tree."""
 
 import re
 from datetime import UTC, datetime, timedelta

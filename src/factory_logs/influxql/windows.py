@@ -1,4 +1,4 @@
-"""The windows of GROUP BY time(interval, offset), in the time zone of the query.
+"""Compute the windows of GROUP BY time(interval, offset), in the time zone of the query.
 
 All times are in nanoseconds since 1970. In local time, windows begin at multiples of the interval.
 """
@@ -25,15 +25,15 @@ class Windows:
     zone: ZoneInfo | None = None
 
     def around(self, moment: int) -> tuple[int, int]:
-        """Return the beginning of the window that contains a time, and the beginning of the next one."""
+        """Return the beginnings of the window that contains a time and of the next window."""
         if not self.interval:
             return self.first, self.last + 1
         local = moment - self.offset
         zone = self.zone_offset(local)
-        place = (local + zone) % self.interval
-        begin = EARLIEST if EARLIEST + place >= local else local - place
+        elapsed = (local + zone) % self.interval
+        begin = EARLIEST if EARLIEST + elapsed >= local else local - elapsed
         begin += self._shift(zone - self.zone_offset(begin)) + self.offset
-        rest = self.interval - place
+        rest = self.interval - elapsed
         end = LATEST if LATEST - rest <= local else local + rest
         end += self._shift_of_end(zone, end) + self.offset
         return begin, end
@@ -51,7 +51,7 @@ class Windows:
         return 0 if ahead is None else int(ahead.total_seconds()) * SECOND
 
     def _shift(self, difference: int) -> int:
-        """Return the change of the clock, or 0 if it is not shorter than a window."""
+        """Return the shift of the clock, or 0 if it is at least as long as a window."""
         return difference if abs(difference) < self.interval else 0
 
     def _shift_of_end(self, zone: int, end: int) -> int:

@@ -46,7 +46,7 @@ class Aggregates:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._places = asyncio.Semaphore(settings.max_aggregates)
+        self._running = asyncio.Semaphore(settings.max_aggregates)
         self._wait_seconds = settings.pool_timeout_seconds
 
     @asynccontextmanager
@@ -58,7 +58,7 @@ class Aggregates:
         """
         try:
             async with asyncio.timeout(self._wait_seconds):
-                await self._places.acquire()
+                await self._running.acquire()
         except TimeoutError:
             message = "Too many aggregates are running; try again when one has ended"
             raise OverloadedError(message, RETRY_AFTER_SECONDS) from None
@@ -73,7 +73,7 @@ class Aggregates:
             )
             raise BadRequestError("Validation failed", [known]) from error
         finally:
-            self._places.release()
+            self._running.release()
 
 
 def log_value(field: Field) -> ColumnElement[Any]:

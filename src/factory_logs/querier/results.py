@@ -221,9 +221,9 @@ async def read_distribution(aggregates: Aggregates, question: DistributionQuery,
         moved = (await connection.execute(moving_range_rows(logs, number))).all() if found and has_limits else []
         histograms = await _histograms(connection, logs, number, question.bins, found)
     groups = [
-        _group(row, question, Decimal(moved[place][0]) if moved and moved[place][0] is not None else None)
-        | {"histogram": histograms[place]}
-        for place, row in enumerate(found)
+        _group(row, question, Decimal(moved[index][0]) if moved and moved[index][0] is not None else None)
+        | {"histogram": histograms[index]}
+        for index, row in enumerate(found)
     ]
     groups.sort(key=lambda group: [rank(canonical(group[name])) for name in question.by])
     columns = (*question.by, *MEASURES, "histogram", "below", "above", *INDICES)
@@ -272,16 +272,16 @@ async def _histograms(
     greatest = max((row[keys + 4] for row in found), key=Decimal)
     edges = bin_edges(least, greatest, bins)
     counts: defaultdict[int, dict[int, int]] = defaultdict(dict)
-    for place, number_of_bin, logs_in_it in await connection.execute(
+    for index, number_of_bin, logs_in_it in await connection.execute(
         histogram_rows(logs, number, [Decimal(edge) for edge in edges])
     ):
-        counts[place - 1][number_of_bin - 1] = logs_in_it
+        counts[index - 1][number_of_bin - 1] = logs_in_it
     return {
-        place: [
-            {"from": exact(edges[each]), "to": exact(edges[each + 1]), "count": counts[place].get(each, 0)}
+        index: [
+            {"from": exact(edges[each]), "to": exact(edges[each + 1]), "count": counts[index].get(each, 0)}
             for each in range(len(edges) - 1)
         ]
-        for place in range(len(found))
+        for index in range(len(found))
     }
 
 

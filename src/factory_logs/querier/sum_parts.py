@@ -179,8 +179,8 @@ def _pairs(parts: Sequence[Part], merging: Merging) -> Iterator[Part]:
 def encode(known: KnownParts) -> bytes:
     """Return the parts in the format of the database. Parts share their tables there too."""
     tables = distinct(*(part.table for part in known.parts))
-    places = {id(table): place for place, table in enumerate(tables)}
-    parts = [(*part[:4], places[id(part.table)]) for part in known.parts]
+    indexes = {id(table): index for index, table in enumerate(tables)}
+    parts = [(*part[:4], indexes[id(part.table)]) for part in known.parts]
     content = [known.uncounted, parts, list(map(encoded_rows, tables))]
     return zlib.compress(json.dumps(content, default=str, separators=(",", ":")).encode(), 1)
 
@@ -189,5 +189,5 @@ def decode(stored: Known, merging: Merging) -> KnownParts:
     """Return the parts that the database has stored. Not all of them need be valid."""
     uncounted, parts, rows = json.loads(zlib.decompress(stored.content or b""))
     tables = list(map(decoded_rows, rows))
-    found = tuple(Part(begin, end, up_to, removed, tables[place]) for begin, end, up_to, removed, place in parts)
+    found = tuple(Part(begin, end, up_to, removed, tables[index]) for begin, end, up_to, removed, index in parts)
     return KnownParts(stored.state, uncounted, found, merging.merged(part.table for part in found))

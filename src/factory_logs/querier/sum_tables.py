@@ -33,12 +33,12 @@ def merged_numbers(
 ) -> Numbers:
     """Return the numbers of a row with other numbers added; they are subtracted if the sign is -1."""
     found = []
-    for place, (old, new) in enumerate(zip(before, numbers, strict=True)):
+    for index, (old, new) in enumerate(zip(before, numbers, strict=True)):
         if old is None or new is None:
             found.append(new if old is None else old)
-        elif place in least:
+        elif index in least:
             found.append(min(old, new))
-        elif place in greatest:
+        elif index in greatest:
             found.append(max(old, new))
         else:
             found.append(old + sign * new)

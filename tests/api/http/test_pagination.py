@@ -177,10 +177,10 @@ async def test_a_cursor_of_another_q_is_a_400_with_this_reason(filled: httpx.Asy
 @pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(st.integers(0, 74), st.sampled_from("Aq_-7=é \0"))
-async def test_a_cursor_that_was_tampered_with_is_a_400(filled: httpx.AsyncClient, place: int, letter: str) -> None:
+async def test_a_cursor_that_was_tampered_with_is_a_400(filled: httpx.AsyncClient, index: int, letter: str) -> None:
     cursor = await cursor_of(filled)
-    response = await ask(filled, cursor=cursor[:place] + letter + cursor[place + 1 :])
-    assert response.status_code == (200 if cursor[place] == letter else 400)
+    response = await ask(filled, cursor=cursor[:index] + letter + cursor[index + 1 :])
+    assert response.status_code == (200 if cursor[index] == letter else 400)
 
 
 @pytest.mark.slow

@@ -225,9 +225,9 @@ class TestALongNdjsonBody:
             response = await self.sent(client, [*records, *numbered(20)], params=params)
             body = response.json()
             assert response.status_code == status
-            places = [error["index"] for error in body["errors"]]
-            assert places == sorted(places)
-            assert set(places) == set(range(100))
+            indexes = [error["index"] for error in body["errors"]]
+            assert indexes == sorted(indexes)
+            assert set(indexes) == set(range(100))
             assert body.get("num_rejected") == 240 or "failed for 240 of the records" in body["message"]
 
     async def test_is_stored_once_under_a_key(self, client: httpx.AsyncClient) -> None:

@@ -136,8 +136,8 @@ def test_a_failed_backup_leaves_the_previous_one(source: Path, tmp_path: Path) -
     execute(source, "create table gone (n int)")
     execute(source, "insert into gone values (1)")
     execute(source, "checkpoint")
-    (place,) = execute(source, "select pg_relation_filepath('gone')")
-    (source / "pgdata" / place).unlink()  # as on a broken disk
+    (path,) = execute(source, "select pg_relation_filepath('gone')")
+    (source / "pgdata" / path).unlink()  # as on a broken disk
     try:
         refused = inside(source, "backup", file)
     finally:

@@ -229,7 +229,7 @@ def test_the_separate_lines_of_a_point_become_one_log(
             point.stored_fields
         )
     lines = [line for point in points for line in torn(point, shuffled)]
-    lines += [line for place in again if place < len(points) for line in torn_as_it_is_now(points[place], expected)]
+    lines += [line for index in again if index < len(points) for line in torn_as_it_is_now(points[index], expected)]
     folder = tmp_path_factory.mktemp("parts")
     partitioner = Partitioner(folder, parts * partition.PART_BYTES, (), 1)
     for group in line_groups(["\n".join(lines).encode()], 10_000):

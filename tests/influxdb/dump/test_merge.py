@@ -60,9 +60,9 @@ def test_a_run_reads_the_same_as_its_single_lines(
     tmp_path_factory: pytest.TempPathFactory, columns: list[tuple[str, list[object], int, int]]
 ) -> None:
     lines = [
-        f"m {escaped(key)}={written(value)} {DAY + first + step * place}"
+        f"m {escaped(key)}={written(value)} {DAY + first + step * index}"
         for key, values, first, step in columns
-        for place, value in enumerate(values)
+        for index, value in enumerate(values)
     ]
     by_column, by_line = both_ways(tmp_path_factory.mktemp("part"), lines)
     assert reported(by_column) == reported(by_line)

@@ -102,7 +102,7 @@ def _checks(url: str | None, token: str | None, ca_file: Path | None) -> Iterato
     changed = [variable_name(name) for name in type(settings).model_fields if is_set(name)]
     yield Check("settings", State.OK, ", ".join(changed) or "all defaults")
     yield _open_files(settings)
-    yield from _places(settings)
+    yield from _directories(settings)
     if settings.database_url is None:
         yield from _data_dir(settings)
     yield from _database(settings)
@@ -123,7 +123,7 @@ def _open_files(settings: "Settings") -> Check:
     )  # fmt: skip
 
 
-def _places(settings: "Settings") -> Iterator[Check]:
+def _directories(settings: "Settings") -> Iterator[Check]:
     """Check the folders and files that workers write to."""
     folder = settings.body_file_dir or Path(tempfile.gettempdir())
     if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):

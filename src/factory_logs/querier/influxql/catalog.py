@@ -1,7 +1,7 @@
-"""The catalog for InfluxQL: the schema, and the sets of tags in the logs of each measurement.
+"""Derive the schema and the sets of tags of each measurement from the catalog.
 
-Most new logs change neither of the two. So a worker remembers both, and derives them anew only if the sums in
-querier/catalog.py have changed.
+Most new logs change neither the schema nor the sets. So a worker caches both, and derives them again only if the sums
+in querier/catalog.py have changed.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ TagSets = dict[str, list[Any]]
 
 
 class InfluxqlCatalog:
-    """Derives the schema and the sets of tags from the catalog, and remembers them for a worker."""
+    """The schema and the sets of tags that a worker has derived from the catalog."""
 
     def __init__(self, settings: Settings) -> None:
         self._max_paths = settings.max_catalog_paths
@@ -63,8 +63,7 @@ class InfluxqlCatalog:
 
 
 def tag_in(tags: Any, measurement: MeasurementSchema, name: str) -> str:
-    """Return the value of a tag in `tags`; empty if the tag is missing. Tags that are columns of a log are not
-    included."""
+    """Return the value of a tag in `tags`, or empty text if the tag is missing or stored in a column of its own."""
     for path in measurement.tags[name]:
         value = tags
         for key in path:
@@ -80,5 +79,5 @@ def series_in(tag_sets: Sequence[Any], measurement: MeasurementSchema, names: Se
 
 
 def are_in_tags(names: Sequence[str]) -> bool:
-    """Return whether logs store all of these tags in `tags`, and none in a column."""
+    """Return whether all of these tags are stored in `tags`, none in a column of its own."""
     return not set(names) & set(COLUMN_TAGS)

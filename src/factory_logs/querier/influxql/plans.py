@@ -1,5 +1,5 @@
-"""Plans of SELECT statements. A plan contains the properties that a statement passes to its subqueries: time span,
-windows, dimensions and limits."""
+"""Plan SELECT statements. A plan contains the properties that a statement passes to its subqueries: time span, windows,
+dimensions and limits."""
 
 from dataclasses import dataclass, replace
 from zoneinfo import ZoneInfo
@@ -33,10 +33,9 @@ class Plan:
     limited_by: tuple[str, ...]
 
     def earlier(self) -> "Plan":
-        """Return the plan with one more window before its span; if the order is descending, the window is added at the
-        other end.
+        """Return the plan with one more window before its span, or after it if the order is descending.
 
-        If a subquery has the windows of the outer statement, it stays within the span.
+        A subquery that has the windows of the outer statement keeps its span.
         """
         if not self.resolved.checked.interval:
             return self
@@ -88,8 +87,10 @@ def _check_buckets(windows: Windows, most: int) -> None:
 
 
 def subquery_plan(resolved: Resolved, outer: Plan, now: int) -> Plan:
-    """Return the plan of a subquery: its span lies within that of the outer statement, and its dimensions include those
-    of the outer statement."""
+    """Return the plan of a subquery.
+
+    Its span lies within the span of the outer statement, and its dimensions include those of the outer statement.
+    """
     checked, select = resolved.checked, resolved.checked.select
     first = outer.windows.first if checked.span.first is None else max(outer.windows.first, checked.span.first)
     last = outer.windows.last if checked.span.last is None else min(outer.windows.last, checked.span.last)

@@ -40,7 +40,7 @@ SINCE_1972 = 63_072_000_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class PointLimits:
-    """The limits on what one statement reads and returns."""
+    """The maximum numbers of points, rows and series of one statement."""
 
     points: int
     rows: int
@@ -58,7 +58,7 @@ def _series_order(dimensions: Sequence[str], tags: Sequence[str]) -> bytes:
 
 
 class PointReader:
-    """Reads the measurements of one statement in one snapshot."""
+    """Reads the points of one statement in one snapshot."""
 
     def __init__(self, snapshot: SumsOfSnapshot, catalog: InfluxqlCatalog, schema: Schema, limits: PointLimits) -> None:
         self._snapshot = snapshot
@@ -75,8 +75,8 @@ class PointReader:
             name, self._schema[name], condition, windows.first, windows.last, plan.dimensions, plan.descending
         )
 
-    async def kept_series(self, source: Source, plan: Plan) -> Callable[[Tags], bool]:
-        """Return a function that checks whether SLIMIT and SOFFSET include a series with the given tags."""
+    async def series_filter(self, source: Source, plan: Plan) -> Callable[[Tags], bool]:
+        """Return a function that returns whether SLIMIT and SOFFSET include the series with these tags."""
         if not plan.series_limit and not plan.series_offset:
             return lambda tags: True
         by = plan.limited_by
@@ -87,8 +87,8 @@ class PointReader:
             series = [tuple(row) for row in await self._rows(rows, self.limits.series)]
             series.sort(key=lambda tags: _series_order(by, tags))
         left = set(series[plan.series_offset : plan.series_offset + plan.series_limit])
-        places = [plan.dimensions.index(name) for name in by]
-        return lambda tags: tuple(tags[place] for place in places) in left
+        indexes = [plan.dimensions.index(name) for name in by]
+        return lambda tags: tuple(tags[index] for index in indexes) in left
 
     async def arrays(self, source: Source, reference: Reference) -> list[PointSeries]:
         """Return the points of one field, by series. Raises InfluxqlError for more points than the limit."""
@@ -100,7 +100,7 @@ class PointReader:
         found = []
         for row in rows:
             times, values = row[count], row[count + 1]
-            if times is None:  # without GROUP BY, no logs give one row of nulls
+            if times is None:  # without GROUP BY, the result of no logs is one row of nulls
                 continue
             self._count(len(times))
             series = PointSeries(source.name, tuple(row[:count]), [time * 1000 for time in times], values)
@@ -135,8 +135,8 @@ class PointReader:
             tags = tuple(row[:count])
             if not found or found[-1].tags != tags:
                 found.append(PointSeries(source.name, tags))
-            beside = converted(row[count + 1 :])
-            found[-1].add(to_nanoseconds(row[count]), None, beside)
+            others = converted(row[count + 1 :])
+            found[-1].add(to_nanoseconds(row[count]), None, others)
         return found
 
     async def chosen(
@@ -152,10 +152,10 @@ class PointReader:
         for series in found:
             if series.times != sorted(series.times, reverse=source.descending):
                 order = sorted(range(len(series.times)), key=series.times.__getitem__, reverse=source.descending)
-                series.times = [series.times[place] for place in order]
-                series.beside = [series.beside[place] for place in order]
-            series.values = [values[0] for values in series.beside]
-            series.beside = [values[1:] for values in series.beside] if others else []
+                series.times = [series.times[index] for index in order]
+                series.others = [series.others[index] for index in order]
+            series.values = [values[0] for values in series.others]
+            series.others = [values[1:] for values in series.others] if others else []
         return found
 
     async def aggregates(self, source: Source, plan: Plan, wanted: Sequence[Aggregate]) -> AggregatedSeries:
@@ -172,8 +172,7 @@ class PointReader:
         return in_windows(table, plan.windows, bins, wanted)
 
     async def _series_to_find(self, source: Source, bins: TimeBins, wanted: Sequence[Aggregate]) -> AbstractSet[Tags]:
-        """Return the series whose first or last values the oldest or newest logs may contain, or an empty set if all
-        logs must be read."""
+        """Return the series to look for in the oldest or newest logs, or an empty set if all logs must be read."""
         (name, _), *others = wanted
         if (
             name not in EDGES
@@ -206,20 +205,24 @@ class PointReader:
         self._points += points
         if self._points > self.limits.points:
             raise InfluxqlError(
-                f"max-select-point limit exceeded: the statement reads more than {self.limits.points} points: take a "
+                f"max-select-point limit exceeded: the statement reads more than {self.limits.points} points: use a "
                 "shorter time range, more conditions in WHERE, or LIMIT"
             )
 
 
 def has_field(measurement: MeasurementSchema, reference: Reference) -> bool:
-    """Return whether the measurement contains this field. Tags do not count, because a log that has only tags is not a
-    point."""
+    """Return whether the measurement contains this field.
+
+    Tags do not count, because a log with tags but no fields is not a point.
+    """
     return reference.type is not Type.TAG and reference.type is not None and reference.name in measurement.fields
 
 
 def can_bin(windows: Windows) -> bool:
-    """Return whether PostgreSQL can assign logs to the windows. It can if the windows are whole microseconds, and the
-    offsets of time zones are multiples of 15 minutes."""
+    """Return whether PostgreSQL can assign logs to the windows.
+
+    Windows must be whole microseconds, and the offsets of the time zone must be multiples of 15 minutes.
+    """
     if windows.interval % 1000 or windows.offset % 1000:
         return False
     return windows.zone is None or windows.first >= SINCE_1972
@@ -234,7 +237,7 @@ def _bins(windows: Windows) -> TimeBins:
 
 
 def _convert(values: list[Value], reference: Reference, measurement: MeasurementSchema) -> None:
-    """Convert the floats of a field that is cast to integer."""
+    """Truncate the floats of a field that is cast to integer."""
     if _is_cast(reference, measurement):
         values[:] = [cast_value(value, Type.INTEGER) for value in values]
 
@@ -246,14 +249,14 @@ def _is_cast(reference: Reference, measurement: MeasurementSchema) -> bool:
 
 
 def _converted(references: Sequence[Reference], measurement: MeasurementSchema) -> Any:
-    casts = [place for place, each in enumerate(references) if _is_cast(each, measurement)]
+    casts = [index for index, each in enumerate(references) if _is_cast(each, measurement)]
     if not casts:
         return tuple
 
     def convert(values: Sequence[Value]) -> tuple[Value, ...]:
         changed = list(values)
-        for place in casts:
-            changed[place] = cast_value(changed[place], Type.INTEGER)
+        for index in casts:
+            changed[index] = cast_value(changed[index], Type.INTEGER)
         return tuple(changed)
 
     return convert

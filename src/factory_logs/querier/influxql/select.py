@@ -1,4 +1,4 @@
-"""Run a SELECT statement: compute a stream of points for each function, and combine the streams to rows.
+"""Run a SELECT statement: compute a stream of points for each function, and combine the streams into rows.
 
 Functions over many points run in a thread, so that the event loop can serve other requests.
 """
@@ -17,7 +17,7 @@ from factory_logs.influxql.functions import check_type, transformed, window_func
 from factory_logs.influxql.regexes import matches
 from factory_logs.influxql.resolving import Resolved, call_type, top_arguments
 from factory_logs.influxql.selection import Aggregate
-from factory_logs.influxql.series import Beside, PointSeries, Stream, split_windows
+from factory_logs.influxql.series import Others, PointSeries, Stream, split_windows
 from factory_logs.influxql.traversal import nodes
 from factory_logs.querier.influxql.plans import Plan, subquery_plan
 from factory_logs.querier.influxql.points import PointReader, as_number, can_bin
@@ -54,7 +54,7 @@ class RowSeries:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """The parts of the columns of a statement: the calls, and the references outside calls."""
+    """The expressions of a statement's columns, the calls in them, and the references outside calls."""
 
     expressions: tuple[Expression, ...]
     calls: tuple[Call, ...]
@@ -106,7 +106,7 @@ class Selecting:
         if not columns.calls:
             if all(each.type is None for each in columns.references):
                 return []
-            streams = [Stream(None, await self._beside(plan, columns.references))]
+            streams = [Stream(None, await self._raw_points(plan, columns.references))]
         else:
             is_selector = len(columns.calls) == 1 and columns.calls[0].name in _SELECTORS
             known = await self._aggregated(plan, calls, columns.references)
@@ -120,7 +120,7 @@ class Selecting:
                 streams.append(_limited(finished, plan.limit, plan.offset))
         return await _computed(sum(map(_points_in, streams)), _as_rows, plan, columns, calls, streams)
 
-    async def _beside(self, plan: Plan, references: Sequence[Reference]) -> list[PointSeries]:
+    async def _raw_points(self, plan: Plan, references: Sequence[Reference]) -> list[PointSeries]:
         """Return points with several values, for a statement without functions."""
         found: list[PointSeries] = []
         has_subquery = any(isinstance(source, Resolved) for source in plan.resolved.sources)
@@ -130,50 +130,50 @@ class Selecting:
                 found += await self._from_subquery(plan, source, None, references)
             else:
                 read = self._reader.source(source, plan)
-                kept = await self._reader.kept_series(read, plan)
+                is_included = await self._reader.series_filter(read, plan)
                 points = await self._reader.points(read, references, references, limit=limit, offset=offset)
-                found += _kept(points, kept)
+                found += _included(points, is_included)
         stream = Stream(None, _in_order(plan, found))
         return _limited(stream, plan.limit, plan.offset).series if has_subquery else stream.series
 
-    async def _points(self, plan: Plan, reference: Reference, beside: Sequence[Reference]) -> Stream:
-        """Return the points of one field, with the values of other columns at the same points."""
+    async def _points(self, plan: Plan, reference: Reference, others: Sequence[Reference]) -> Stream:
+        """Return the points of one field, with the values of the other columns."""
         found: list[PointSeries] = []
         for source in plan.resolved.sources:
             if isinstance(source, Resolved):
-                found += await self._from_subquery(plan, source, reference, beside)
+                found += await self._from_subquery(plan, source, reference, others)
                 continue
             read = self._reader.source(source, plan)
-            kept = await self._reader.kept_series(read, plan)
-            if beside:
-                points = await self._reader.points(read, [reference, *beside], [reference])
+            is_included = await self._reader.series_filter(read, plan)
+            if others:
+                points = await self._reader.points(read, [reference, *others], [reference])
                 for series in points:
-                    series.values = [values[0] for values in series.beside]
-                    series.beside = [values[1:] for values in series.beside]
+                    series.values = [values[0] for values in series.others]
+                    series.others = [values[1:] for values in series.others]
             else:
                 points = await self._reader.arrays(read, reference)
-            found += _kept(points, kept)
+            found += _included(points, is_included)
         return Stream(reference.type, _in_order(plan, found))
 
     async def _from_subquery(
-        self, plan: Plan, resolved: Resolved, reference: Reference | None, beside: Sequence[Reference]
+        self, plan: Plan, resolved: Resolved, reference: Reference | None, others: Sequence[Reference]
     ) -> list[PointSeries]:
         """Return the rows of a subquery as points of the outer statement."""
         inner = subquery_plan(resolved, plan, self._now)
         columns = _SubqueryColumns(inner)
         if reference is not None and not columns.has(reference):
             return []
-        found: dict[tuple[str, tuple[str, ...]], list[tuple[int, Value, Beside]]] = {}
-        places = [inner.dimensions.index(name) for name in plan.dimensions]
+        found: dict[tuple[str, tuple[str, ...]], list[tuple[int, Value, Others]]] = {}
+        indexes = [inner.dimensions.index(name) for name in plan.dimensions]
         # Within a window, InfluxDB orders the series by their tags, even if time is descending.
         for series in sorted(await self.rows(inner), key=lambda each: (each.name, each.tags)):
-            tags = tuple(series.tags[place] for place in places)
+            tags = tuple(series.tags[index] for index in indexes)
             points = found.setdefault((series.name, tags), [])
             for time, row in series.rows:
                 if plan.resolved.condition is not None and not columns.meets(plan.resolved.condition, series, row):
                     continue
                 value = None if reference is None else columns.value(reference, series, row)
-                points.append((time, value, tuple(columns.value(each, series, row) for each in beside)))
+                points.append((time, value, tuple(columns.value(each, series, row) for each in others)))
         return [
             _as_series(key, points, inner, is_sorted=resolved.is_raw or _is_transformed(resolved))
             for key, points in found.items()
@@ -182,7 +182,7 @@ class Selecting:
 
     # Calls
 
-    async def _call(self, plan: Plan, call: Call, beside: Sequence[Reference]) -> Stream:
+    async def _call(self, plan: Plan, call: Call, others: Sequence[Reference]) -> Stream:
         """Return the points that a call computes, at their own times."""
         match call.arguments[0]:
             case Call() as inner if call.name in TRANSFORMATIONS:
@@ -201,9 +201,9 @@ class Selecting:
                 stream = await self._points(source_plan, reference, ())
                 return await _computed(_points_in(stream), self._transformed, plan, call, stream)
             case Reference() as reference if call.name in ("top", "bottom") and len(call.arguments) > 2:
-                return await self._top_by_tags(plan, call, reference, beside)
+                return await self._top_by_tags(plan, call, reference, others)
             case Reference() as reference:
-                stream = await self._points(plan, reference, beside)
+                stream = await self._points(plan, reference, others)
                 return await _computed(_points_in(stream), self._reduced, plan, call, stream)
         return Stream(None, [])
 
@@ -219,18 +219,18 @@ class Selecting:
         for series in stream.series:
             result = series.like()
             for window in split_windows(series, plan.windows, descending=plan.descending):
-                for time, value, beside in function(window):
-                    result.add(window.start if time is None else time, value, beside)
+                for time, value, others in function(window):
+                    result.add(window.start if time is None else time, value, others)
             if result.times:
                 found.append(result)
         return Stream(call_type(call.name, [stream.type]), found)
 
-    async def _top_by_tags(self, plan: Plan, call: Call, reference: Reference, beside: Sequence[Reference]) -> Stream:
-        """Return top() or bottom() over the best points: the best one for each value of the other tags."""
+    async def _top_by_tags(self, plan: Plan, call: Call, reference: Reference, others: Sequence[Reference]) -> Stream:
+        """Return top() or bottom() over the best point for each combination of the listed tags."""
         tags = [each.name for each in call.arguments[1:-1] if isinstance(each, Reference)]
         inner = plan.grouped_by(tuple({*plan.dimensions, *tags})).of_all_series()
         best = Call("max" if call.name == "top" else "min", (reference,))
-        stream = await self._points(inner, reference, beside)
+        stream = await self._points(inner, reference, others)
         stream = await _computed(_points_in(stream), self._reduced, inner, best, stream)
         regrouped = _regrouped(plan, inner, stream.series)
         stream = Stream(stream.type, await self._left(plan, regrouped))
@@ -241,21 +241,21 @@ class Selecting:
         names = [source for source in plan.resolved.sources if isinstance(source, str)]
         left = [series for series in found if series.name not in names]
         for name in names:
-            kept = await self._reader.kept_series(self._reader.source(name, plan), plan)
-            left += _kept([series for series in found if series.name == name], kept)
+            is_included = await self._reader.series_filter(self._reader.source(name, plan), plan)
+            left += _included([series for series in found if series.name == name], is_included)
         return left
 
-    async def _aggregated(self, plan: Plan, calls: Sequence[Call], beside: Sequence[Reference]) -> dict[Call, Stream]:
+    async def _aggregated(self, plan: Plan, calls: Sequence[Call], others: Sequence[Reference]) -> dict[Call, Stream]:
         """Return the streams of the calls that PostgreSQL can aggregate."""
         if not can_bin(plan.windows) or any(isinstance(source, Resolved) for source in plan.resolved.sources):
             return {}
         is_single = len(calls) == 1 and calls[0].name in SIMPLE_SELECTORS
-        if is_single and (beside or _driver(calls[0]).type not in _ORDERED):
-            return await self._chosen(plan, calls[0], beside)
+        if is_single and (others or _driver(calls[0]).type not in _ORDERED):
+            return await self._chosen(plan, calls[0], others)
         if is_single and not plan.windows.interval:
             return await self._at_times(plan, calls[0])
         able = [call for call in calls if _can_aggregate(call)]
-        if not able or beside:
+        if not able or others:
             return {}
         wanted: dict[Aggregate, None] = {}
         for call in able:
@@ -264,7 +264,7 @@ class Selecting:
             wanted |= {(name, reference): None for name in (*_NEEDED[call.name], "count")}
         return await self._from_aggregates(plan, able, list(wanted))
 
-    async def _chosen(self, plan: Plan, call: Call, beside: Sequence[Reference]) -> dict[Call, Stream]:
+    async def _chosen(self, plan: Plan, call: Call, others: Sequence[Reference]) -> dict[Call, Stream]:
         reference = _driver(call)
         check_type(call.name, reference.type)
         if plan.windows.zone is not None and plan.windows.interval:
@@ -273,8 +273,8 @@ class Selecting:
         for source in plan.resolved.sources:
             if isinstance(source, str):
                 read = self._reader.source(source, plan)
-                kept = await self._reader.kept_series(read, plan)
-                found += _kept(await self._reader.chosen(read, plan, (call.name, reference), beside), kept)
+                is_included = await self._reader.series_filter(read, plan)
+                found += _included(await self._reader.chosen(read, plan, (call.name, reference), others), is_included)
         return {call: Stream(reference.type, _in_order(plan, found))}
 
     async def _at_times(self, plan: Plan, call: Call) -> dict[Call, Stream]:
@@ -286,10 +286,10 @@ class Selecting:
             if not isinstance(source, str):
                 continue
             read = self._reader.source(source, plan)
-            kept = await self._reader.kept_series(read, plan)
+            is_included = await self._reader.series_filter(read, plan)
             for tags, windows in (await self._reader.aggregates(read, plan, [(name, reference)])).items():
                 (pair,) = windows[plan.windows.first]
-                if pair is not None and kept(tags):
+                if pair is not None and is_included(tags):
                     first, second = pair
                     moment, number = (second, first) if name.endswith("at") else (first, second)
                     series = PointSeries(source, tags)
@@ -302,19 +302,19 @@ class Selecting:
         self, plan: Plan, calls: Sequence[Call], wanted: Sequence[Aggregate]
     ) -> dict[Call, Stream]:
         streams: dict[Call, list[PointSeries]] = {call: [] for call in calls}
-        places = {each: place for place, each in enumerate(wanted)}
+        indexes = {each: index for index, each in enumerate(wanted)}
         for source in plan.resolved.sources:
             if not isinstance(source, str):
                 continue
             read = self._reader.source(source, plan)
-            kept = await self._reader.kept_series(read, plan)
+            is_included = await self._reader.series_filter(read, plan)
             for tags, windows in (await self._reader.aggregates(read, plan, wanted)).items():
-                if not kept(tags):
+                if not is_included(tags):
                     continue
                 for call in calls:
                     series = PointSeries(source, tags)
                     for start in sorted(windows, reverse=plan.descending):
-                        value = _finished_aggregate(call, windows[start], places)
+                        value = _finished_aggregate(call, windows[start], indexes)
                         if value is not None:
                             series.add(start, value)
                     if series.times:
@@ -344,8 +344,7 @@ class Selecting:
 
 
 async def _computed(points: int, function: Callable[..., T], *arguments: object) -> T:
-    """Return the result of a function over this many points. The function runs in a thread if it takes longer than
-    switching threads."""
+    """Return the result of a function over this many points. Run it in a thread if that is worth the switch."""
     if points <= FEW_POINTS:
         return function(*arguments)
     return await asyncio.to_thread(function, *arguments)
@@ -366,7 +365,7 @@ def _filled_points(plan: Plan, stream: Stream) -> int:
 
 
 def abs_microseconds(moment: Any, name: str) -> int:
-    """Return the time in an aggregate, in nanoseconds. PostgreSQL returns the time of `max at` negated."""
+    """Return the time of an aggregate in nanoseconds. In `max at`, PostgreSQL returns it negated."""
     return int(-moment if name == "max at" else moment) * 1000
 
 
@@ -390,14 +389,14 @@ def _can_aggregate(call: Call) -> bool:
     return kind in _ORDERED or call.name == "count"
 
 
-def _finished_aggregate(call: Call, values: Sequence[Any], places: dict[Aggregate, int]) -> Value:
+def _finished_aggregate(call: Call, values: Sequence[Any], indexes: dict[Aggregate, int]) -> Value:
     """Compute the result of a function from the aggregates of a window. Return None if the window contains no
     points."""
     reference = _driver(call)
-    count = values[places["count", reference]]
+    count = values[indexes["count", reference]]
     if not count:
         return None
-    parts = [values[places[name, reference]] for name in _NEEDED[call.name]]
+    parts = [values[indexes[name, reference]] for name in _NEEDED[call.name]]
     kind = reference.type
     match call.name:
         case "count":
@@ -431,15 +430,15 @@ def _limited(stream: Stream, limit: int, offset: int) -> Stream:
     found = []
     for series in stream.series:
         short = PointSeries(
-            series.name, series.tags, series.times[offset:end], series.values[offset:end], series.beside[offset:end]
+            series.name, series.tags, series.times[offset:end], series.values[offset:end], series.others[offset:end]
         )
         if short.times:
             found.append(short)
     return Stream(stream.type, found)
 
 
-def _kept(found: list[PointSeries], kept: Callable[[Tags], bool]) -> list[PointSeries]:
-    return [series for series in found if kept(series.tags)]
+def _included(found: list[PointSeries], is_included: Callable[[Tags], bool]) -> list[PointSeries]:
+    return [series for series in found if is_included(series.tags)]
 
 
 def _in_order(plan: Plan, found: list[PointSeries]) -> list[PointSeries]:
@@ -455,37 +454,37 @@ def _in_order(plan: Plan, found: list[PointSeries]) -> list[PointSeries]:
 
 def _joined(first: PointSeries, second: PointSeries, *, descending: bool) -> PointSeries:
     times, values = first.times + second.times, first.values + second.values
-    beside = first.beside + second.beside
+    others = first.others + second.others
     order = sorted(range(len(times)), key=times.__getitem__, reverse=descending)
     return PointSeries(
         first.name,
         first.tags,
-        [times[place] for place in order],
-        [values[place] for place in order] if values else [],
-        [beside[place] for place in order] if beside else [],
+        [times[index] for index in order],
+        [values[index] for index in order] if values else [],
+        [others[index] for index in order] if others else [],
     )
 
 
 def _regrouped(plan: Plan, inner: Plan, found: list[PointSeries]) -> list[PointSeries]:
     """Return the series grouped by fewer dimensions."""
-    places = [inner.dimensions.index(name) for name in plan.dimensions]
+    indexes = [inner.dimensions.index(name) for name in plan.dimensions]
     return _in_order(
         plan,
         [
-            PointSeries(each.name, tuple(each.tags[place] for place in places), each.times, each.values, each.beside)
+            PointSeries(each.name, tuple(each.tags[index] for index in indexes), each.times, each.values, each.others)
             for each in found
         ],
     )
 
 
 def _as_series(
-    key: tuple[str, tuple[str, ...]], points: list[tuple[int, Value, Beside]], inner: Plan, *, is_sorted: bool
+    key: tuple[str, tuple[str, ...]], points: list[tuple[int, Value, Others]], inner: Plan, *, is_sorted: bool
 ) -> PointSeries:
     if is_sorted or inner.windows.interval:
         points.sort(key=lambda point: point[0], reverse=inner.descending)
     series = PointSeries(*key)
-    for time, value, beside in points:
-        series.add(time, value, beside)
+    for time, value, others in points:
+        series.add(time, value, others)
     return series
 
 
@@ -494,16 +493,16 @@ class _SubqueryColumns:
 
     def __init__(self, plan: Plan) -> None:
         resolved = plan.resolved
-        self._places = {name: place for place, name in reversed(list(enumerate(resolved.columns)))}
-        self._tags = {name: place for place, name in enumerate(plan.dimensions) if name in resolved.dimensions}
-        self._all_tags = {name: place for place, name in enumerate(plan.dimensions)}
+        self._column_indexes = {name: index for index, name in reversed(list(enumerate(resolved.columns)))}
+        self._tags = {name: index for index, name in enumerate(plan.dimensions) if name in resolved.dimensions}
+        self._all_tags = {name: index for index, name in enumerate(plan.dimensions)}
 
     def has(self, reference: Reference) -> bool:
-        return reference.name in self._places or reference.name in self._tags
+        return reference.name in self._column_indexes or reference.name in self._tags
 
     def value(self, reference: Reference, series: RowSeries, row: Sequence[Value]) -> Value:
-        if reference.name in self._places:
-            return cast_value(row[self._places[reference.name]], reference.type)
+        if reference.name in self._column_indexes:
+            return cast_value(row[self._column_indexes[reference.name]], reference.type)
         if reference.name in self._tags:
             return series.tags[self._tags[reference.name]]
         return None
@@ -514,21 +513,21 @@ class _SubqueryColumns:
         for node in nodes(condition):
             if isinstance(node, Reference):
                 value = self.value(node, series, row)
-                if value is None and node.name in self._all_tags and node.name not in self._places:
+                if value is None and node.name in self._all_tags and node.name not in self._column_indexes:
                     value = series.tags[self._all_tags[node.name]]
-                if value is None and node.name not in self._places:
+                if value is None and node.name not in self._column_indexes:
                     value = ""
                 values[node] = value
         return evaluate(condition, values, divide_exactly=False, matches=matches) is True
 
 
 def _as_rows(plan: Plan, columns: _Columns, calls: Sequence[Call], streams: Sequence[Stream]) -> list[RowSeries]:
-    """Return the rows: points of all streams at the same time form one row."""
+    """Return the rows. The points of all streams at one time form one row."""
     merging = _Merging(plan, columns, calls)
     by_key: dict[tuple[str, tuple[str, ...]], list[PointSeries | None]] = {}
-    for place, stream in enumerate(streams):
+    for index, stream in enumerate(streams):
         for series in stream.series:
-            by_key.setdefault(series.key, [None] * len(streams))[place] = series
+            by_key.setdefault(series.key, [None] * len(streams))[index] = series
     found = []
     for key in sorted(by_key, reverse=plan.descending):
         rows = RowSeries(*key)
@@ -556,7 +555,7 @@ class _Merging:
                 self._absent[call] = fill_value(plan.filling, kind)
 
     def rows(self, streams: Sequence[PointSeries | None]) -> list[Row]:
-        present = [(place, series) for place, series in enumerate(streams) if series is not None]
+        present = [(index, series) for index, series in enumerate(streams) if series is not None]
         positions = [0] * len(streams)
         values = dict(self._absent)
         rows: list[Row] = []
@@ -565,22 +564,22 @@ class _Merging:
             return self._plain(series)
         while True:
             times = [
-                series.times[positions[place]] for place, series in present if positions[place] < len(series.times)
+                series.times[positions[index]] for index, series in present if positions[index] < len(series.times)
             ]
             if not times:
                 return rows
             time = max(times) if self._descending else min(times)
-            for place, stream in enumerate(streams):
-                here = positions[place]
+            for index, stream in enumerate(streams):
+                here = positions[index]
                 if stream is not None and here < len(stream.times) and stream.times[here] == time:
-                    self._take(place, stream, here, values)
-                    positions[place] += 1
+                    self._take(index, stream, here, values)
+                    positions[index] += 1
                 else:
-                    self._default(place, values)
+                    self._default(index, values)
             rows.append((time, [_shown(evaluate(each, values)) for each in self._columns.expressions]))
 
     def _is_plain(self) -> bool:
-        """Return whether the columns are unchanged values of the points, with nothing to compute or fill."""
+        """Return whether each column is a value of the points, so that nothing has to be computed or filled."""
         return (
             not self._calls
             and self._filling.fill is Fill.NULL
@@ -588,42 +587,42 @@ class _Merging:
         )
 
     def _plain(self, series: PointSeries) -> list[Row]:
-        places = [
+        indexes = [
             self._columns.references.index(each) for each in self._columns.expressions if isinstance(each, Reference)
         ]
         return [
-            (time, [beside[place] for place in places])
-            for time, beside in zip(series.times, series.beside, strict=True)
+            (time, [others[index] for index in indexes])
+            for time, others in zip(series.times, series.others, strict=True)
         ]
 
-    def _take(self, place: int, series: PointSeries, here: int, values: dict[Expression, Value]) -> None:
+    def _take(self, index: int, series: PointSeries, here: int, values: dict[Expression, Value]) -> None:
         if self._calls:
-            call = self._calls[place]
+            call = self._calls[index]
             value = series.values[here] if series.values else None
             self._set(call, value, self._call_types[call], values)
-        if series.beside:
-            for reference, value in zip(self._columns.references, series.beside[here], strict=True):
+        if series.others:
+            for reference, value in zip(self._columns.references, series.others[here], strict=True):
                 self._set(reference, value, reference.type, values)
 
     def _set(self, name: Expression, value: Value, kind: Type | None, values: dict[Expression, Value]) -> None:
         if value is not None:
             values[name] = value
         elif self._filling.fill is Fill.NUMBER:
-            # InfluxDB fills a text with a number in a series that has no point of this function at all.
+            # If a series has no point of this function, InfluxDB fills even a string with the number.
             is_filled = isinstance(name, Call) and kind is not Type.STRING
             values[name] = fill_value(self._filling, kind) if is_filled else cast_value(self._filling.value, kind)
         elif self._filling.fill is not Fill.PREVIOUS:
             values[name] = None
 
-    def _default(self, place: int, values: dict[Expression, Value]) -> None:
-        call = self._calls[place]
+    def _default(self, index: int, values: dict[Expression, Value]) -> None:
+        call = self._calls[index]
         self._set(call, None, self._call_types[call], values)
         for reference in self._columns.references:
             self._set(reference, None, reference.type, values)
 
 
 def _shown(value: Value) -> Value:
-    """Return a value in the form that rows contain: None instead of a number that is not finite."""
+    """Return a value as rows show it: None for a number that is not finite."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value

@@ -1,4 +1,4 @@
-"""Run SHOW statements: list the existing names and values."""
+"""Run SHOW statements, which list names and values."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -125,7 +125,7 @@ class Showing:
         return found
 
     async def _present(self, source: Source, keys: list[str]) -> list[str]:
-        """Return the tags that occur in logs that meet the conditions."""
+        """Return the tags that occur in the matching logs."""
         counts = [func.count(tag_text(source.measurement, key)) for key in keys]
         row = (await self._connection.execute(select(*counts).where(*source.conditions(), *source.times()))).one()
         return [key for key, count in zip(keys, row, strict=True) if count]
@@ -146,7 +146,7 @@ class Showing:
         return found
 
     async def _values(self, source: Source, key: str) -> list[str]:
-        """Return the values of a tag. The values over all time are remembered up to the watermark."""
+        """Return the values of a tag. The values over all time are cached up to the watermark."""
         is_all_time = (source.first, source.last) == (EARLIEST, LATEST)
         if is_all_time and source.condition is None and are_in_tags([key]):
             tag_sets = await self._catalog.tag_sets(self._snapshot)
@@ -166,7 +166,7 @@ class Showing:
         if not is_all_time:
             rows = await read(self._connection, source.times(), self._most)
             return sorted(row[0] for row in self._checked(rows))
-        name = repr(("influxql tag values", source.name, key, source.condition, source.places([key])))
+        name = repr(("influxql tag values", source.name, key, source.condition, source.locations([key])))
         try:
             table = await self._snapshot.table(Summed(name, Query(), 1, read), self._most)
         except TooManyRowsError:
@@ -194,7 +194,7 @@ class Showing:
 
     def _too_many(self) -> InfluxqlError:
         return InfluxqlError(
-            f"the statement lists more than {self._most} values: narrow it by FROM or by conditions in WHERE"
+            f"the statement lists more than {self._most} values: use FROM, or conditions in WHERE"
         )
 
     async def _cardinality(

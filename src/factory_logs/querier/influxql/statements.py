@@ -1,4 +1,4 @@
-"""Run the statements of a query one after the other, each in its own snapshot."""
+"""Run the statements of a query in turn, each in its own snapshot."""
 
 from collections.abc import AsyncIterator, Sequence
 from zoneinfo import ZoneInfo
@@ -30,7 +30,7 @@ complex."""
 
 
 class InfluxqlQueries:
-    """Runs InfluxQL queries, and limits what they read."""
+    """Runs InfluxQL queries within the limits of the settings."""
 
     def __init__(self, sums: Sums, settings: Settings) -> None:
         self._sums = sums
@@ -75,7 +75,7 @@ class InfluxqlQueries:
             async with self._sums.snapshot() as snapshot:
                 return await self._read_in(snapshot, statement, now)
         except QueryTooLongError as error:
-            advice = "take a shorter time range, fewer tags in GROUP BY, or more conditions in WHERE"
+            advice = "use a shorter time range, fewer tags in GROUP BY, or more conditions in WHERE"
             raise InfluxqlError(error.with_advice(advice).message) from error
         except DBAPIError as error:
             state = getattr(error.orig, "sqlstate", None) or ""
@@ -97,7 +97,7 @@ class InfluxqlQueries:
 
 
 def may_be_known(statement: Show | Select) -> bool:
-    """Return whether known sums may contain the whole result. Those of raw points never do."""
+    """Return whether known sums may contain the whole result. The result of a query for raw points is never known."""
     if isinstance(statement, Show):
         return True
     return any(isinstance(node, Call) for field in statement.fields for node in nodes(field.expression))
@@ -116,7 +116,7 @@ def _as_result(plan: Plan, found: Sequence[RowSeries], settings: Settings) -> li
     rows = sum(len(series.rows) for series in found)
     if rows > settings.max_influxql_rows:
         raise InfluxqlError(
-            f"the statement returns {rows} rows, the limit is {settings.max_influxql_rows}: use a shorter time range, "
+            f"the statement returns {rows} rows; the limit is {settings.max_influxql_rows}: use a shorter time range, "
             "a longer GROUP BY time(), or LIMIT"
         )
     result = []

@@ -1,4 +1,4 @@
-"""Aggregate points by series and window, as known sums (querier/sums.py)."""
+"""Aggregate points by series and window, and remember the results as known sums (querier/sums.py)."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
@@ -35,7 +35,7 @@ _GREATEST = frozenset({"max", "last", "max at"})
 
 AT_EDGE = 1_000
 AT_EDGE_OF_SERIES = 16
-"""To find the first or the last value of each series, this many of the oldest or the newest logs are read first:
+"""The number of oldest or newest logs in which the first or last value of each series is looked for:
 AT_EDGE_OF_SERIES for each series, but at least AT_EDGE."""
 EDGES = frozenset({"first", "last"})
 
@@ -50,10 +50,10 @@ def window_sums(
     """Return the sums that compute the aggregates of a source by series and bin. Aggregates that are not in `present`
     are None.
 
-    If `series` is given, it contains all series that can exist, and only `first` or only `last` is wanted. Then the
-    oldest or the newest logs are read first, and the other logs only if a series has no value among them.
+    If `series` is given, it contains all series that can exist, and `wanted` is only `first` or only `last`. The oldest
+    or newest logs are then read first. The other logs are read only if a series has no value among these.
     """
-    places = [present.index(each) if each in present else None for each in wanted]
+    indexes = [present.index(each) if each in present else None for each in wanted]
     whole = [name in ("sum", *_LEAST, *_GREATEST) and reference.type is Type.INTEGER for name, reference in present]
     keys = len(source.dimensions) + bool(bins.length)
 
@@ -67,10 +67,10 @@ def window_sums(
             numbers = [
                 _as_integer(each) if is_whole else each for is_whole, each in zip(whole, row[keys:], strict=True)
             ]
-            found.append((*row[:keys], *(None if place is None else numbers[place] for place in places)))
+            found.append((*row[:keys], *(None if index is None else numbers[index] for index in indexes)))
         return found
 
-    of = source.places([*source.dimensions, *(reference.name for _, reference in wanted)])
+    of = source.locations([*source.dimensions, *(reference.name for _, reference in wanted)])
     name = repr(("influxql windows", source.name, source.condition, source.dimensions, bins, list(wanted), of))
     begin = None if source.first <= EARLIEST else to_datetime(source.first, up=True)
     end = None if source.last >= LATEST else to_datetime(source.last) + timedelta(microseconds=1)
@@ -80,8 +80,8 @@ def window_sums(
         keys,
         read,
         relevant=[*source.conditions(), *source.open_ends()],
-        least=_places(wanted, _LEAST),
-        greatest=_places(wanted, _GREATEST),
+        least=_indexes(wanted, _LEAST),
+        greatest=_indexes(wanted, _GREATEST),
         are_exact=False,
         bins=Bins(timedelta(microseconds=bins.length // MICROSECOND), to_datetime(bins.origin))
         if bins.length
@@ -104,7 +104,7 @@ async def _at_edge(
     statement = edge_rows(source, present[0], [*conditions, *source.open_ends()], most)
     rows = (await connection.execute(statement)).all()
     if sum(row.logs for row in rows) == most:
-        # Of several values at one time the greatest counts, but some logs at the farthest time may not have been read.
+        # Of several values at one time, the greatest is chosen. Some logs at the farthest time may not have been read.
         if name == "last":
             farthest = min(row.farthest for row in rows)
             found = {tuple(row[:-3]) for row in rows if row.found is not None and row.found[0] > farthest}
@@ -116,12 +116,12 @@ async def _at_edge(
     return [row[:-2] for row in rows]
 
 
-def _places(wanted: Sequence[Aggregate], names: frozenset[str]) -> frozenset[int]:
-    return frozenset(place for place, (name, _) in enumerate(wanted) if name in names)
+def _indexes(wanted: Sequence[Aggregate], names: frozenset[str]) -> frozenset[int]:
+    return frozenset(index for index, (name, _) in enumerate(wanted) if name in names)
 
 
 def _as_integer(value: Any) -> Any:
-    """Return whole numbers in PostgreSQL's numeric as int."""
+    """Return one or several of PostgreSQL's numerics as int."""
     if isinstance(value, list):
         return [int(each) for each in value]
     return None if value is None else int(value)
@@ -136,7 +136,7 @@ def in_windows(table: Table, windows: Windows, bins: TimeBins, wanted: Sequence[
         found.setdefault(key[:-1], {})[key[-1] * MICROSECOND] = numbers
     if windows.zone is None:
         return found
-    least, greatest = _places(wanted, _LEAST), _places(wanted, _GREATEST)
+    least, greatest = _indexes(wanted, _LEAST), _indexes(wanted, _GREATEST)
     return {tags: _of_local_time(windows, of_bins, least, greatest) for tags, of_bins in found.items()}
 
 
