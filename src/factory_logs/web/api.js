@@ -2,7 +2,7 @@
 
 import * as session from "./session.js";
 
-/** The base URL of the service, behind any path prefix of a proxy: this module is at `<base>/web/<digest>/api.js`. */
+/** The base URL of the service, with the path prefix of a proxy: this module is at `<base>/web/<digest>/api.js`. */
 const BASE = new URL("../../", import.meta.url);
 
 export class ApiError extends Error {
@@ -16,7 +16,8 @@ export class ApiError extends Error {
 /** @typedef {{ [name: string]: string | number | string[] | null | undefined | object }} Parameters */
 
 /**
- * Return the URL of a call. An object becomes JSON, a list repeats the parameter; null, undefined and "" are left out.
+  * Return the URL of a call. An object becomes JSON, and a list repeats the parameter. null, undefined and "" are
+ * omitted.
  *
  * @param {string} path such as `v1/factory_logs`
  * @param {Parameters} [parameters]
@@ -81,13 +82,13 @@ export async function getJson(url, signal) {
 }
 
 /**
- * Parse JSON with exact integers: one that a double cannot represent stays a string of digits, if the browser can do that.
+  * Parse JSON. An integer that a double cannot represent keeps its digits as text, if the browser supports this.
  *
  * @param {string} text
  * @returns {any}
  */
 export function parse(text) {
-  /** @type {any} the newer part of JSON, which TypeScript does not know yet */
+  /** @type {any} the newer methods of JSON, which TypeScript does not know yet */
   const json = JSON;
   if (json.rawJSON === undefined) return JSON.parse(text);
   return json.parse(text, (/** @type {string} */ _, /** @type {unknown} */ value, /** @type {{ source?: string }} */ { source }) =>
@@ -95,7 +96,7 @@ export function parse(text) {
   );
 }
 
-/** Return whether a value is such a string of digits. @param {unknown} value */
+/** Return whether a value is an integer that `parse` kept as digits. @param {unknown} value */
 export function isDigits(value) {
   return /** @type {any} */ (JSON).isRawJSON?.(value) ?? false;
 }

@@ -1,7 +1,7 @@
 /**
- * Draw charts as SVG, for the available width. Each chart is a group that can be used by keyboard: arrow keys go from
- * item to item, Enter opens one. The text of an item is shown beside it and read out. The colours are in the style
- * sheet.
+  * Draw charts as SVG, for the available width. Charts can be used by keyboard: arrow keys move between items, and
+ * Enter opens an item. The text of an item is displayed next to it and announced to screen readers. The style sheet
+ * defines the colours.
  */
 
 import { announce, element, svg } from "./dom.js";
@@ -12,7 +12,7 @@ import { firstTick, showTick, tickStep } from "./time.js";
  * @typedef {object} Item
  * @property {number} x the middle
  * @property {number} [y] the position of the item's mark
- * @property {string[]} text a line each
+ * @property {string[]} text its lines
  * @property {() => void} [open]
  */
 
@@ -26,7 +26,7 @@ import { firstTick, showTick, tickStep } from "./time.js";
 /**
  * Return a chart that is redrawn when its width changes.
  *
- * @param {string} label what it shows, in words
+  * @param {string} label its description for screen readers
  * @param {number} height
  * @param {(width: number) => Drawn} draw
  * @param {((from: number, to: number) => void) | null} [drag] gets two positions, in pixels
@@ -97,7 +97,7 @@ export function chart(label, height, draw, drag = null) {
     const next = svg(
       "svg", {
         viewBox: `0 0 ${width} ${height}`, width, height, tabindex: 0, role: "group", "aria-roledescription": "chart",
-        "aria-label": `${label}. Arrow keys go from item to item${items.some((item) => item.open) ? ", Enter opens one" : ""}.`,
+        "aria-label": `${label}. Arrow keys move between items${items.some((item) => item.open) ? ", Enter opens one" : ""}.`,
         keydown: keys, pointermove: move, pointerleave: () => begun === null && show(-1), blur: () => show(-1),
         pointerdown: (/** @type {PointerEvent} */ event) => {
           if (event.button !== 0) return;
@@ -120,7 +120,7 @@ export function chart(label, height, draw, drag = null) {
   return root;
 }
 
-/** The pattern of failed attempts, so that they are visible without colour too. */
+/** Return the pattern of failed attempts, which makes them visible without colour. */
 export function hatch() {
   return svg("svg", { width: 0, height: 0, "aria-hidden": "true", class: "patterns" }, svg("defs", {}, svg(
     "pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
@@ -265,7 +265,7 @@ export function timeLines({ label, series, format, limits = [], highest, lowest,
 }
 
 /**
- * Combine the points of the same time to one item.
+  * Combine the points at the same time into one item.
  *
  * @param {Item[]} items
  */

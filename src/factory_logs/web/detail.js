@@ -1,4 +1,4 @@
-/** Show one whole log. Each value can become a filter, each number a measurement. */
+/** Show one log with all its values. Each value can become a filter, each number a measurement. */
 
 import { button, copy, element } from "./dom.js";
 import { byValue, filtersOf, toggled, written } from "./filters.js";

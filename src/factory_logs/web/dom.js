@@ -9,8 +9,8 @@
 /**
  * @template {keyof HTMLElementTagNameMap} T
  * @param {T} tag
- * @param {Attributes} [attributes] a function is a listener by the event's name; true is an empty attribute; false,
- *   null and undefined set no attribute
+ * @param {Attributes} [attributes] a function listens for the event of that name; true sets an empty attribute;
+ *   false, null and undefined set none
  * @param {...(Child | Child[])} children
  * @returns {HTMLElementTagNameMap[T]}
  */
@@ -85,7 +85,7 @@ export function select(choices, chosen, choose, attributes = {}) {
 }
 
 /**
- * Return a function that calls `work` once, after the last of several quick calls.
+  * Return a function that calls `call` once, `wait` after the last of several quick calls.
  *
  * @template {unknown[]} A
  * @param {(...values: A) => void} call
@@ -101,7 +101,7 @@ export function debounced(call, wait = 350) {
 
 const live = element("p", { class: "hidden-text", role: "status", "aria-live": "polite" });
 
-/** The region whose text a screen reader reads out; it must be in the document. */
+/** Return the region whose text screen readers announce. It must be in the document. */
 export function liveRegion() {
   return live;
 }
@@ -116,7 +116,7 @@ export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    // Without permission or HTTPS, copy in the old way.
+    // The clipboard API needs HTTPS and permission; this older way needs neither.
     const area = element("textarea", { class: "hidden-text", "aria-hidden": "true" });
     area.value = text;
     document.body.append(area);

@@ -1,4 +1,4 @@
-/** The bar at the end of a view: its calls as curl commands, its results and logs as files. */
+/** The bar at the end of a view. It shows the view's calls as curl commands, and downloads its results and logs. */
 
 import * as api from "./api.js";
 import { announce, button, copy, element } from "./dom.js";
@@ -10,9 +10,9 @@ const NDJSON = "application/x-ndjson";
 /**
  * Return the bar at the end of a view.
  *
- * @param {() => import("./panel.js").Call[]} calls of the view, as they are when it is opened
- * @param {() => { name: string, url: URL }[]} results what may be downloaded as CSV
- * @param {(() => { name: string, url: URL }) | null} logs what may be downloaded as CSV and NDJSON
+ * @param {() => import("./panel.js").Call[]} calls of the view; read when the bar is opened
+ * @param {() => { name: string, url: URL }[]} results downloads as CSV
+ * @param {(() => { name: string, url: URL }) | null} logs downloads as CSV and NDJSON
  */
 export function behind(calls, results, logs) {
   const list = element("div", { class: "calls" });
@@ -36,7 +36,7 @@ export function behind(calls, results, logs) {
     return [
       element("h3", {}, "Downloads"), element("div", { class: "files" }, files),
       element("h3", {}, "Calls behind this view"),
-      element("p", { class: "hint" }, "Set TOKEN to a token first; it is not in the text that is copied."),
+      element("p", { class: "hint" }, "Set the variable TOKEN to a token first. The copied command does not contain the token."),
       ...calls().map(({ name, url }) => {
         const text = api.curl(url);
         return element(
@@ -66,7 +66,7 @@ function fileButton(label, filename, url, accept) {
     running = new AbortController();
     const control = running;
     try {
-      const target = await targetOf(filename, accept);
+      const target = await chooseTarget(filename, accept);
       if (target === null) return;
       made.textContent = "Cancel";
       const report = (/** @type {number} */ bytes) => (state.textContent = ` ${size(bytes)} so far`);
@@ -87,14 +87,14 @@ function fileButton(label, filename, url, accept) {
 /** @typedef {{ createWritable(): Promise<WritableStream<Uint8Array>> }} FileHandle */
 
 /**
- * Return a file that the user chooses, and that is written as the data arrives. Return "memory" if the browser has no
- * such files (Firefox, Safari, or a page loaded by HTTP from another machine), null if the user cancels.
+  * Return the file that the user chooses, to be written as the data arrives. Return null if the user cancels, and
+ * "memory" if the browser cannot write files (Firefox, Safari, or a page loaded by HTTP from another machine).
  *
  * @param {string} filename
  * @param {string} accept
  * @returns {Promise<FileHandle | "memory" | null>}
  */
-async function targetOf(filename, accept) {
+async function chooseTarget(filename, accept) {
   /** @type {((options: object) => Promise<FileHandle>) | undefined} */
   const choose = /** @type {any} */ (window).showSaveFilePicker;
   if (choose === undefined) return "memory";

@@ -1,4 +1,4 @@
-/** The values of fields, each with its number of logs. A click includes or excludes a value. */
+/** The facets: the values of fields, each with its number of logs. A click includes or excludes a value. */
 
 import { button, element } from "./dom.js";
 import { byValue, filtersOf, inWords, queryFilters, toggled, written } from "./filters.js";
@@ -13,7 +13,7 @@ const MOST = 10;
 const VALUES = 8;
 
 /**
- * Return the default fields of the facets: those with few different short texts in the loaded logs.
+  * Return the default facets: the fields that have few different short texts in the loaded logs.
  *
  * @param {import("./api.js").Log[]} logs
  */

@@ -47,7 +47,7 @@ export function failuresView() {
 
 /** @param {number} failed @param {Failure[]} failures @param {string} passed */
 function content(failed, failures, passed) {
-  if (failed === 0) return empty("No attempt failed in this time with these filters.");
+  if (failed === 0) return empty("No attempt in this time range failed with these filters.");
   const href = (/** @type {Failure} */ row) => row.measurement === null ? linkWith([[passed, "==", false]]) : linkWith([], "measurement", { m: row.measurement });
   const name = (/** @type {Failure} */ row) => (row.measurement === null ? "no measurement named" : shortName(row.measurement));
   const bars = failures.slice(0, BARS).map((row) => ({
@@ -66,7 +66,7 @@ function content(failed, failures, passed) {
 }
 
 /**
- * Return a link to the failed attempts in which the measurement failed: it, or its verdict, is false.
+  * Return a link to the failed attempts in which this measurement failed: the measurement, or its verdict, is false.
  *
  * @param {Failure} row
  * @param {string} passed

@@ -1,4 +1,4 @@
-/** The filter bar of the views: time range, chosen filters, typed `q`. */
+/** The filter bar of the views: time range, chosen filters and typed `q`. */
 
 import { button, debounced, element, labelled, select } from "./dom.js";
 import { OPERATORS, filtersOf, freeFilters, inWords, toggled, typedValue, written } from "./filters.js";
@@ -99,7 +99,7 @@ export function filterBar() {
   });
   const span = element("span", { class: "hint span" });
   const root = element(
-    "search", { class: "filter-bar", "aria-label": "Which logs" },
+    "search", { class: "filter-bar", "aria-label": "Filters" },
     element("div", { class: "row" }, range, custom, typed, add),
     element("div", { class: "row" }, adding, chips, span), problem, names,
   );

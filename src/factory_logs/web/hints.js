@@ -1,4 +1,4 @@
-/** Explain why nothing is found: names that no log has, by the catalog. The rule is that of factory_logs/client/hints.py. */
+/** Explain why nothing is found: list the fields that no log in the catalog has, as factory_logs/client/hints.py does. */
 
 /** @typedef {{ app_name: string, tags: { path: string }[], fields: { path: string }[] }} App */
 
@@ -6,7 +6,7 @@ const MOST = 3;
 const MOST_CHARACTERS = 100;
 
 /**
- * Return a sentence for each path in the filters, or among the other names, that no log has.
+  * Return a sentence for each path that no log has, in the filters and among the other names.
  *
  * @param {import("./panel.js").Get} get
  * @param {unknown[]} filters
@@ -20,7 +20,7 @@ export async function hints(get, filters, names = []) {
   try {
     catalog = /** @type {{ apps: App[] }} */ (await get.json("catalog", "v1/factory_logs/catalog", {}));
   } catch {
-    return ""; // such as a catalog that is not complete yet
+    return ""; // the catalog may not be complete yet
   }
   const paths = new Set(catalog.apps.flatMap((app) => [...app.tags, ...app.fields].map(({ path }) => path)));
   const known = [...paths];

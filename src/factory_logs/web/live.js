@@ -1,4 +1,4 @@
-/** Live mode: count every new log, and show the newest. */
+/** Live mode: count all new logs, and show the newest ones. */
 
 import * as api from "./api.js";
 
@@ -9,17 +9,17 @@ const COME_BACK_AFTER = 2000;
 /** @typedef {{ logs: api.Log[], total: number, passed: number, failed: number, perSecond: number, state: string }} Live */
 
 /**
- * Follow the logs that the filters select until the signal ends it.
+  * Follow the logs that the filters select, until the signal aborts.
  *
  * @param {unknown[]} filters
  * @param {AbortSignal} signal
- * @param {(live: Live) => void} draw called a few times a second, however many logs come
+ * @param {(live: Live) => void} draw called a few times a second, however many logs arrive
  */
 export async function follow(filters, signal, draw) {
   const url = api.urlOf("v1/factory_logs/tail", filters.length === 0 ? {} : { q: { filters } });
   /** @type {Live} */
   const live = { logs: [], total: 0, passed: 0, failed: 0, perSecond: 0, state: "Connecting…" };
-  /** @type {string[]} the data of events that are counted and not yet drawn; only so many as are shown */
+  /** @type {string[]} the data of the newest events that are counted but not drawn yet */
   let fresh = [];
   /** @type {[time: number, total: number][]} */
   const history = [];
@@ -79,7 +79,7 @@ export async function follow(filters, signal, draw) {
         return;
       }
     }
-    live.state = "The connection has ended; coming back…";
+    live.state = "The connection has ended; reconnecting…";
     await new Promise((resolve) => setTimeout(resolve, COME_BACK_AFTER));
   }
 }

@@ -49,7 +49,7 @@ export function loginForm() {
       }),
     },
     labelled("Token", token),
-    element("p", { class: "hint" }, "From ", element("code", {}, "factory-logs tokens issue NAME"), ". It is stored for this tab only; logging out here does not end it."),
+    element("p", { class: "hint" }, "From ", element("code", {}, "factory-logs tokens issue NAME"), ". It is stored for this tab only. Logging out here does not end the token."),
     byToken,
   );
   const other = button("Use a token instead", () => {
@@ -75,7 +75,7 @@ export async function logout() {
     try {
       await api.send(api.urlOf("v1/auth/logout"), { method: "POST" });
     } catch (error) {
-      session.end(`The token could not be ended on the server, it expires by itself: ${error instanceof Error ? error.message : error}`);
+      session.end(`The service could not end the token, so it stays valid until it expires: ${error instanceof Error ? error.message : error}`);
       return;
     }
   }

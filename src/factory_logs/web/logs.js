@@ -1,4 +1,4 @@
-/** The view of logs: histogram, facets, table, one whole log, live mode. */
+/** The view of logs: histogram, facets, table, a single log, and live mode. */
 
 import { getPage, urlOf } from "./api.js";
 import { timeBars } from "./charts.js";
@@ -98,7 +98,7 @@ export function logsView() {
       table.show(shown);
     } catch (error) {
       if (loading !== running) return;
-      // Do not retry at each scroll: an error of the service would cause requests without end.
+      // Retry only when asked to: retrying at each scroll would send requests without end.
       const stopped = next;
       next = null;
       foot.replaceChildren(`${error instanceof Error ? error.message : error} `, button("Try again", () => {
@@ -110,7 +110,7 @@ export function logsView() {
   };
 
   const footnote = () => {
-    foot.textContent = next !== null ? `${count(shown.length)} rows are loaded; more come as you scroll.`
+    foot.textContent = next !== null ? `${count(shown.length)} rows are loaded. Scroll for more.`
       : shown.length >= MOST ? `These are the first ${count(MOST)} logs. Narrow the filters, or download all of them below.`
         : shown.length > 0 ? "These are all." : "";
   };
@@ -152,7 +152,7 @@ export function logsView() {
       const reset = button("Clear filters", () => state.go({ f: null, q: null }));
       const all = button("All time", () => state.go({ range: "all", from: null, to: null }));
       const why = await hints(get, filters);
-      return empty(`No logs are selected: none is in this time with these filters. ${why}`, reset, all);
+      return empty(`No logs are selected: none in this time range match these filters. ${why}`, reset, all);
     }).then(() => first([]));
   };
 
@@ -189,7 +189,7 @@ export function logsView() {
     const filters = queryFilters(params, { range });
     void bars.load(`${keyOf(params)}\t${zone()}`, async (get) => {
       const [from, to] = await limitsOf(get, filters, range);
-      if (from === null || to === null) return empty("Nothing to show over time.");
+      if (from === null || to === null) return empty("There is nothing to show over time.");
       const bucket = bucketFor(to - from);
       const { buckets } = await /** @type {Promise<{ buckets: import("./api.js").StatsBucket[] }>} */ (get.json("logs over time", "v1/factory_logs/stats", {
         q: { filters }, bucket: bucket.name, by: "fields__passed", tz: zone(),

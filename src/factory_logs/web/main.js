@@ -1,4 +1,4 @@
-/** The frame of the page: login or view, navigation, time zone and theme. */
+/** The frame of the page: the login or a view, navigation, time zone and theme. */
 
 import { hatch } from "./charts.js";
 import { announce, button, element, liveRegion } from "./dom.js";

@@ -16,7 +16,7 @@ import { bucketFor, fromApi, rangeOf, show, zone } from "./time.js";
 /** @typedef {import("./api.js").Distribution & { [by: string]: unknown }} Distribution */
 
 const LINES = 8;
-/** A process with a lower index is not capable. */
+/** A process whose index is below this is not capable. */
 const CAPABLE = 1.33;
 
 export function measurementView() {
@@ -62,7 +62,7 @@ export function measurementView() {
       if (name === "") return;
       void trend.load(`${key}\t${group}\t${zone()}`, async (get) => {
         const [from, to] = await limitsOf(get, filters, rangeOf(params));
-        if (from === null || to === null) return empty("Nothing to show over time.");
+        if (from === null || to === null) return empty("There is nothing to show over time.");
         const bucket = bucketFor(to - from, 36);
         const { buckets } = /** @type {{ buckets: import("./api.js").StatsBucket[] }} */ (await get.json(`trend by ${group}`, "v1/factory_logs/stats", {
           q: { filters }, bucket: bucket.name, field: name, by: group, tz: zone(),
@@ -93,7 +93,7 @@ function choices(logs) {
 }
 
 /**
- * Return the choice of numbers below a path that is not a number itself; the user chooses one as the measurement.
+  * Open the first number below a path that is not a number itself. If there is none, return an explanation.
  *
  * @param {import("./panel.js").Get} get
  * @param {unknown[]} filters
@@ -105,10 +105,10 @@ async function numbersUnder(get, filters, name) {
   const first = inside.find((path) => path.endsWith("__value")) ?? inside[0];
   if (first !== undefined) {
     state.go({ m: first }, { replace: true });
-    return empty(`${name} holds the number ${first}.`);
+    return empty(`${name} contains the number ${first}.`);
   }
   const why = await hints(get, filters, [name]);
-  return empty(`No log in this time has a number at ${name}. ${why}`, element("a", { href: linkWith([[name, "is_not_null", null]]) }, "Logs that have something there"));
+  return empty(`No log in this time has a number at ${name}. ${why}`, element("a", { href: linkWith([[name, "is_not_null", null]]) }, "Logs with any value at this path"));
 }
 
 /**
@@ -136,7 +136,7 @@ function distribution(all, name, limits) {
     tiles([
       ["Numbers", count(all.count)], ["Mean", measured(all.mean)], ["Standard deviation", measured(all.stddev)],
       ["Median", measured(all.p50), `1 % ${measured(all.p1)}, 99 % ${measured(all.p99)}`],
-      ["Least and greatest", `${measured(all.min)}, ${measured(all.max)}`],
+      ["Minimum and maximum", `${measured(all.min)}, ${measured(all.max)}`],
       ["Cpk", index(all.cpk), all.cpk === null ? "needs a limit" : `Cp ${index(all.cp)}${poor(all.cpk) ? `, below ${CAPABLE}` : ""}`, poor(all.cpk)],
       ["Ppk", index(all.ppk), all.ppk === null ? "needs a limit" : `Pp ${index(all.pp)}${poor(all.ppk) ? `, below ${CAPABLE}` : ""}`, poor(all.ppk)],
     ]),
@@ -180,7 +180,7 @@ function trendLines(buckets, name, group, limits, step) {
     found.set(label, one);
   }
   if (found.size === 0) return empty("No numbers in this time.");
-  // Show the groups that differ most from the others: a trend is used to find them.
+  // A trend is used to find outliers, so show the groups that differ most from the others.
   const all = [...found.values()].flatMap(({ points }) => points.map(({ value }) => value)).sort((one, other) => one - other);
   const middle = all[Math.floor(all.length / 2)] ?? 0;
   const strays = (/** @type {{ points: { value: number }[] }} */ { points }) => Math.max(...points.map(({ value }) => Math.abs(value - middle)));
@@ -188,7 +188,7 @@ function trendLines(buckets, name, group, limits, step) {
   const lines = [["lower", limits.lower], ["upper", limits.upper]].flatMap(([label, text]) => (text && Number.isFinite(Number(text)) ? [{ name: /** @type {string} */ (label), value: Number(text) }] : []));
   return [
     timeLines({ label: `Mean of ${name} over time by ${group}`, series: chosen.map(([label, { points }]) => ({ name: label, points })), format: measured, limits: lines }),
-    ...(found.size > LINES ? [element("p", { class: "hint" }, `${LINES} of ${found.size} groups, those that stray the furthest.`)] : []),
+    ...(found.size > LINES ? [element("p", { class: "hint" }, `${LINES} of ${found.size} groups are shown: those furthest from the median.`)] : []),
   ];
 }
 

@@ -1,4 +1,4 @@
-/** Format numbers for people. */
+/** Format numbers for display. */
 
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });

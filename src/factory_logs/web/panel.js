@@ -1,4 +1,4 @@
-/** A part of a view with the result of calls. It shows loading, empty and error states, and how long loading takes. */
+/** A part of a view that shows the results of calls. It also shows errors, and how long loading takes. */
 
 import * as api from "./api.js";
 import { announce, button, element } from "./dom.js";
@@ -32,7 +32,7 @@ export class Panel {
   }
 
   /**
-   * Show the result of `read`, unless `key` is unchanged. The old content stays, dimmed, until then.
+    * Show the result of `read`, unless `key` is unchanged. Until it is loaded, show the old content dimmed.
    *
    * @param {string} key
    * @param {(get: Get) => Promise<Node | Node[]>} read
@@ -80,7 +80,7 @@ export class Panel {
     }
   }
 
-  /** Cancel loading, so that any key can be loaded again. */
+  /** Cancel loading. After that, any key can be loaded again. */
   stop() {
     clearTimeout(this.timer);
     this.running?.abort();
@@ -98,7 +98,7 @@ export class Panel {
   }
 }
 
-/** The calls of one load: they are recorded for the bar, and cancelled with the load. */
+/** Makes the calls of one load. They are recorded for the bar, and cancelled with the load. */
 export class Get {
   /**
    * @param {AbortSignal} signal

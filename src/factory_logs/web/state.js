@@ -1,6 +1,6 @@
 /**
- * The state of the page is in its URL, after the `#`, so it is never sent to a server or written to the log of a
- * proxy. The token is never in it.
+  * The state of the page is in its URL, after the `#`. Browsers do not send this part, so no server or proxy can log
+ * it. The state never contains the token.
  */
 
 /** @typedef {"logs" | "yield" | "failures" | "measurement" | "unit"} ViewName */
@@ -68,7 +68,7 @@ function address(view, params) {
 }
 
 /**
- * Change the state: add a step to the history, or with `replace` replace the current one.
+  * Change the state. Add a step to the history, or with `replace` replace the current step.
  *
  * @param {Changes} changes
  * @param {{ view?: ViewName, replace?: boolean }} [options]

@@ -1,4 +1,4 @@
-/** The table of logs. Only the visible rows are in the document, so that it can scroll thousands. */
+/** The table of logs. Only the visible rows are in the document, so that thousands of rows can be scrolled. */
 
 import { element } from "./dom.js";
 import { inText, shortName, valueAt, verdict } from "./paths.js";

@@ -1,4 +1,7 @@
-/** Convert and format times. The API has UTC without a zone; the page milliseconds since 1970, in the browser's zone or UTC. */
+/**
+ * Convert and format times. The API uses UTC without a zone. The page uses milliseconds since 1970, and shows them in
+ * the browser's zone or in UTC.
+ */
 
 const SECOND = 1000;
 const MINUTE = 60 * SECOND;
@@ -108,7 +111,7 @@ export function fromControl(value) {
   return value === "" ? NaN : Date.parse(utc ? `${value}Z` : value);
 }
 
-/** @typedef {{ from: number | null, to: number | null }} Range null is open */
+/** @typedef {{ from: number | null, to: number | null }} Range null means no bound */
 
 /**
  * @param {URLSearchParams} params

@@ -63,7 +63,7 @@ function content(unit, logs) {
       return { from: time, to: time, kind, text: [show(time), app.app_name, kind === "neither" ? "neither passed nor failed" : kind], open: () => (location.hash = open(log)) };
     }),
   }));
-  // Draw a repair that has not ended up to the last known time.
+  // Draw a repair without an end up to the last known time.
   const known = Math.max(...[unit.last, ...unit.repairs.flatMap((repair) => [repair.arrival_date, repair.refurbishment_date])].flatMap((time) => (time === null ? [] : [fromApi(time)])));
   const stays = unit.repairs.flatMap((repair) => {
     const from = repair.arrival_date ?? repair.refurbishment_date;
@@ -89,7 +89,7 @@ function content(unit, logs) {
     element("ul", { class: "legend" }, element("li", {}, "● passed"), element("li", {}, "✗ failed"), element("li", {}, "■ neither"), element("li", {}, "▬ in repair")),
     timeLine({ label: `Time line of unit ${unit.product_imei}, ${logs.length} logs, ${unit.repairs.length} repairs`, lanes }),
     results("Tests and repairs", ["Time", "What", "Result", "Note"], events.map(({ cells }) => cells), "texts"),
-    ...(unit.logs > logs.length ? [element("p", { class: "hint" }, `The newest ${logs.length} of ${count(unit.logs)} logs. `, button("All of them", () => (location.hash = linkToAll(unit.product_imei)), { class: "link" }))] : []),
+    ...(unit.logs > logs.length ? [element("p", { class: "hint" }, `The newest ${logs.length} of ${count(unit.logs)} logs. `, button("All logs", () => (location.hash = linkToAll(unit.product_imei)), { class: "link" }))] : []),
   ];
 }
 

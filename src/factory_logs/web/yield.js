@@ -52,7 +52,7 @@ export function yieldView() {
         const { total } = /** @type {{ total: Yield }} */ (await get.json("total yield", "v1/factory_logs/yield", parameters(params)));
         if (total.attempts === 0) {
           const why = await hints(get, queryFilters(params), [params.get("passed"), params.get("unit")]);
-          return empty(`No log in this time has a boolean at ${params.get("passed") ?? PASSED}, so there is nothing to make a yield of. ${why}`);
+          return empty(`No log in this time has a boolean at ${params.get("passed") ?? PASSED}, so there is no yield to show. ${why}`);
         }
         return tiles([
           ["First-pass yield", percent(total.first_pass_yield), `${count(total.first_passed)} of ${count(total.units)} units and steps`],
@@ -64,7 +64,7 @@ export function yieldView() {
       });
       void over.load(`${key}\t${zone()}`, async (get) => {
         const [from, to] = await limitsOf(get, queryFilters(params), range);
-        if (from === null || to === null) return empty("Nothing to show over time.");
+        if (from === null || to === null) return empty("There is nothing to show over time.");
         const bucket = bucketFor(to - from, 48);
         const { buckets } = /** @type {{ buckets: Yield[] }} */ (await get.json("yield over time", "v1/factory_logs/yield", { ...parameters(params), bucket: bucket.name, tz: zone() }));
         return overTime(buckets, bucket.length);
