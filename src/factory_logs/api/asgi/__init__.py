@@ -1,1 +1,1 @@
-"""The ASGI layers between uvicorn and FastAPI: the protocol class, the dispatcher, routes that bypass FastAPI."""
+"""The layers between uvicorn and FastAPI: the protocol class, the dispatcher, and routes that bypass FastAPI."""

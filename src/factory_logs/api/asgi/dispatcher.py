@@ -1,7 +1,7 @@
-"""The first layer for each request: give it an id, find its route, log and count it.
+"""Give each request an id, find its route, log it and count it.
 
-It runs before FastAPI and is not a middleware, because the work of FastAPI and Starlette around a request costs more
-than a fast route (docs/explanation/hot-path.md). Requests that FastAPI rejects get an id and a log line here too. HEAD
+This layer runs before FastAPI and is not a middleware, because FastAPI and Starlette take more time for a request than
+a fast route does (docs/explanation/hot-path.md). Requests that FastAPI rejects also get an id and a log line here. HEAD
 requests are handled as GET requests.
 """
 
@@ -29,14 +29,14 @@ _TRACEPARENT = re.compile(
 _METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"))
 _ADDED_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"))
 _CONTENT_SECURITY_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-"""No script may run if a browser shows JSON as a page. `/docs` sets its own policy."""
+"""Prevents scripts if a browser shows a JSON response as a page. `/docs` sets its own policy."""
 
 
 class Dispatcher:
     """Gives each request an id, returns the id in the response, and logs and counts the request.
 
-    The id is the client's `X-Request-ID` if that is valid. If the client sends a valid W3C `traceparent`, the log lines
-    contain its trace id.
+    A valid `X-Request-ID` of the client becomes the id. The log lines contain the trace id of a valid W3C
+    `traceparent`.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Dispatcher:
 
 
 class _HeaderAdder:
-    """A `send` that adds headers to the response of FastAPI, and keeps its status."""
+    """An ASGI `send` that adds headers to FastAPI's response and remembers its status."""
 
     def __init__(self, send: Send, added: Iterable[tuple[bytes, bytes]]) -> None:
         self._send = send
@@ -128,10 +128,10 @@ class _HeaderAdder:
 
 
 class HeadAsGet:
-    """Respond to HEAD like to GET, without the body, as every HTTP server should and the legacy API did.
+    """Responds to HEAD like to GET, but without the body.
 
-    The application gets a copy of the scope, because the server reads the original to know that no body follows. After
-    the head is sent, the application sees a disconnect, so that it does not produce a long body that is not sent.
+    The application gets a copy of the scope, because the server must still see HEAD in the original. After the head is
+    sent, the application sees a disconnect, so it does not produce a long body that would be dropped.
     """
 
     def __init__(self, app: ASGIApp) -> None:

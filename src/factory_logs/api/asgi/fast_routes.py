@@ -1,9 +1,9 @@
 """Routes on the hot path, which bypass FastAPI's routing.
 
-FastAPI's routing, dependency solving, exit stacks and exception middleware cost several times as much as storing a log:
-`python -m benchmarks.hot_path` shows it (docs/explanation/hot-path.md). A FastRoute is declared like any other route,
-with the same signature and OpenAPI. It resolves its dependencies once, at start, and the dispatcher (dispatcher.py)
-calls it.
+FastAPI's routing, dependency solving, exit stacks and exception middleware take several times as long as storing a log:
+see `python -m benchmarks.hot_path` (docs/explanation/hot-path.md). A FastRoute is declared like any other route, with
+the same signature and OpenAPI. It resolves its dependencies once, at start, and is called by the dispatcher
+(dispatcher.py).
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ Endpoint = Callable[..., Awaitable[Response]]
 
 
 class FastRoute(APIRoute):
-    """A route whose endpoint parses its request itself and returns a Response.
+    """A route whose endpoint parses the request itself and returns a Response.
 
     The signature may contain the request, `services`, a permission (`Reader`, `Writer`), and one path parameter, which
     is the last segment as text. Raises TypeError for any other parameter.
@@ -56,7 +56,7 @@ class FastRoute(APIRoute):
         return self.path if self._path_name is None else self.path.rpartition("/")[0] + "/"
 
     async def respond(self, scope: Scope, receive: Receive, services: Services, segment: str) -> Response:
-        """Return the endpoint's response, or an error response if it raises; `segment` is the last part of the path."""
+        """Return the endpoint's response, or an error response if it raises. `segment` is the path parameter."""
         request = Request(scope, receive)
         arguments: dict[str, Any] = dict.fromkeys(self._services_names, services)
         if self._request_name is not None:
@@ -77,7 +77,7 @@ class FastRoute(APIRoute):
 
 
 def _last_segment(path: str, dependant: Dependant) -> str | None:
-    """Return the name of the path parameter. Raises TypeError unless it is the whole last segment, as text."""
+    """Return the name of the path parameter. Raises TypeError if it is not the whole last segment, as text."""
     params = dependant.path_params
     if not params:
         return None
@@ -95,7 +95,7 @@ def _authorization(scope: Scope) -> str | None:
 
 
 class FastRoutes:
-    """Finds the fast route of a request."""
+    """The fast routes by method and path."""
 
     def __init__(self, routers: Sequence[APIRouter]) -> None:
         routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
@@ -105,7 +105,7 @@ class FastRoutes:
             if isinstance(route, FastRoute)
             for method in route.methods or ()
         }
-        # These paths look like `/v1/factory_logs/{id}` but are not, for example `/v1/factory_logs/stats`.
+        # Routes of FastAPI that would match a fast route, such as `/v1/factory_logs/stats` and `/v1/factory_logs/{id}`.
         self._others = {
             (method, route.path)
             for route in routes
@@ -114,7 +114,7 @@ class FastRoutes:
         }
 
     def find(self, method: str, path: str) -> tuple[FastRoute | None, str]:
-        """Return the route and the last segment of the path. The route is None if FastAPI must find it."""
+        """Return the fast route and the last segment of the path, or None and "" if FastAPI must route the request."""
         route = self._fast.get((method, path))
         if route is not None and not path.endswith("/"):
             return route, ""

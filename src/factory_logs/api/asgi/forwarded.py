@@ -1,7 +1,7 @@
-"""The headers of a reverse proxy: the client's address, the scheme, the path prefix.
+"""Read the headers of a reverse proxy: the client's address, the scheme and the path prefix.
 
-They are accepted only from the proxies in `FACTORY_LOGS_TRUSTED_PROXIES`, because any client can send them. Without
-that setting and `FACTORY_LOGS_ROOT_PATH`, the app does not contain this layer.
+These headers are accepted only from the proxies in `FACTORY_LOGS_TRUSTED_PROXIES`, because any client can send them.
+The app contains this layer only if that setting or `FACTORY_LOGS_ROOT_PATH` is set.
 """
 
 from functools import lru_cache
@@ -19,8 +19,8 @@ _log = structlog.get_logger(__name__)
 class Forwarded:
     """Restores the client's address, scheme and path prefix from the headers of a trusted proxy.
 
-    The proxy removes the prefix from the path. It becomes ASGI's `root_path` and, as ASGI requires, the beginning of
-    `path`.
+    The proxy has removed the prefix from the path. The prefix becomes ASGI's `root_path` and, as ASGI requires, the
+    beginning of `path`.
     """
 
     def __init__(self, app: ASGIApp, trusted: tuple[IPv4Network | IPv6Network, ...], root_path: str) -> None:
@@ -84,7 +84,7 @@ class Forwarded:
 
 
 def _values(scope: Scope) -> dict[bytes, str]:
-    """Return the forwarded headers; several with one name are joined to one list (RFC 9110, 5.3)."""
+    """Return the forwarded headers. Several headers with one name are joined into a list (RFC 9110, 5.3)."""
     values: dict[bytes, str] = {}
     for name, value in scope["headers"]:
         if name.startswith(b"x-forwarded-"):
@@ -94,7 +94,7 @@ def _values(scope: Scope) -> dict[bytes, str]:
 
 
 def _address(text: str) -> str | None:
-    """Return the address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1` or `[2001:db8::1]:80`."""
+    """Return the address without its port, from `192.0.2.1:80`, `[2001:db8::1]:80` or an address without a port."""
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

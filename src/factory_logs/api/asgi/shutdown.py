@@ -1,7 +1,4 @@
-"""Detect that the worker must stop, so that endless responses can end.
-
-uvicorn waits for open responses before it stops the application.
-"""
+"""Notify endless responses that the worker must stop. uvicorn stops the application only after all responses."""
 
 import asyncio
 import multiprocessing
@@ -18,7 +15,7 @@ Handler = Callable[[int, FrameType | None], Any]
 
 @contextmanager
 def stop_event() -> Iterator[asyncio.Event]:
-    """Yield an event that is set on SIGTERM or SIGINT, or at the end of the context. uvicorn's own handlers run too."""
+    """Yield an event that is set on SIGTERM or SIGINT, or when the context ends. uvicorn's own handlers also run."""
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
     before: dict[int, Handler] = {}
@@ -43,8 +40,7 @@ def stop_event() -> Iterator[asyncio.Event]:
 
 @contextmanager
 def stop_with_supervisor() -> Iterator[None]:
-    """Stop the worker if its supervisor is killed: otherwise it would hold the port, and no process would replace
-    it."""
+    """Stop the worker if its supervisor is killed. Otherwise, the worker would keep the port without supervision."""
     supervisor = multiprocessing.parent_process()
     if supervisor is None:
         yield

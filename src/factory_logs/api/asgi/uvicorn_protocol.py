@@ -2,13 +2,13 @@
 
 It differs from uvicorn's class in these ways:
 
-- The requests of one connection are parsed one at a time. While a request is being processed, the bytes after it stay
-  unparsed and reading pauses, so pipelined requests cost only their bytes. These bytes have a limit for each worker.
-- An unreadable request gets a JSON error, and only after the response to the request before it.
-- Limits: the size and time of a request's head, the number of connections, the time and size of unread responses.
-- A response is sent with one write: uvicorn writes head and body separately, and writing is the most expensive step of
+- It parses one request of a connection at a time. Until the response is sent, it pauses reading and does not parse the
+  bytes that follow. So pipelined requests use only the memory of their bytes, and these have a limit for each worker.
+- It responds to an unreadable request with a JSON error, after the response to the previous request.
+- It limits the size and time of a request's head, the number of connections, and the time and size of unread responses.
+- It sends a response with one write. uvicorn writes head and body separately, and writing is the most expensive step of
   a small response (docs/explanation/hot-path.md).
-- It follows RFC 9112 where uvicorn is lenient: one Host header, HTTP/1.1 or 1.0, absolute-form targets. Requests to
+- It enforces rules of RFC 9112 that uvicorn does not: one Host header, HTTP/1.1 or 1.0, absolute-form targets. Requests to
   upgrade are served as ordinary requests.
 """
 
@@ -36,7 +36,7 @@ _INVALID_URL = "The URL is not valid: percent-encode (RFC 3986) each character t
 
 
 class _HeadError(Exception):
-    """Ends the parsing of a request with an invalid head. Its message is for the client."""
+    """The head of a request is invalid. The message is for the client."""
 
 
 class WorkerState:
@@ -46,14 +46,15 @@ class WorkerState:
         self.settings = settings
         self.unparsed_bytes = 0
         self.unsent: dict[JsonHttpProtocol, int] = {}
-        """The unsent bytes of each slow client's response. The first entry is the client that has been slow for
-        longest."""
+        """The number of unsent bytes of each slow client. The first entry has been slow the longest."""
 
 
 @cache
 def _worker_state() -> WorkerState:
-    """Return the state of the worker. The settings come from the environment, because uvicorn passes no settings to its
-    protocol class."""
+    """Return the state of the worker.
+
+    The settings come from the environment, because uvicorn passes none to its protocol class.
+    """
     return WorkerState(Settings())
 
 
@@ -67,7 +68,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._worker = _worker_state()
         self._settings = self._worker.settings
-        # Read for each header; an attribute of the settings costs more.
+        # These are read for each header, and reading an attribute of the settings takes longer.
         self._max_headers = self._settings.max_headers
         self._max_head_bytes = self._settings.max_head_bytes
         self._head_timer: asyncio.TimerHandle | None = None
@@ -75,24 +76,24 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._leftover_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None
-        """The time of the last response, if no next request has begun."""
+        """The time of the last response, or None while a request is being received or processed."""
         self._arrived = b""
         self._position = 0
-        """The index in `_arrived` up to which it is parsed."""
+        """The number of bytes of `_arrived` that are parsed."""
         self._counted = 0
-        """The bytes of this connection that count towards the worker's limit on unparsed bytes."""
+        """The number of this connection's bytes that count towards the worker's limit on unparsed bytes."""
         self._tail = b""
-        """The last parsed bytes, if they may be the beginning of the empty line that ends a head."""
+        """The last parsed bytes, because the empty line that ends a head may begin in them."""
         self._finished = False
         """Whether this connection ignores all further input."""
         self._in_head = False
-        """Whether the head of a request has arrived in part."""
+        """Whether only a part of a request's head has arrived."""
         self._head_bytes = 0
         self._part_bytes = 0
-        """The size of the incomplete part of a request that the parser holds."""
+        """The size of the incomplete part of a request in the parser's memory."""
         self._content_length = 0
         self._body_left = 0
-        """The bytes of a body of known length that have not arrived yet."""
+        """The number of missing bytes of a body with a known length."""
         self._bypasses_parser = False
         """Whether the parser would read this body as the next request."""
         self._hosts: list[bytes] = []
@@ -115,13 +116,13 @@ class JsonHttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._finished or self.transport.is_closing():  # data that still arrives after a refusal
+        if self._finished or self.transport.is_closing():  # data may still arrive after an error
             return
         self._arrived += data
         self._parse_arrived()
 
     def _parse_arrived(self) -> None:
-        """Parse the received bytes up to the end of a request that has no response yet, and pause reading there."""
+        """Parse the received bytes. After a request without a response yet, stop and pause reading."""
         while self._position < len(self._arrived) and not self._finished:
             if self._owes_response():
                 self._hold()
@@ -136,8 +137,10 @@ class JsonHttpProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.more_body and not cycle.response_complete
 
     def _hold(self) -> None:
-        """Keep the unparsed bytes until the response is sent. If the worker has too many, drop them and end the
-        connection after the response."""
+        """Keep the unparsed bytes until the response is sent.
+
+        If the worker has too many of them, drop them, and close the connection after the response.
+        """
         if self._counted:
             return
         size = len(self._arrived)
@@ -163,10 +166,10 @@ class JsonHttpProtocol(HttpToolsProtocol):
             self.flow.hold()
 
     def _next_part(self) -> bytes:
-        """Return the next bytes for the parser. They end with the request, if its end has arrived.
+        """Return the next bytes for the parser. They end where the request ends, if its end has arrived.
 
-        One part is: a request of known length that has arrived alone, a body of known length, the bytes up to the next
-        empty line, or else all bytes.
+        A part is one of these: a whole request of known length if nothing follows it, a body of known length, the bytes
+        up to the next empty line, or else all bytes.
         """
         start, size = self._position, len(self._arrived)
         if self._body_left:
@@ -180,9 +183,10 @@ class JsonHttpProtocol(HttpToolsProtocol):
         return part
 
     def _ends_in_body(self, start: int, end: int, size: int) -> bool:
-        """Return whether the received bytes are exactly one request, judged by the usual spellings of Content-Length.
+        """Return whether the received bytes are exactly one request.
 
-        A wrong False is harmless: head and body are then two parts, which costs a second call of the parser.
+        Only the usual spellings of Content-Length are recognised. A wrong False is harmless: the head and the body
+        become two parts, so the parser is called twice.
         """
         if end == size or start or self._is_in_body():
             return False
@@ -197,7 +201,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         return self.cycle is not None and self.cycle.more_body
 
     def _end_of_head(self, start: int) -> int | None:
-        """Return the index after the next empty line in the received bytes; the line may begin in `_tail`."""
+        """Return the index after the next empty line in the received bytes. The line may begin in `_tail`."""
         across = (self._tail + self._arrived[start : start + 3]).find(_END_OF_HEAD) if self._tail else -1
         if across != -1:
             return start - len(self._tail) + across + len(_END_OF_HEAD)
@@ -212,12 +216,12 @@ class JsonHttpProtocol(HttpToolsProtocol):
             if not self._body_left:
                 self.on_message_complete()
             return
-        # The parser keeps the beginning of each part that is not complete, however long it is.
+        # The parser keeps an incomplete line in memory, however long it is.
         self._part_bytes += len(part)
         try:
             self.parser.feed_data(part)
         except httptools.HttpParserUpgrade as upgrade:
-            # RFC 9110, 7.8: a server may ignore it. The parser stops at the end of the head.
+            # A server may ignore Upgrade (RFC 9110, 7.8). The parser has stopped at the end of the head.
             self._position -= len(part) - upgrade.args[0]
         except httptools.HttpParserError as error:
             self._refuse_request(_reason(error))
@@ -229,7 +233,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        # Not earlier: line ends between two requests do not begin a request.
+        # Not in `_parse`, because line ends between two requests do not begin a request.
         self._idle_since = None
         self._head_bytes = self._part_bytes = self._content_length = 0
         self._bypasses_parser = False
@@ -256,7 +260,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version()
         if version not in _VERSIONS:
-            raise _HeadError(f"The request line names HTTP/{version}; this service takes HTTP/1.1 and HTTP/1.0")
+            raise _HeadError(f"HTTP/{version} is not supported; use HTTP/1.1 or HTTP/1.0")
         self._check_host(version)
         if not self.url.startswith(b"/"):
             self._read_absolute_form()
@@ -270,8 +274,11 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._part_bytes = 0
 
     def _start_exchange(self, version: str) -> None:
-        """Start the application. This replaces uvicorn's `on_headers_complete`, which also upgrades connections, limits
-        concurrency and queues pipelined requests."""
+        """Start the application.
+
+        uvicorn's `on_headers_complete` does this too, but also upgrades connections, limits concurrency and queues
+        pipelined requests.
+        """
         scope: Any = self.scope
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
@@ -319,9 +326,9 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self.url = (url.path or b"/") + (b"?" + url.query if url.query else b"")
 
     def _has_bypassed_body(self) -> bool:
-        """Return whether the body can be read without the parser, which takes no body after a head with Upgrade.
+        """Return whether the body can be read without the parser. A chunked body cannot.
 
-        A chunked body cannot.
+        The parser reads no body after a head with Upgrade.
         """
         self._bypasses_parser = self._content_length > 0
         return all(name != b"transfer-encoding" for name, _ in self.headers)
@@ -348,7 +355,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         self._begin_idling()
         if self.cycle.more_body:
-            # The response, such as a 401, was sent before the whole body arrived: limit the time for the rest.
+            # A response such as a 401 was sent before the whole body arrived. Limit the time for the rest.
             self._leftover_timer = self.loop.call_later(self._settings.leftover_body_seconds, self.transport.close)
         elif self._arrived:
             self.loop.call_soon(self._parse_arrived)
@@ -356,8 +363,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def _begin_idling(self) -> None:
         """Close the connection after `keep_alive_seconds` without a next request.
 
-        There is one timer for the connection, which is started again if it fires too early: a timer for each request
-        costs more.
+        A connection has one timer, which is restarted if it fires too early. A timer for each request would cost more.
         """
         self._idle_since = self.loop.time()
         if self._idle_timer is None:
@@ -385,12 +391,12 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     def _on_close(self) -> None:
         """Limit the time that a closing transport waits for the client to read the rest of the response."""
-        is_lost = self not in self.connections  # uvicorn closes a lost connection once more
+        is_lost = self not in self.connections  # uvicorn also closes a lost connection
         if not is_lost and self.transport.get_write_buffer_size():
             self._start_send_timer()
 
     def _refuse_request(self, message: str) -> None:
-        """Respond with a 400 to the request that is being parsed, unless its response has begun; end the connection."""
+        """Respond with a 400 to the current request, unless its response has begun. Close the connection."""
         self.logger.warning("unreadable request: %s", message)
         if self._in_head or not self.cycle.response_started:
             self._refuse("400 Bad Request", message)
@@ -401,7 +407,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
             self._stop_reading()
 
     def _refuse(self, status: str, message: str, header: str = "") -> None:
-        """Send an error and close the connection: it is unknown where the next request begins."""
+        """Send an error, and close the connection, because it is unknown where the next request begins."""
         body = orjson.dumps({"message": message, "request_id": secrets.token_hex(8)})
         head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{header}"
         self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
@@ -428,8 +434,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _start_send_timer(self, left: int | None = None) -> None:
-        """Abort the connection if the client reads nothing of its response in `send_seconds`: the response is held
-        in memory."""
+        """Abort the connection if the client reads nothing for `send_seconds`. Its response is held in memory."""
         waiting = self.transport.get_write_buffer_size()
         if waiting == left:
             self.transport.abort()
@@ -439,7 +444,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._count_unsent(waiting)
 
     def _count_unsent(self, size: int) -> None:
-        """Count the unsent bytes. Over the worker's limit, abort the connection that has been slow for longest."""
+        """Count the unsent bytes. If the worker has too many, abort the connection that has been slow the longest."""
         unsent = self._worker.unsent
         unsent[self] = size
         while len(unsent) > 1 and sum(unsent.values()) > self._settings.max_unsent_bytes:
@@ -464,7 +469,7 @@ def _reason(error: httptools.HttpParserError) -> str:
 
 
 class Flow(FlowControl):
-    """uvicorn's flow control, but a request that waits for its body does not resume reading during a hold."""
+    """uvicorn's flow control, extended by a hold: reading does not resume until the hold is released."""
 
     held = False
 
@@ -484,9 +489,9 @@ class Flow(FlowControl):
 class GatheringTransport:
     """A transport that collects the writes of one turn of the event loop, up to a limit, and sends them together.
 
-    Writing each response as soon as it is complete was slower: reads of logs by id lost a fifth of their throughput, as
-    each write wakes a client, which takes the CPU core from the responses not yet built.
-    `python -m benchmarks.hot_path` shows what this class saves.
+    Writing each response as soon as it is complete was slower: reads of logs by id lost a fifth of their throughput.
+    Each write wakes a client, which takes the CPU core while other responses are not built yet. Run
+    `python -m benchmarks.hot_path` to measure the saving.
     """
 
     def __init__(self, transport: asyncio.Transport, on_close: Callable[[], None]) -> None:
@@ -495,7 +500,7 @@ class GatheringTransport:
         self._loop = asyncio.get_running_loop()
         self._parts: list[bytes] = []
         self._size = 0
-        self.is_closing = transport.is_closing  # called often; `__getattr__` costs more
+        self.is_closing = transport.is_closing  # called often, and `__getattr__` is slower
 
     def write(self, data: bytes) -> None:
         if not self._parts:
