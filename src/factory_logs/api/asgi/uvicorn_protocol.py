@@ -8,8 +8,8 @@ It differs from uvicorn's class in these ways:
 - It limits the size and time of a request's head, the number of connections, and the time and size of unread responses.
 - It sends a response with one write. uvicorn writes head and body separately, and writing is the most expensive step of
   a small response (docs/explanation/hot-path.md).
-- It enforces rules of RFC 9112 that uvicorn does not: one Host header, HTTP/1.1 or 1.0, absolute-form targets. Requests to
-  upgrade are served as ordinary requests.
+- It enforces rules of RFC 9112 that uvicorn does not: one Host header, HTTP/1.1 or 1.0, absolute-form targets. A
+  request to upgrade is served as an ordinary request.
 """
 
 import asyncio
