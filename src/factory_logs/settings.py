@@ -68,6 +68,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="FACTORY_LOGS_", frozen=True, extra="ignore")
 
+    # PostgreSQL: your own or the embedded one
+
     database_url: SecretStr | None = Field(
         None,
         description="The URL of your own PostgreSQL, `postgresql://user:password@host:5432/name`; without it, the "
@@ -99,6 +101,8 @@ class Settings(BaseSettings):
         "and retention still work; 0 lets the disk fill up",
     )
 
+    # Retention
+
     retention_policies: Path | None = Field(
         None,
         description="A TOML file with retention policies, by which `serve` removes expired logs each day; without it, "
@@ -110,6 +114,8 @@ class Settings(BaseSettings):
     retention_tz: Annotated[str, AfterValidator(_time_zone)] = Field(
         "UTC", description="The time zone of `FACTORY_LOGS_RETENTION_TIME`, an IANA name such as `Asia/Shanghai`"
     )
+
+    # The server, its workers, its proxies and its logs
 
     host: str = Field("127.0.0.1", description="The address that `serve` listens on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="The port that `serve` listens on")
@@ -144,6 +150,8 @@ class Settings(BaseSettings):
         "it, the lines go to stderr",
     )
 
+    # Connections of clients, and the heads of requests
+
     max_connections: PositiveInt = Field(
         10_000, description="The maximum number of client connections of one worker; further ones get a 503"
     )
@@ -172,6 +180,8 @@ class Settings(BaseSettings):
         description="How many bytes of unread responses one worker holds; above it, the connection that has been slow "
         "for the longest time is closed",
     )
+
+    # Bodies and records
 
     max_body_bytes: PositiveInt = Field(
         16 * MIB,
@@ -204,6 +214,8 @@ class Settings(BaseSettings):
         1000, description="The maximum number of gzip members or zstd frames in one body; more get a 413"
     )
 
+    # Logins and tokens
+
     session_idle_seconds: PositiveInt = Field(
         LOGIN_HOURS * 3600, description="How long after its last use a token from a login expires"
     )
@@ -217,6 +229,21 @@ class Settings(BaseSettings):
     token_touch_seconds: PositiveFloat = Field(
         60.0, description="The minimum time between two writes of a token's last use"
     )
+    login_max_failures: PositiveInt = Field(
+        10, description="The maximum number of failed logins of one user from one address within the window; then a 429"
+    )
+    login_max_failures_per_address: PositiveInt = Field(
+        100,
+        description="The maximum number of failed logins of all users from one address within the window; then a 429",
+    )
+    login_window_seconds: PositiveInt = Field(
+        300, description="The length of the window in which failed logins are counted"
+    )
+    max_login_bytes: PositiveInt = Field(
+        16 * 1024, description="The maximum size of the body of a login; a larger one gets a 413"
+    )
+
+    # Connections to PostgreSQL, and queries
 
     pool_size: PositiveInt = Field(
         8,
@@ -250,6 +277,8 @@ class Settings(BaseSettings):
     statement_timeout_seconds: PositiveFloat = Field(
         30.0, description="How long one query may run; a longer one gets a 503 that says how to narrow it"
     )
+
+    # Storing logs: group commits, batches, arriving bodies, idempotency keys
 
     writers: PositiveInt = Field(1, description="Group-commit writers of one worker, each with a database connection")
     max_batch_logs: PositiveInt = Field(1000, description="The maximum number of logs in one group commit")
@@ -301,9 +330,6 @@ class Settings(BaseSettings):
         description="How long the rest of a body may take to arrive after an early response, before the connection is "
         "closed",
     )
-    max_login_bytes: PositiveInt = Field(
-        16 * 1024, description="The maximum size of the body of a login; a larger one gets a 413"
-    )
     idempotency_seconds: PositiveInt = Field(
         24 * 3600, description="The minimum time for which an Idempotency-Key is stored"
     )
@@ -314,16 +340,8 @@ class Settings(BaseSettings):
         2.0, description="If all writers have waited for PostgreSQL this long, new logs get a 503 at once"
     )
     drain_seconds: PositiveFloat = Field(10.0, description="How long a stopping worker continues to store waiting logs")
-    login_max_failures: PositiveInt = Field(
-        10, description="The maximum number of failed logins of one user from one address within the window; then a 429"
-    )
-    login_max_failures_per_address: PositiveInt = Field(
-        100,
-        description="The maximum number of failed logins of all users from one address within the window; then a 429",
-    )
-    login_window_seconds: PositiveInt = Field(
-        300, description="The length of the window in which failed logins are counted"
-    )
+
+    # The query language `q`, and pages
 
     max_filter_depth: PositiveInt = Field(20, description="The maximum nesting of `and`, `or`, `not` and `has` in `q`")
     max_filter_nodes: PositiveInt = Field(500, description="The maximum number of filters in `q`")
@@ -332,6 +350,8 @@ class Settings(BaseSettings):
     default_results_per_page: PositiveInt = Field(
         10, description="The number of records on a page if the request has no `results_per_page`"
     )
+
+    # Counts and sums that a worker remembers
 
     count_look_seconds: PositiveFloat = Field(
         1.0, description="How often a worker reads the watermark; logs up to it need not be counted again"
@@ -360,6 +380,8 @@ class Settings(BaseSettings):
     )
     max_kept_bytes: PositiveInt = Field(64 * MIB, description="The maximum size of all sums that the database stores")
 
+    # Stats, yields, failures, distributions, facets, the catalog
+
     max_aggregates: PositiveInt = Field(
         4,
         description="How many stats, yields, failures, distributions, facets and catalogs may run at once in one "
@@ -384,6 +406,8 @@ class Settings(BaseSettings):
     max_facet_values: PositiveInt = Field(
         1000, description="The maximum number of values of one field in a result of facets"
     )
+
+    # InfluxQL
 
     max_influxql_characters: PositiveInt = Field(
         64 * 1024, description="The maximum length of an InfluxQL query in characters; a longer one gets a 400"
@@ -420,12 +444,16 @@ class Settings(BaseSettings):
         description="The maximum number of series, and of values listed by a SHOW statement, in one InfluxQL result",
     )
 
+    # Compression and caching of responses
+
     compress_min_bytes: PositiveInt = Field(
         1024, description="Pages and stats of at least this size are compressed if the client accepts it"
     )
     record_cache_seconds: PositiveInt = Field(
         3600, description="How long a client may cache a log read by id; logs never change"
     )
+
+    # Exports
 
     max_exports: PositiveInt = Field(
         2,
@@ -436,6 +464,8 @@ class Settings(BaseSettings):
         30.0, description="How long a client may stop reading an export before the export is aborted"
     )
     export_max_seconds: PositiveFloat = Field(3600.0, description="How long an export may take before it is aborted")
+
+    # Tails
 
     max_tails: PositiveInt = Field(50, description="How many tails may be open in one worker; further ones get a 503")
     tail_poll_seconds: PositiveFloat = Field(0.25, description="How often a worker reads new logs for its tails")
@@ -448,6 +478,8 @@ class Settings(BaseSettings):
     tail_max_seconds: PositiveFloat = Field(
         3600.0, description="How long a tail may stay open; then the client reconnects"
     )
+
+    # Metrics
 
     database_metrics_seconds: PositiveFloat = Field(
         60.0, description="How often a worker measures PostgreSQL and the apps' newest logs for /metrics"

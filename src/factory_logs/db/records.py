@@ -28,7 +28,7 @@ from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import LogRow, Stored
 from factory_logs.db.models import FactoryLog
 from factory_logs.db.prepared_statements import Placeholder
-from factory_logs.db.record_formats import json_rows, json_text
+from factory_logs.db.json_and_csv import json_rows, json_text
 from factory_logs.schemas.timestamps import format_timestamp
 
 Record = dict[str, Any]

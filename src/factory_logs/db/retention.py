@@ -24,7 +24,7 @@ from factory_logs.db.citus import IDS_OF_SHARD_KEY_BITS, is_distributed, shard_k
 from factory_logs.db.count_cache import EVERYTHING, REMOVED_LOGS, TABLE_FILE, Conditions
 from factory_logs.db.models import FactoryLog
 from factory_logs.db.prepared_statements import compile_statement
-from factory_logs.db.record_formats import json_text
+from factory_logs.db.json_and_csv import json_text
 from factory_logs.db.watermark import LAST_DRAWN
 
 LOGS = FactoryLog.__table__
@@ -226,7 +226,7 @@ _ID = "(record->>'factory_log_id')::bigint"
 
 
 def _moment(name: str) -> str:
-    """Return SQL for a time in a record's JSON, which writes both infinities as times (db/record_formats.py)."""
+    """Return SQL for a time in a record's JSON, which writes both infinities as times (db/json_and_csv.py)."""
     return f"""(CASE record->>'{name}' WHEN '{datetime.max}' THEN 'infinity' WHEN '{datetime.min}' THEN '-infinity'
         ELSE record->>'{name}' END)::timestamp"""
 

@@ -1,5 +1,5 @@
 """Idempotency-Key: a retried write gets the first response and stores nothing
-(docs/reference/http-api.md#idempotency)."""
+(docs/reference/http-api.md#idempotency). `FACTORY_LOGS_IDEMPOTENCY_SECONDS` sets how long a key is stored."""
 
 import hashlib
 import re

@@ -14,7 +14,7 @@ from functools import partial
 
 from factory_logs.db.engine import Database, Pool
 from factory_logs.db.errors import translate_errors
-from factory_logs.db.record_formats import csv_header, csv_rows, ndjson_rows
+from factory_logs.db.json_and_csv import csv_header, csv_rows, ndjson_rows
 from factory_logs.db.records import RecordRepository
 from factory_logs.errors import DatabaseUnavailableError, OverloadedError
 from factory_logs.metrics import EXPORTS, EXPORTS_REFUSED

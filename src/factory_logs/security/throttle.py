@@ -2,7 +2,7 @@
 
 The failed attempts of a user are counted per address, so failures from one address never lock the user out at another
 address. The attempts of an address are also counted over all users, with a higher limit, because many people may share
-an address. All workers share the counts, in the database.
+an address. All workers share the counts, in the database. The limits are the settings `FACTORY_LOGS_LOGIN_*`.
 """
 
 import hashlib

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from factory_logs.api.openapi.parameters import CONTENT_ENCODING, IDEMPOTENCY_KEY
 from factory_logs.influxdb.line_protocol import PRECISIONS
-from factory_logs.influxdb.query_response import EPOCHS
+from factory_logs.influxdb.query_response import DEFAULT_CHUNK_ROWS, EPOCHS
 
 
 class InfluxError1(BaseModel):
@@ -190,7 +190,7 @@ QUERY: dict[str, Any] = {
             ),
             _parameter("params", "Values of `$name` in the statements, as a JSON object"),
             _parameter("chunked", "With `true` the results are sent in pieces, each a line with a JSON document"),
-            _parameter("chunk_size", "The maximum number of rows in a piece, by default 10000"),
+            _parameter("chunk_size", f"The maximum number of rows in a piece, by default {DEFAULT_CHUNK_ROWS}"),
             _parameter("pretty", "With `true` the JSON is indented"),
             _parameter("u", "A user; ignored"),
             _parameter("p", "The token, if it is not in the Authorization header"),

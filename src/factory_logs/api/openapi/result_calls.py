@@ -9,8 +9,10 @@ from factory_logs.api.openapi.document import errors
 from factory_logs.api.openapi.parameters import ESCAPE_FORMULAS, Q
 from factory_logs.api.openapi.q_parameter import PATH_PARTS
 from factory_logs.query import DURATION
+from factory_logs.query.aggregates import DEFAULT_BINS, DEFAULT_FACET_VALUES, DEFAULT_FAILURES, MAX_BINS
 from factory_logs.query.parameters import NUMBER, PASSED, ZONE
 from factory_logs.query.parameters import UNIT as UNIT_NAME
+from factory_logs.settings import default
 
 Schema = dict[str, Any]
 
@@ -38,8 +40,9 @@ def _list(name: str, description: str, items: Schema, example: str) -> Schema:
     return _parameter(name, description, {"type": "array", "items": items}, [example])
 
 
-def _integer(name: str, description: str, most: int, default: int) -> Schema:
-    return _parameter(name, description, {"type": "integer", "minimum": 1, "maximum": most}, default)
+def _integer(name: str, description: str, most: int, usual: int) -> Schema:
+    schema: Schema = {"type": "integer", "minimum": 1, "maximum": most}
+    return _parameter(name, f"{description}; {usual} by default", schema, usual)
 
 
 BUCKET = _parameter(
@@ -72,9 +75,11 @@ PASSED_PATH = _parameter(
 UNIT_FIELD = _parameter(
     "unit", f"The field or JSON path that identifies the unit; {UNIT_NAME} by default", _NAME, UNIT_NAME
 )
-FAILURES_LIMIT = _integer("limit", "The maximum number of measurements; 100 by default", 10_000, 100)
-VALUES_LIMIT = _integer("limit", "The maximum number of values of each field; 10 by default", 1000, 10)
-BINS = _integer("bins", "The number of bins of the histogram; 20 by default", 200, 20)
+FAILURES_LIMIT = _integer("limit", "The maximum number of measurements", default("max_stats_rows"), DEFAULT_FAILURES)
+VALUES_LIMIT = _integer(
+    "limit", "The maximum number of values of each field", default("max_facet_values"), DEFAULT_FACET_VALUES
+)
+BINS = _integer("bins", "The number of bins of the histogram", MAX_BINS, DEFAULT_BINS)
 LOWER = _parameter("lower", "The smallest good value", {"type": "string", "pattern": f"^{NUMBER}$"}, "11.4")
 UPPER = _parameter("upper", "The largest good value", {"type": "string", "pattern": f"^{NUMBER}$"}, "12.6")
 

@@ -1,4 +1,4 @@
-"""Supervise several workers: replace workers that have ended or hang.
+"""Supervise the `FACTORY_LOGS_WORKERS` workers: replace workers that have ended or hang.
 
 uvicorn's own supervisor checks the workers one after the other, and waits only five seconds for each worker. On a busy
 machine it killed workers that were still importing modules.

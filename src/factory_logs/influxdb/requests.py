@@ -1,8 +1,9 @@
-"""Parse the query string and the credentials of InfluxDB's clients (docs/reference/http-api.md#influxdbs-calls).
+"""Parse the parameters and the credentials in the requests of InfluxDB's clients
+(docs/reference/http-api.md#influxdbs-calls).
 
-The token may have any form that other calls accept (security/tokens.py), or be sent as `Token user:token` (InfluxDB
-1.8), as the password of basic authentication, or as `p` in the query string. The username is ignored, because the token
-identifies the user.
+The token may have any form that other calls accept (security/tokens.py). It may also be sent as `Token user:token`
+(InfluxDB 1.8), as the password of basic authentication, or as the parameter `p`. The username is ignored, because the
+token identifies the user.
 """
 
 import base64
