@@ -95,7 +95,7 @@ def reads(
         first = {f"{size:,}": first_answer(services[size], asked[size]) for size in services}
         contenders = {f"{size:,}": page(services[size], asked[size], seconds) for size in services}
         rates = interleaved(contenders, rounds)
-        figures[name] = {"seconds of the first answer": first, "pages per second": rates}
+        figures[name] = {"seconds of the first response": first, "pages per second": rates}
         smallest, *others = contenders
         lines += [
             line(f"page 1 of {name}, {size} logs", f"{smallest} logs", ratio(rates, smallest, size), FLOOR, AIM)

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from benchmarks.harness import Service
 from benchmarks.seeding import FIRST_DAY, LOGS_PER_UNIT
-from benchmarks.writes import beside, log
+from benchmarks.writes import comparison, log
 
 EVERY_SECONDS = 5.0
 WARM_SECONDS = 60.0
@@ -69,7 +69,7 @@ def requests(logs: int) -> dict[str, tuple[float, Callable[[int], Request]]]:
 
 
 def memory(running: Service, logs: int, minutes: float) -> tuple[dict[str, object], list[dict[str, object]]]:
-    """Send mixed load for this long; return the memory over time and the answers, and the lines of the table."""
+    """Send mixed load for this long; return the memory over time, the responses, and the lines of the table."""
     stop = threading.Event()
     statuses: dict[str, dict[str, int]] = {}
     clients = requests(logs)
@@ -92,9 +92,9 @@ def memory(running: Service, logs: int, minutes: float) -> tuple[dict[str, objec
     per_hour = slope(samples[len(samples) // 2 :]) * 3600
     figures: dict[str, object] = {"minutes": minutes, "seconds and MB": samples, "responses": statuses}
     return figures, [
-        beside(f"memory of the worker after {minutes:g} minutes: {last:.0f} MB", f"after one: {warm:.0f} MB",
+        comparison(f"memory of the worker after {minutes:g} minutes: {last:.0f} MB", f"after one: {warm:.0f} MB",
                last / warm),
-        beside("megabytes an hour in the second half", "", per_hour),
+        comparison("megabytes an hour in the second half", "", per_hour),
     ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import asyncpg
 
 from benchmarks.harness import Service, interleaved, ratio, wrk
 from benchmarks.seeding import LOGS_PER_UNIT, seed
-from benchmarks.writes import BATCH_ROWS, beside, line, log
+from benchmarks.writes import BATCH_ROWS, comparison, line, log
 
 CONNECTIONS = 8
 FLOOR, AIM = 0.8, 0.95
@@ -88,7 +88,7 @@ def writes(
         for size in others
         for where in WHERE
     ]
-    wal = [beside(f"WAL bytes of a log, {name}", "", statistics.median(by_round)) for name, by_round in written.items()]
+    wal = [comparison(f"WAL bytes of a log, {name}", "", statistics.median(by_round)) for name, by_round in written.items()]
     return figures, lines + wal
 
 

@@ -64,7 +64,7 @@ def service(*, workers: int = 1, environment: Mapping[str, str] | None = None) -
         with (folder / "stderr").open("wb") as errors, (folder / "stdout").open("wb") as output:
             process = subprocess.Popen(command, env=variables, stderr=errors, stdout=output)
             try:
-                wait_until_answers(f"http://127.0.0.1:{port}/readyz", process)
+                wait_until_ready(f"http://127.0.0.1:{port}/readyz", process)
                 token = re.search(r"^[A-Za-z0-9_-]{64}$", (folder / "stdout").read_text(), re.MULTILINE)
                 if token is None:
                     raise RuntimeError("serve printed no token")
@@ -97,7 +97,7 @@ def peer_process(
     ]  # fmt: skip
     process = subprocess.Popen(command, env=os.environ | dict(environment or {}))
     try:
-        wait_until_answers(f"http://127.0.0.1:{port}/healthz", process)
+        wait_until_ready(f"http://127.0.0.1:{port}/healthz", process)
         yield f"http://127.0.0.1:{port}", process.pid
     finally:
         process.terminate()
@@ -128,7 +128,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until_answers(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
         if process.poll() is not None:
             raise RuntimeError(f"the process behind {url} ended with {process.returncode}")
@@ -136,7 +136,7 @@ def wait_until_answers(url: str, process: subprocess.Popen[bytes]) -> None:
             if httpx.get(url).status_code == 200:
                 return
         time.sleep(0.1)
-    raise RuntimeError(f"{url} does not answer")
+    raise RuntimeError(f"{url} does not respond")
 
 
 def wrk(url: str, script: str, *, connections: int, seconds: int) -> Load:

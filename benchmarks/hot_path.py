@@ -130,7 +130,7 @@ class Stages:
         await connection.close()
         return each
 
-    async def answer(self) -> float:
+    async def response(self) -> float:
         connection = await self._services.database.connect_raw()
         (stored,) = await insert_logs(connection, [NewRow(self._logs[0], "admin")])
         await connection.close()
@@ -190,7 +190,7 @@ async def measure(url: str, rounds: int) -> dict[str, list[float]]:
         stages = Stages(app, await issue_token(database, user.user_id, expires_at=None))
         parts: dict[str, Callable[[], Awaitable[float]]] = {
             "whole": stages.whole, "token": stages.authentication, "body": stages.body,
-            "validation": stages.validation, "statement": stages.statement, "answer": stages.answer,
+            "validation": stages.validation, "statement": stages.statement, "response": stages.response,
             "accounting": stages.accounting, "PostgreSQL": stages.waiting,
         }  # fmt: skip
         figures: dict[str, list[float]] = {name: [] for name in [*parts, *HTTP]}
@@ -209,7 +209,7 @@ NAMES = {
     "token": "token and permission, from memory",
     "validation": "JSON to a valid log, and its tags and fields to text",
     "statement": "asyncpg: encoding the batch, reading the ids",
-    "answer": "the record as JSON, Location",
+    "response": "the record as JSON, Location",
     "accounting": "metrics and log line",
 }
 

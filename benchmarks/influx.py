@@ -27,7 +27,7 @@ import asyncpg
 from benchmarks.harness import Service, interleaved, ratio, report, service, wrk
 from benchmarks.influx_reads import reads
 from benchmarks.influxd import compacted_bytes, influxd, written_bytes
-from benchmarks.writes import BATCH_WORKERS, BINARIES, beside, line
+from benchmarks.writes import BATCH_WORKERS, BINARIES, comparison, line
 
 SINGLE_CONNECTIONS = 64
 BATCH_POINTS = 5_000
@@ -138,13 +138,13 @@ def writes(rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str,
         )
         for name in ("1", "5,000")
     ]
-    lines += [beside("bytes on disk a point", name, sizes["Factory Logs"] / sizes[name]) for name in list(sizes)[1:]]
+    lines += [comparison("bytes on disk a point", name, sizes["Factory Logs"] / sizes[name]) for name in list(sizes)[1:]]
     return {"points per second, the first not counted": rates, "bytes per million points": sizes}, lines
 
 
 def compared(benchmark: str, measured: float) -> dict[str, object]:
     """Return a line of the table. InfluxDB is a comparison, not a target."""
-    return beside(benchmark, "InfluxDB 1.6", measured)
+    return comparison(benchmark, "InfluxDB 1.6", measured)
 
 
 def table_bytes(running: Service) -> int:

@@ -58,7 +58,7 @@ def silent() -> ASGIApp:
         if scope["type"] == "http" and exchange is not None:
             if exchange.whole_body() is None:
                 await receive()
-            await _answer(scope)(scope, receive, send)
+            await _response(scope)(scope, receive, send)
 
     return app
 
@@ -74,12 +74,12 @@ def silent_messages() -> ASGIApp:
             timer = asyncio.get_running_loop().call_later(60, int)
             await receive()
             timer.cancel()
-            await _answer(scope)(scope, receive, send_message)
+            await _response(scope)(scope, receive, send_message)
 
     return app
 
 
-def _answer(scope: Scope) -> JsonResponse:
+def _response(scope: Scope) -> JsonResponse:
     """Return a response with as many headers as that of a stored log."""
     headers = {f"X-Header-{number}": "x" * 20 for number in range(5)}
     return JsonResponse(b"x" * 400, 200 if scope["method"] == "GET" else 201, headers)

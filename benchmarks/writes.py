@@ -106,7 +106,7 @@ def singles(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list
         }
         figures = interleaved(contenders, rounds) | cpu
     return figures, [
-        beside("FastAPI echo's CPU time for a request", "a worker's for a single POST",
+        comparison("FastAPI echo's CPU time for a request", "a worker's for a single POST",
                ratio(figures, "FastAPI echo, CPU us", "group commit, CPU us")),
         line("single POST, 64 connections", "FastAPI echo", ratio(figures, "group commit", "FastAPI echo"), 1.0, 1.8),
         line("single POST, 64 connections", "session and commit per request",
@@ -193,7 +193,7 @@ def latency(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list
     share = statistics.median(rates)
     return figures, [
         line(f"p99 of single POST at {share:.0%} load", "pg_test_fsync", ratio(figures, "p99", "fsync"), 20.0, 8.0),
-        beside("FastAPI echo's p99 at that load", "pg_test_fsync", ratio(figures, "FastAPI echo's p99", "fsync")),
+        comparison("FastAPI echo's p99 at that load", "pg_test_fsync", ratio(figures, "FastAPI echo's p99", "fsync")),
     ]
 
 
@@ -263,7 +263,7 @@ def line(benchmark: str, against: str, measured: float, floor: float, aim: float
     }  # fmt: skip
 
 
-def beside(benchmark: str, against: str, measured: float) -> dict[str, object]:
+def comparison(benchmark: str, against: str, measured: float) -> dict[str, object]:
     """Return a line without a target, which helps to judge another line on this machine."""
     return {
         "benchmark": benchmark, "against": against, "ratio": round(measured, 2), "floor": "-", "aim": "-",

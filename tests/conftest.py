@@ -60,13 +60,13 @@ _SLOW_FIXTURES = frozenset(
     {"_port_and_process", "built", "disk", "examples", "influxd", "pair", "port", "roles", "service", "shared_server",
      "shared_url", "session_url", "site", "small"}
 )  # fmt: skip
-"""Those that start processes of their own beside the one PostgreSQL: a service, a second server, a build."""
+"""Fixtures that start processes in addition to the one PostgreSQL: a service, a second server, a build."""
 
 
 class ByModule(LoadScopeScheduling):
     """With `-n`, all tests of a module run in one test process, because they share what the module starts.
 
-    The tests in a browser share a service, and so do those of faults: each of these folders runs in one.
+    The tests in a browser share a service, and so do those in `tests/faults`: each of these folders runs in one.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -195,7 +195,7 @@ SERVER_MEMORY_BYTES = 4 * 2**30
 def postgres_url(shared_short_tmp: Path) -> Iterator[str]:
     """The server of this test process, which need not survive a power cut: its commits do not wait for the disk.
 
-    Tests of durability start their own servers (tests/faults, tests/embedded).
+    Tests of durability start their own servers (`tests/faults`, `tests/embedded`).
     """
     if CITUS_URL is not None:
         yield CITUS_URL

@@ -1,5 +1,7 @@
-"""Docstrings, comments, pages and the names of tests do not use the words that docs/glossary.md rules out."""
+"""Docstrings, comments, pages, and the names of tests and of variables do not use the words that docs/glossary.md rules
+out."""
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +13,8 @@ WORDS = (
 )
 RULED_OUT = re.compile(rf"\b({WORDS}|faults?)\b", re.IGNORECASE)
 RULED_OUT_IN_PAGES = re.compile(rf"\b({WORDS})\b", re.IGNORECASE)  # docs/explanation/faults.md is about faults
+RULED_OUT_NAMES = frozenset({"place", "places", "beside", "walk", "told", "settled"})
+"""Names of variables and functions: index, position, path, location, others, traversal and so on say more."""
 PAGES = [
     path
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -35,9 +39,22 @@ def without_code(page: str) -> str:
 def test_docstrings_and_comments_use_the_words_of_the_glossary() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {word[0]}"
-        for path in sorted((ROOT / "src").rglob("*.py"))
+        for folder, words in (("src", RULED_OUT), ("tests", RULED_OUT_IN_PAGES), ("benchmarks", RULED_OUT_IN_PAGES))
+        for path in sorted((ROOT / folder).rglob("*.py"))
         for line, text in prose(path.read_text())
-        for word in RULED_OUT.finditer(text)
+        for word in words.finditer(text)
+    ]
+    assert found == []
+
+
+def test_variables_and_functions_have_the_names_of_the_field() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}: {name}"
+        for folder in ("src", "tests", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (getattr(node, attribute, None) for attribute in ("id", "arg", "name"))
+        if isinstance(name, str) and name.strip("_") in RULED_OUT_NAMES
     ]
     assert found == []
 

@@ -23,7 +23,7 @@ CREATE FUNCTION stalling.repairs() RETURNS SETOF public.repairs LANGUAGE plpgsql
     $$BEGIN PERFORM pg_advisory_lock_shared({LOCK}); PERFORM pg_advisory_unlock_shared({LOCK}); END$$;
 CREATE VIEW stalling.repairs AS SELECT * FROM stalling.repairs();
 """
-"""Whatever reads repairs by way of this schema waits for the lock."""
+"""Every statement that reads repairs through this schema waits for the lock."""
 
 
 @pytest.fixture

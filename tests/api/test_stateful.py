@@ -42,8 +42,8 @@ Call = Callable[..., httpx.Response]
 
 
 @dataclass
-class Walk:
-    """A walk in progress: the records that it still has to return, and its next cursor, None at the end."""
+class Traversal:
+    """A traversal in progress: the records left to return, and the URL of its next page, None at the end."""
 
     left: list[int]
     total: int
@@ -58,7 +58,7 @@ class Machine(RuleBasedStateMachine):
         empty()
         self._call = call
         self._model = Model()
-        self._walks: list[Walk] = []
+        self._traversals: list[Traversal] = []
 
     def call(self, method: str, url: str, **options: Any) -> httpx.Response:
         response = self._call(method, url, **options)
@@ -173,18 +173,20 @@ class Machine(RuleBasedStateMachine):
         assert Counter({(row["bucket"], row["app_name"]): row["count"] for row in buckets}) == expected
 
     @rule(filters=FILTERS, order=ORDERS, size=SIZES, begin=st.booleans(), which=WHICH, to_its_end=st.booleans())
-    def walk(self, filters: list[Filter], order: Order, size: int, begin: bool, which: int, to_its_end: bool) -> None:
-        """Begin a walk, or continue one that began before other requests."""
-        under_way = [walk for walk in self._walks if walk.next_url]
+    def traverse(
+        self, filters: list[Filter], order: Order, size: int, begin: bool, which: int, to_its_end: bool
+    ) -> None:
+        """Begin a traversal, or continue one that began before other requests."""
+        under_way = [traversal for traversal in self._traversals if traversal.next_url]
         if begin or not under_way:
             found = self._model.found(filters, order)
-            walk = Walk(found, len(found), None)
-            self._take_a_step(walk, self.ask(filters, order, cursor="", results_per_page=size))
-            self._walks.append(walk)
+            traversal = Traversal(found, len(found), None)
+            self._read_next_page(traversal, self.ask(filters, order, cursor="", results_per_page=size))
+            self._traversals.append(traversal)
             return
-        walk = under_way[which % len(under_way)]
-        while walk.next_url is not None:
-            self._take_a_step(walk, self.call("GET", walk.next_url))
+        traversal = under_way[which % len(under_way)]
+        while traversal.next_url is not None:
+            self._read_next_page(traversal, self.call("GET", traversal.next_url))
             if not to_its_end:
                 return
 
@@ -206,28 +208,28 @@ class Machine(RuleBasedStateMachine):
         """Return the log, with the id of the repair if there is one."""
         return sent | {"repair_id": number} if number in self._model.repairs else sent
 
-    def _same_log(self, answered: Record) -> None:
+    def _same_log(self, shown: Record) -> None:
         """Compare the metadata with the metadata of the first response."""
-        kept = self._model.logs[answered["factory_log_id"]]
-        assert {name: answered[name] for name in FIELDS} == {name: kept[name] for name in FIELDS}
-        assert answered["created_by"] == "system"
-        assert kept.setdefault("created_at", answered["created_at"]) == answered["created_at"]
+        stored = self._model.logs[shown["factory_log_id"]]
+        assert {name: shown[name] for name in FIELDS} == {name: stored[name] for name in FIELDS}
+        assert shown["created_by"] == "system"
+        assert stored.setdefault("created_at", shown["created_at"]) == shown["created_at"]
 
-    def _same_logs(self, answered: list[Record], ids: list[int]) -> None:
-        assert [log["factory_log_id"] for log in answered] == ids
-        for log in answered:
+    def _same_logs(self, shown: list[Record], ids: list[int]) -> None:
+        assert [log["factory_log_id"] for log in shown] == ids
+        for log in shown:
             self._same_log(log)
 
-    def _take_a_step(self, walk: Walk, response: httpx.Response) -> None:
-        """A walk returns the records that existed at its beginning, whatever is written meanwhile."""
+    def _read_next_page(self, traversal: Traversal, response: httpx.Response) -> None:
+        """A traversal returns the records that existed at its beginning, even if others are written meanwhile."""
         assert response.status_code == 200, response.text
         body = response.json()
-        assert body["num_results"] == walk.total
+        assert body["num_results"] == traversal.total
         shown = len(body["objects"])
-        self._same_logs(body["objects"], walk.left[:shown])
-        walk.left = walk.left[shown:]
-        walk.next_url = response.links["next"]["url"] if "next" in response.links else None
-        assert walk.next_url is not None or walk.left == []
+        self._same_logs(body["objects"], traversal.left[:shown])
+        traversal.left = traversal.left[shown:]
+        traversal.next_url = response.links["next"]["url"] if "next" in response.links else None
+        assert traversal.next_url is not None or traversal.left == []
 
 
 async def test_the_service_responds_as_the_model_does(

@@ -1,4 +1,4 @@
-"""Each acknowledged write is stored exactly once, whatever worker node crashes."""
+"""Each acknowledged write is stored exactly once, even if a worker node crashes."""
 
 import asyncio
 import random

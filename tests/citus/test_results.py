@@ -25,7 +25,7 @@ def number() -> ColumnElement[Any]:
 
 
 def plans_of_nodes(plan: Any) -> Iterator[dict[str, Any]]:
-    """Yield the plan of one shard for each query of all shards, wherever it is in the plan of the coordinator."""
+    """Yield the plan of one shard for each query of all shards, at any depth in the plan of the coordinator."""
     if isinstance(plan, dict) and plan.get("Task Count", 0) > 1:
         yield plan["Tasks"][0]["Remote Plan"][0][0]["Plan"]
     elif isinstance(plan, dict | list):

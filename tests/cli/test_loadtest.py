@@ -43,8 +43,8 @@ def test_two_workers_have_stored_exactly_the_acknowledged_logs(short_tmp: Path, 
             f"http://127.0.0.1:{port}", token, "--devices", "5", "--duration", "1s", "--svg", str(picture)
         )
     assert result.returncode == 0, result.stdout + result.stderr
-    answered, stored = (row(result.stdout, name) for name in ("acknowledged (201)", "stored, by the service"))
-    assert answered == stored != "0"
+    acknowledged, stored = (row(result.stdout, name) for name in ("acknowledged (201)", "stored, by the service"))
+    assert acknowledged == stored != "0"
     assert token not in result.stdout + result.stderr
     assert float(row(result.stdout, "processors used by loadtest")) > 0
     assert row(result.stdout, "mean of a write, by the service") != "-"
@@ -61,12 +61,12 @@ class Forgetful(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         Forgetful.stored += 1
-        self._answer(201, {})
+        self._respond(201, {})
 
     def do_GET(self) -> None:
-        self._answer(200, {"num_results": Forgetful.stored})
+        self._respond(200, {"num_results": Forgetful.stored})
 
-    def _answer(self, status: int, body: object) -> None:
+    def _respond(self, status: int, body: object) -> None:
         text = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
@@ -93,8 +93,8 @@ def test_a_log_that_is_missing_in_the_end_is_exit_code_1() -> None:
     with forgetful_service() as url:
         result = loadtest(url, "t", "--devices", "1", "--duration", "1s")
     assert result.returncode == 1
-    answered, stored = (row(result.stdout, name) for name in ("acknowledged (201)", "stored, by the service"))
-    assert int(answered.replace(",", "")) == int(stored.replace(",", "")) + 1
+    acknowledged, stored = (row(result.stdout, name) for name in ("acknowledged (201)", "stored, by the service"))
+    assert int(acknowledged.replace(",", "")) == int(stored.replace(",", "")) + 1
 
 
 @pytest.mark.parametrize(

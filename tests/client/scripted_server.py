@@ -38,7 +38,7 @@ class Server:
         self.is_portal = False
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        response = self._answer(request)
+        response = self._respond(request)
         response.headers.setdefault("Date", formatdate(self.now, usegmt=True))
         if REQUEST_ID.encode() in response.content:
             response = httpx.Response(
@@ -48,7 +48,7 @@ class Server:
             )
         return response
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    def _respond(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/healthz":
             return httpx.Response(200, html=PORTAL) if self.is_portal else httpx.Response(200, json={"status": "ok"})
         if request.method == "GET":

@@ -32,7 +32,7 @@ class Server:
             self._process = forked.start("uvicorn", arguments, self._environment, stdout=output, stderr=output)
 
     def wait(self) -> None:
-        """Wait until it answers."""
+        """Wait until it responds."""
         assert self._process is not None
         deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
@@ -70,7 +70,7 @@ class Fate:
     """The fate of one connection: cut after this many bytes in each direction (None: never)."""
 
     request_bytes: int | None = None
-    answer_bytes: int | None = None
+    response_bytes: int | None = None
 
 
 class BadLink:
@@ -115,9 +115,9 @@ class BadLink:
         if dice < 0.2:
             return Fate(request_bytes=self._random.randrange(1500))
         if dice < 0.45:
-            return Fate(answer_bytes=self._random.choice((0, 0, self._random.randrange(600))))
+            return Fate(response_bytes=self._random.choice((0, 0, self._random.randrange(600))))
         if dice < 0.75:
-            return Fate(request_bytes=self._random.randrange(30_000), answer_bytes=self._random.randrange(30_000))
+            return Fate(request_bytes=self._random.randrange(30_000), response_bytes=self._random.randrange(30_000))
         return Fate()
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -129,7 +129,7 @@ class BadLink:
             return
         directions = {
             asyncio.create_task(self._pump(reader, upstream_writer, fate.request_bytes)),
-            asyncio.create_task(self._pump(upstream_reader, writer, fate.answer_bytes)),
+            asyncio.create_task(self._pump(upstream_reader, writer, fate.response_bytes)),
         }
         try:
             _, rest = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)

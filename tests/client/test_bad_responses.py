@@ -50,12 +50,12 @@ class Script:
                 return
             with connection:
                 try:
-                    while self._answer(connection):
+                    while self._respond(connection):
                         pass
                 except OSError:
                     continue  # the client has closed the connection
 
-    def _answer(self, connection: socket.socket) -> bool:
+    def _respond(self, connection: socket.socket) -> bool:
         """Whether the connection stays."""
         head, _, body = self._until(connection, b"\r\n\r\n").partition(b"\r\n\r\n")
         if head.startswith(b"GET /healthz"):

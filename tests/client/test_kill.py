@@ -1,4 +1,4 @@
-"""Whatever is killed, and wherever the link breaks: every log whose send() has returned arrives exactly once, in order.
+"""Processes are killed and links break at random: every log whose send() has returned arrives exactly once, in order.
 
 A short form always runs. FACTORY_LOGS_KILL_ROUNDS=200 runs the long form, FACTORY_LOGS_KILL_SEED another sequence.
 """

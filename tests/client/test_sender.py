@@ -302,7 +302,7 @@ class LoginServer(Server):
         self.logins = 0
         self.idle_seconds = idle_seconds
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    def _respond(self, request: httpx.Request) -> httpx.Response:
         if request.url.path == "/v1/auth/login":
             if json.loads(request.read()) != {"username": "jig", "password": "open sesame"}:
                 return error(401, "The username or the password is wrong.")
@@ -312,7 +312,7 @@ class LoginServer(Server):
             return httpx.Response(200, json={"message": {"login_successful": success}})
         if request.method == "POST" and request.headers["authorization"] != f"Token token=token-{self.logins}":
             return error(401, "expired")
-        return super()._answer(request)
+        return super()._respond(request)
 
 
 def test_a_login_whose_token_is_refused_is_renewed_in_the_same_attempt(spool: Spool) -> None:
@@ -594,9 +594,9 @@ def test_a_captive_portals_clock_is_not_mistaken_for_the_servers(spool: Spool, s
 @pytest.mark.parametrize("wait", ["9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
 def test_a_login_waits_for_retry_after_only_up_to_a_limit(spool: Spool, wait: str) -> None:
     class Busy(LoginServer):
-        def _answer(self, request: httpx.Request) -> httpx.Response:
+        def _respond(self, request: httpx.Request) -> httpx.Response:
             busy = httpx.Response(429, json={"message": "too many tries"}, headers={"Retry-After": wait})
-            return busy if request.url.path == "/v1/auth/login" else super()._answer(request)
+            return busy if request.url.path == "/v1/auth/login" else super()._respond(request)
 
     put(spool, 1)
     sender = sender_of(spool, Busy(), ClientSettings(max_retry_after_seconds=100), Login("jig", "open sesame"))

@@ -216,7 +216,7 @@ def test_a_forked_child_and_its_parent_use_the_spool_side_by_side(tmp_path: Path
         try:
             spool.put([line(1)])
             held = lock.held or lock.acquire()
-        except BaseException:  # noqa: BLE001 - the child must end here, whatever happens
+        except BaseException:  # noqa: BLE001 - the child must end here in any case
             os._exit(2)
         os._exit(int(held))
     spool.put([line(2)])

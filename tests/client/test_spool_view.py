@@ -69,7 +69,7 @@ def test_a_read_only_folder_can_be_viewed(short_tmp: Path) -> None:
                     path.chmod(0o444)
                 os.setuid(65534)
             pending = SpoolView(short_tmp / "spool").totals().pending
-        except BaseException:  # noqa: BLE001 - the child must end here, whatever happens
+        except BaseException:  # noqa: BLE001 - the child must end here in any case
             os._exit(100)
         os._exit(pending)
     assert os.waitstatus_to_exitcode(os.waitpid(shown, 0)[1]) == 2

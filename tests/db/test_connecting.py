@@ -203,7 +203,7 @@ async def test_a_missing_certificate_is_named(migrated_url: str) -> None:
 
 @pytest.fixture
 def strict_server(short_tmp: Path) -> Iterator[Cluster]:
-    """Start a server that requires passwords. Nobody has one there."""
+    """Start a server that requires passwords. No user has one."""
     cluster = Cluster(short_tmp / "strict")
     cluster.create()
     (cluster.folder / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")

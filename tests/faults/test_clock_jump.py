@@ -36,7 +36,7 @@ def clock(site: Site) -> WallClock:
     return site.clock
 
 
-def settled(ask: Callable[[], httpx.Response]) -> httpx.Response:
+def retried(ask: Callable[[], httpx.Response]) -> httpx.Response:
     """Retry until PostgreSQL allows the request; a request that the jump interrupts is a 503."""
     deadline = time.monotonic() + 60
     while (response := ask()).status_code == 503 and time.monotonic() < deadline:
@@ -45,11 +45,11 @@ def settled(ask: Callable[[], httpx.Response]) -> httpx.Response:
 
 
 def stored(client: httpx.Client, key: str) -> httpx.Response:
-    return settled(lambda: client.post(LOGS, json=LOG, headers={"Idempotency-Key": key}))
+    return retried(lambda: client.post(LOGS, json=LOG, headers={"Idempotency-Key": key}))
 
 
 def read_with(client: httpx.Client, token: str) -> int:
-    return settled(lambda: client.get(LOGS, headers={"Authorization": f"Token token={token}"})).status_code
+    return retried(lambda: client.get(LOGS, headers={"Authorization": f"Token token={token}"})).status_code
 
 
 async def issue_sliding(connection: asyncpg.Connection) -> str:

@@ -54,7 +54,7 @@ CALLS: dict[str, Call] = {
     "points": lambda client, name: client.post("/api/v2/write?bucket=b", content=POINTS),
     "by id": lambda client, name: client.get(f"{LOGS}/1"),
     "page": lambda client, name: client.get(LOGS, params={"q": LIKE}),
-    "walk": lambda client, name: client.get(LOGS, params={"cursor": ""}),
+    "page by cursor": lambda client, name: client.get(LOGS, params={"cursor": ""}),
     "stats": lambda client, name: client.get(f"{LOGS}/stats", params={"bucket": "1h", "by": "app_name"}),
     "export": lambda client, name: client.get(LOGS, headers={"Accept": "application/x-ndjson"}),
     "tail": follow,

@@ -31,7 +31,7 @@ class Ledger:
 
     writes: list[Write] = field(default_factory=list)
     surprises: list[str] = field(default_factory=list)
-    """Answers that no fault excuses: neither a 201 nor a 503 with Retry-After."""
+    """Responses that no fault explains: neither a 201 nor a 503 with Retry-After."""
     newest: float = 0.0
     """When the last write began that has been acknowledged since."""
     slowest_refusal: float = 0.0

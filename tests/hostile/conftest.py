@@ -20,7 +20,7 @@ LIMIT_SECONDS = 1
 MIB = 1024 * 1024
 LIMITS = ("HEAD", "KEEP_ALIVE", "BODY_IDLE", "LEFTOVER_BODY", "SEND")
 GROWTH_BYTES = 300 * MIB
-"""What one worker may grow by, whatever it is sent: its budget of bodies (128 MiB) and what they are decoded to."""
+"""The maximum growth of one worker: its budget of bodies (128 MiB), and the objects decoded from them."""
 
 
 def settings(seconds: int) -> dict[str, str]:

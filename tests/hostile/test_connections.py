@@ -191,5 +191,5 @@ def test_a_client_that_leaves_the_end_of_a_response_unread_is_disconnected(targe
             ports.append(connection.getsockname()[1])
         deadline = time.monotonic() + 120
         while left := [count for count, port in enumerate(ports, 1) if processes.is_connected(port)]:
-            assert time.monotonic() < deadline, f"still connected after so many answers: {left}"
+            assert time.monotonic() < deadline, f"still connected after so many responses: {left}"
             time.sleep(0.1)

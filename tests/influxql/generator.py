@@ -132,10 +132,10 @@ class _Draw:
             f"max({number})", f"min({number})", f"first({number})", f"last({number})", "percentile(voltage, 80)",
             f"distinct({self._one(*FIELDS)})",
         )  # fmt: skip
-        beside = "" if call.startswith("distinct") else self._maybe(0.5, f", {self._one(*FIELDS, *TAGS)}")
+        others = "" if call.startswith("distinct") else self._maybe(0.5, f", {self._one(*FIELDS, *TAGS)}")
         # LIMIT is one of the differences on purpose for top() and bottom().
         grouped = self._grouped(limits=not call.startswith(("top", "bottom")))
-        return f"SELECT {call}{beside} FROM {self._source()}{grouped}"
+        return f"SELECT {call}{others} FROM {self._source()}{grouped}"
 
     def _transformed(self) -> str:
         transformation = self._one(*TRANSFORMATIONS)

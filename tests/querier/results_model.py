@@ -110,16 +110,16 @@ def with_yields(counts: Counter[str]) -> dict[str, Any]:
 def failed_measurements(log: Log, passed: str) -> set[str | None]:
     """Return the failed measurements of one failed attempt."""
 
-    def walk(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    def failed_paths(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         children = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for name, child in children:
             here = (*path, str(name))
             if child is False and "__".join(here) != passed:
                 is_of_object = name in ("pass", "passed") and len(path) > 1
                 yield path if is_of_object else here
-            yield from walk(child, here)
+            yield from failed_paths(child, here)
 
-    return {"__".join(path) for path in walk(log["fields"], ("fields",))} or {None}
+    return {"__".join(path) for path in failed_paths(log["fields"], ("fields",))} or {None}
 
 
 def failures(

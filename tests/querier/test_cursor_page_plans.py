@@ -1,4 +1,4 @@
-"""A page in the middle of a walk reads only that page: the index scan starts where the previous page ended.
+"""A page in the middle of a traversal reads only that page: the index scan starts where the previous page ended.
 
 The tests check plans, as in test_plans.py, on the same logs.
 """
@@ -77,7 +77,7 @@ async def test_a_page_by_cursor_in_the_middle_is_read_from_an_index(
         left -= int(float(re.match(r"Limit +\(actual rows=([\d.]+)", found)[1]))
         if left == 0:
             return
-    raise AssertionError("the walk ended before its page was full")
+    raise AssertionError("the traversal ended before its page was full")
 
 
 async def test_a_page_by_an_unindexed_order_reads_the_selected_logs_once_and_holds_only_the_page(

@@ -1,4 +1,4 @@
-"""A walk returns the records of the whole query in the same order, wherever its pages end."""
+"""A traversal by cursor returns the records of the whole query in the same order, for every page size."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ DIRECTIONS = st.sampled_from(["asc", "desc"])
 ORDERS = st.lists(st.fixed_dictionaries({"field": NAMES, "direction": DIRECTIONS}), max_size=3)
 
 
-async def walk(database: Database, q: dict[str, Any], size: int, resource: Resource = FACTORY_LOGS) -> list[int]:
+async def traverse(database: Database, q: dict[str, Any], size: int, resource: Resource = FACTORY_LOGS) -> list[int]:
     """Return all ids, page by page; the first page begins where the whole result begins."""
     query = parse_query(json.dumps(q), resource, QueryLimits())
     async with database.engine.connect() as connection:
@@ -65,7 +65,7 @@ async def test_keyset_pages_of_any_order_equal_the_whole_result(
         return
     expected = await whole(filled, q)
     assert len(expected) == 6
-    assert await walk(filled, q, size) == expected
+    assert await traverse(filled, q, size) == expected
 
 
 @pytest.mark.slow
@@ -77,7 +77,7 @@ async def test_nulls_and_equal_keys_at_page_borders_are_handled(filled: Database
     for second in ([], [{"field": "app_name", "direction": "desc"}], [{"field": "repair__product_imei"}]):
         q = {"order_by": [{"field": name, "direction": direction}, *second]}
         for size in (1, 2, 5):
-            assert await walk(filled, q, size) == await whole(filled, q)
+            assert await traverse(filled, q, size) == await whole(filled, q)
 
 
 @pytest.mark.slow

@@ -86,7 +86,7 @@ async def connect_once(
     url: str,
     connect_seconds: float,
     settings: Mapping[str, str] | None = None,
-    answer_seconds: float | None = None,
+    response_seconds: float | None = None,
 ) -> citus.Connection:
     """Open a citus.Connection and set SESSION, `settings` and, on a cluster, the cluster's parameters.
 
@@ -102,7 +102,7 @@ async def connect_once(
             dsn,
             timeout=connect_seconds,
             server_settings=name,
-            command_timeout=answer_seconds,
+            command_timeout=response_seconds,
             connection_class=citus.Connection,
         )
         _check_encoding(connection, url)

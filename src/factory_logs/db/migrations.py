@@ -92,7 +92,7 @@ def change_indexes(op: Operations, table: str, wanted: Mapping[str, str | None])
     if connection.scalar(text(f"SELECT EXISTS (SELECT FROM {table})")):  # noqa: S608 - a migration's own word
         with op.get_context().autocommit_block():
             for name, definition in wanted.items():
-                _change_beside_writers(connection, table, name, definition)
+                _change_during_writes(connection, table, name, definition)
         return
     for name, definition in wanted.items():
         op.execute(f"DROP INDEX IF EXISTS {name}, {_successor(name)}")
@@ -100,7 +100,7 @@ def change_indexes(op: Operations, table: str, wanted: Mapping[str, str | None])
             op.execute(f"CREATE INDEX {name} ON {table} USING {definition}")
 
 
-def _change_beside_writers(connection: Connection, table: str, name: str, definition: str | None) -> None:
+def _change_during_writes(connection: Connection, table: str, name: str, definition: str | None) -> None:
     """Build the new index under another name, then drop the old one and rename the new one. One of them always serves
     queries."""
     successor = _successor(name)

@@ -144,13 +144,13 @@ def _is_up(server: Server) -> bool:
     while True:
         # The exit codes of pg_isready: 0 accepts connections, 1 refuses them for now, 2 does not respond.
         asked = server.run("pg_isready", "-q", "-h", str(server.socket_dir), "-d", DATABASE)
-        answer = asked.returncode
-        if answer not in (0, 1, 2):
-            raise EmbeddedPostgresError(f"pg_isready does not run (exit code {answer}): {asked.stdout.strip()}")
-        if answer == 0:
+        exit_code = asked.returncode
+        if exit_code not in (0, 1, 2):
+            raise EmbeddedPostgresError(f"pg_isready does not run (exit code {exit_code}): {asked.stdout.strip()}")
+        if exit_code == 0:
             return True
         pid = postmaster_pid(server.cluster_dir)
-        if answer != 1 and not is_server(pid, server.cluster_dir):
+        if exit_code != 1 and not is_server(pid, server.cluster_dir):
             if pid is not None:
                 disown_pid(server)
             return False

@@ -83,7 +83,7 @@ if CITUS_URL is not None:  # the count of a page is a statement of its own, and 
 KINDS = {
     "a log by id": Kind("/v1/factory_logs/1", "SELECT factory_log_id, "),
     "the first count of a page": Kind(f"/v1/factory_logs?{filtered('paged')}", COUNT),
-    "the first count of a walk": Kind(f"/v1/factory_logs?{filtered('walked')}&cursor=", COUNT),
+    "the first count of a traversal": Kind(f"/v1/factory_logs?{filtered('traversed')}&cursor=", COUNT),
     "a page of groups": Kind('/v1/factory_logs?q={"group_by": [{"field": "app_name"}]}', PAGE),
     "a single log": Kind('/v1/factory_logs?q={"single": true}', LOG_TEXT),
     "stats": Kind("/v1/factory_logs/stats?by=app_name", IDS),
@@ -97,7 +97,7 @@ KINDS = {
     "an export as CSV": Kind("/v1/factory_logs", EXPORT_AS_CSV, accept="text/csv"),
     "a repair by id": Kind("/v1/repairs/1", REPAIR_TEXT),
     "a page of repairs": Kind("/v1/repairs", PAGE),
-    "a walk through repairs": Kind("/v1/repairs?cursor=", r"SELECT .*count\(\*\)"),
+    "a traversal of repairs": Kind("/v1/repairs?cursor=", r"SELECT .*count\(\*\)"),
     "an export of repairs": Kind("/v1/repairs", EXPORT_OF_REPAIRS, accept="application/x-ndjson"),
 }
 

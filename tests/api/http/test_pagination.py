@@ -1,4 +1,4 @@
-"""Walks by cursor over HTTP (docs/reference/http-api.md#cursors)."""
+"""Traverse results by cursor over HTTP (docs/reference/http-api.md#cursors)."""
 
 import asyncio
 import json
@@ -45,10 +45,6 @@ async def pages(client: httpx.AsyncClient, **params: object) -> AsyncIterator[ht
         response = await client.get(response.links["next"]["url"])
 
 
-async def walk(client: httpx.AsyncClient, **params: object) -> list[int]:
-    return [log["factory_log_id"] async for page in pages(client, **params) for log in page.json()["objects"]]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "q",
@@ -73,7 +69,7 @@ async def test_cursors_return_the_pages_of_the_same_q(filled: httpx.AsyncClient,
 
 @pytest.mark.slow
 async def test_logs_stored_meanwhile_do_not_change_the_pages_by_cursor(filled: httpx.AsyncClient) -> None:
-    """A walk returns only the records that existed at its beginning, so it ends even while clients write."""
+    """A traversal returns only the records that existed at its beginning, so it ends even while clients write."""
     for q in ({}, BY_TIME, {"order_by": [{"field": "app_name"}]}):
         before = (await ask(filled, q=q, results_per_page=100)).json()
         found = []
@@ -89,13 +85,13 @@ async def test_logs_stored_meanwhile_do_not_change_the_pages_by_cursor(filled: h
 async def test_each_log_stored_before_is_returned_once_despite_concurrent_writers(
     filled: httpx.AsyncClient, migrated_url: str
 ) -> None:
-    """Among them are late commits: transactions that drew ids before the walk began, and commit during the walk."""
+    """Among them are late commits: transactions that drew ids before the traversal began, and commit during it."""
     pool = await asyncpg.create_pool(migrated_url, min_size=3, max_size=3)
-    walked = asyncio.Event()
+    traversed = asyncio.Event()
 
     async def write(writer: int) -> None:
         number = 0
-        while not walked.is_set():
+        while not traversed.is_set():
             number += 1
             async with pool.acquire() as connection, connection.transaction():
                 await connection.execute("INSERT INTO factory_logs (app_name, timestamp) VALUES ('w', '2024-01-31')")
@@ -113,7 +109,7 @@ async def test_each_log_stored_before_is_returned_once_despite_concurrent_writer
                 assert before <= set(found) or "filters" in q
                 assert {response["num_results"] for response in responses} == {len(found)}, q
         finally:
-            walked.set()
+            traversed.set()
             await asyncio.gather(*writers)
 
 

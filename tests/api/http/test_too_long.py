@@ -30,7 +30,7 @@ COLUMNS = "add a filter by app_name, product_imei, repair_id or timestamp"
 KINDS = {
     "a page": Kind(f"factory_logs?{VOLTAGE}", f"fields__voltage; {COLUMNS}"),
     "a page of everything": Kind("factory_logs", f"q selects all records; {COLUMNS}"),
-    "a walk": Kind(f"factory_logs?cursor=&{SORTED}", f"order_by tags__jig_id sorts all that q selects; {COLUMNS}"),
+    "a traversal": Kind(f"factory_logs?cursor=&{SORTED}", f"order_by tags__jig_id sorts all that q selects; {COLUMNS}"),
     "a single log": Kind(f'factory_logs?{VOLTAGE[:-1]}, "single": true}}', f"fields__voltage; {COLUMNS}"),
     "stats": Kind(f"factory_logs/stats?by=app_name&{VOLTAGE}", f"fields__voltage; {COLUMNS}"),
     "a yield": Kind(f"factory_logs/yield?{VOLTAGE}", f"fields__voltage; {COLUMNS}"),
@@ -43,7 +43,7 @@ KINDS = {
         f"factory_logs?{SORTED}", f"order_by tags__jig_id sorts all that q selects; {COLUMNS}", "text/csv"
     ),
     "repairs": Kind(f"repairs?{PROCESS}", "process; add a filter by product_imei"),
-    "a walk through repairs": Kind(f"repairs?cursor=&{PROCESS}", "process; add a filter by product_imei"),
+    "a traversal of repairs": Kind(f"repairs?cursor=&{PROCESS}", "process; add a filter by product_imei"),
 }
 
 

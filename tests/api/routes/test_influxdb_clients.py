@@ -178,7 +178,7 @@ def test_client_2_raises_the_error(port: int, token: str) -> None:
 
 def test_client_2_retries_after_a_lost_response_and_the_points_are_stored_once(port: int, token: str) -> None:
     """A proxy forwards the first write and closes the connection before the response."""
-    with losing_the_first_answer(port) as proxy, version_2(proxy, token) as client:
+    with losing_the_first_response(port) as proxy, version_2(proxy, token) as client:
         errors: list[object] = []
         options = WriteOptions(batch_size=2, flush_interval=50, retry_interval=100, jitter_interval=0, max_retries=3)
         with client.write_api(
@@ -191,11 +191,11 @@ def test_client_2_retries_after_a_lost_response_and_the_points_are_stored_once(p
 
 
 @contextlib.contextmanager
-def losing_the_first_answer(port: int) -> Iterator[int]:
+def losing_the_first_response(port: int) -> Iterator[int]:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
-        answered = 0
+        responses = 0
         while True:
             try:
                 client, _ = listener.accept()
@@ -207,9 +207,9 @@ def losing_the_first_answer(port: int) -> Iterator[int]:
                     if request.endswith(b"\r\n\r\n") and b"POST" in request:
                         continue  # the body has not arrived yet
                     response = server.recv(65536)
-                    answered += 1
+                    responses += 1
                     assert b" 204 " in response
-                    if answered > 1:
+                    if responses > 1:
                         client.sendall(response)
                     break
 

@@ -1,4 +1,4 @@
-"""Cached windows give the same result as reading all points, whatever is written between two requests."""
+"""Cached windows give the same result as reading all points, even if points are written between two requests."""
 
 import random
 from collections.abc import AsyncIterator

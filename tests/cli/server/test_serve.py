@@ -58,13 +58,13 @@ def test_the_first_start_stores_and_returns_a_log(short_tmp: Path, tmp_path: Pat
 
         command(data_dir, "users", "create", "jig-07", "--permission", "SYSTEM", stdin="a secret\n")
         device = command(data_dir, "tokens", "issue", "jig-07", "--expires-in", "never").strip()
-        beside = httpx.post(
+        response = httpx.post(
             url,
             content=curl[-1],
             headers={"Authorization": f"Token token={device}", "Content-Type": "application/json"},
             timeout=60,
         )
-        assert (beside.status_code, beside.json()["created_by"]) == (201, "jig-07")
+        assert (response.status_code, response.json()["created_by"]) == (201, "jig-07")
         assert is_running(data_dir)
 
         process.send_signal(signal.SIGTERM)

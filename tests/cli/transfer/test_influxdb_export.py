@@ -86,7 +86,7 @@ def test_a_recorded_export_is_imported_point_by_point(run: Run, query: Query) ->
     )
     assert len(points) > 1000
     assert run("import", file).stdout == f"Imported {len(points)} logs from {file}\n"
-    assert as_stored(query(LOGS)) == as_told(points)
+    assert as_stored(query(LOGS)) == as_returned(points)
     assert run("import", file).stdout == f"Imported 0 logs from {file}; {len(points)} were imported before\n"
 
 
@@ -99,7 +99,7 @@ def test_an_export_of_a_running_influxdb_is_imported_point_by_point(
     points, file, packed = points_of(influxd), tmp_path / "jigs.lp", tmp_path / "jigs.lp.gz"
     export(influxd, command, file)
     assert run("import", file).stdout == f"Imported {len(points)} logs from {file}\n"
-    assert as_stored(query(LOGS)) == as_told(points)
+    assert as_stored(query(LOGS)) == as_returned(points)
     assert run("import", file).stdout.startswith("Imported 0 logs")
     export(influxd, command, packed, "-compress")
     with gzip.open(packed) as opened:
@@ -132,10 +132,10 @@ def test_csv_of_a_running_influxdb_is_imported_point_by_point(
     points = influxd.query("SELECT * FROM /.*/ GROUP BY *", "shell")
     result = run("import", "--format", "influx-csv", file)
     assert (result.stdout, result.stderr) == (f"Imported {len(points)} logs from {file}\n", "")
-    assert as_stored(query(LOGS)) == as_told(points)
+    assert as_stored(query(LOGS)) == as_returned(points)
 
 
-def as_told(points: list[dict[str, Any]]) -> list[tuple[object, ...]]:
+def as_returned(points: list[dict[str, Any]]) -> list[tuple[object, ...]]:
     """Return the points of a query result, in which the tags of other series are empty."""
     return in_order(
         (
