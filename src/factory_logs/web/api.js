@@ -16,7 +16,7 @@ export class ApiError extends Error {
 /** @typedef {{ [name: string]: string | number | string[] | null | undefined | object }} Parameters */
 
 /**
-  * Return the URL of a call. An object becomes JSON, and a list repeats the parameter. null, undefined and "" are
+ * Return the URL of a call. An object becomes JSON, and a list repeats the parameter. null, undefined and "" are
  * omitted.
  *
  * @param {string} path such as `v1/factory_logs`
@@ -82,7 +82,7 @@ export async function getJson(url, signal) {
 }
 
 /**
-  * Parse JSON. An integer that a double cannot represent keeps its digits as text, if the browser supports this.
+ * Parse JSON. An integer that a double cannot represent keeps its digits as text, if the browser supports this.
  *
  * @param {string} text
  * @returns {any}

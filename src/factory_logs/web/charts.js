@@ -1,5 +1,5 @@
 /**
-  * Draw charts as SVG, for the available width. Charts can be used by keyboard: arrow keys move between items, and
+ * Draw charts as SVG, for the available width. Charts can be used by keyboard: arrow keys move between items, and
  * Enter opens an item. The text of an item is displayed next to it and announced to screen readers. The style sheet
  * defines the colours.
  */
@@ -26,7 +26,7 @@ import { firstTick, showTick, tickStep } from "./time.js";
 /**
  * Return a chart that is redrawn when its width changes.
  *
-  * @param {string} label its description for screen readers
+ * @param {string} label its description for screen readers
  * @param {number} height
  * @param {(width: number) => Drawn} draw
  * @param {((from: number, to: number) => void) | null} [drag] gets two positions, in pixels
@@ -265,7 +265,7 @@ export function timeLines({ label, series, format, limits = [], highest, lowest,
 }
 
 /**
-  * Combine the points at the same time into one item.
+ * Combine the points at the same time into one item.
  *
  * @param {Item[]} items
  */

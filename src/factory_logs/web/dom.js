@@ -85,7 +85,7 @@ export function select(choices, chosen, choose, attributes = {}) {
 }
 
 /**
-  * Return a function that calls `call` once, `wait` after the last of several quick calls.
+ * Return a function that calls `call` once, `wait` after the last of several quick calls.
  *
  * @template {unknown[]} A
  * @param {(...values: A) => void} call

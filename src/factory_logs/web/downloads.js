@@ -87,7 +87,7 @@ function fileButton(label, filename, url, accept) {
 /** @typedef {{ createWritable(): Promise<WritableStream<Uint8Array>> }} FileHandle */
 
 /**
-  * Return the file that the user chooses, to be written as the data arrives. Return null if the user cancels, and
+ * Return the file that the user chooses, to be written as the data arrives. Return null if the user cancels, and
  * "memory" if the browser cannot write files (Firefox, Safari, or a page loaded by HTTP from another machine).
  *
  * @param {string} filename

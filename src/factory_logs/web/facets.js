@@ -13,7 +13,7 @@ const MOST = 10;
 const VALUES = 8;
 
 /**
-  * Return the default facets: the fields that have few different short texts in the loaded logs.
+ * Return the default facets: the fields that have few different short texts in the loaded logs.
  *
  * @param {import("./api.js").Log[]} logs
  */

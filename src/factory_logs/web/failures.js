@@ -66,7 +66,7 @@ function content(failed, failures, passed) {
 }
 
 /**
-  * Return a link to the failed attempts in which this measurement failed: the measurement, or its verdict, is false.
+ * Return a link to the failed attempts in which this measurement failed: the measurement, or its verdict, is false.
  *
  * @param {Failure} row
  * @param {string} passed

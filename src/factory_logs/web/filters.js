@@ -61,7 +61,7 @@ export function toggled(filters, filter) {
 }
 
 /**
-  * Return the filter that includes a value, or with `exclude` the one that excludes it.
+ * Return the filter that includes a value, or with `exclude` the one that excludes it.
  *
  * @param {string} name
  * @param {unknown} value

@@ -6,7 +6,7 @@ const MOST = 3;
 const MOST_CHARACTERS = 100;
 
 /**
-  * Return a sentence for each path that no log has, in the filters and among the other names.
+ * Return a sentence for each path that no log has, in the filters and among the other names.
  *
  * @param {import("./panel.js").Get} get
  * @param {unknown[]} filters

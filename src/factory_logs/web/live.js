@@ -9,7 +9,7 @@ const COME_BACK_AFTER = 2000;
 /** @typedef {{ logs: api.Log[], total: number, passed: number, failed: number, perSecond: number, state: string }} Live */
 
 /**
-  * Follow the logs that the filters select, until the signal aborts.
+ * Follow the logs that the filters select, until the signal aborts.
  *
  * @param {unknown[]} filters
  * @param {AbortSignal} signal

@@ -8,7 +8,7 @@ import { filterBar } from "./filter_bar.js";
 import { loginForm, logout } from "./login.js";
 import { logsView } from "./logs.js";
 import { measurementView } from "./measurement.js";
-import { defaultRange } from "./newest.js";
+import { defaultRange } from "./default_range.js";
 import * as session from "./session.js";
 import * as state from "./state.js";
 import { showUtc, zone } from "./time.js";

@@ -93,7 +93,7 @@ function choices(logs) {
 }
 
 /**
-  * Open the first number below a path that is not a number itself. If there is none, return an explanation.
+ * Open the first number below a path that is not a number itself. If there is none, return an explanation.
  *
  * @param {import("./panel.js").Get} get
  * @param {unknown[]} filters

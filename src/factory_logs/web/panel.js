@@ -32,7 +32,7 @@ export class Panel {
   }
 
   /**
-    * Show the result of `read`, unless `key` is unchanged. Until it is loaded, show the old content dimmed.
+   * Show the result of `read`, unless `key` is unchanged. Until it is loaded, show the old content dimmed.
    *
    * @param {string} key
    * @param {(get: Get) => Promise<Node | Node[]>} read

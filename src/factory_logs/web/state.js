@@ -1,5 +1,5 @@
 /**
-  * The state of the page is in its URL, after the `#`. Browsers do not send this part, so no server or proxy can log
+ * The state of the page is in its URL, after the `#`. Browsers do not send this part, so no server or proxy can log
  * it. The state never contains the token.
  */
 
@@ -68,7 +68,7 @@ function address(view, params) {
 }
 
 /**
-  * Change the state. Add a step to the history, or with `replace` replace the current step.
+ * Change the state. Add a step to the history, or with `replace` replace the current step.
  *
  * @param {Changes} changes
  * @param {{ view?: ViewName, replace?: boolean }} [options]

@@ -6,7 +6,7 @@ import { fromApi, milliseconds } from "./time.js";
 const SPAN = "7d";
 
 /**
-  * Return the last 7 days. If all logs are older, return the 7 days before the newest one; null if it is unknown.
+ * Return the last 7 days. If all logs are older, return the 7 days before the newest one; null if it is unknown.
  *
  * @param {unknown[]} filters
  * @returns {Promise<import("./state.js").Changes | null>}
