@@ -92,7 +92,7 @@ async def test_a_catalog_that_is_too_large_to_be_known_is_not_read_again_and_aga
         with capture_logs() as lines:
             await asyncio.wait_for(updates(sums).add_new_logs(), 20)
         assert [line["event"] for line in lines] == [
-            "the catalog cannot be kept: it has more rows than FACTORY_LOGS_MAX_KNOWN_ROWS"
+            "the catalog cannot be stored: it has more rows than FACTORY_LOGS_MAX_KNOWN_ROWS"
         ]
 
 

@@ -67,7 +67,7 @@ class SpoolView:
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    """Open a file read-only, without creating other files beside it."""
+    """Open a file read-only, without creating other files next to it."""
     wal = path.with_name(f"{path.name}-wal")
     is_closed = path.suffix == ".sqlite3" and not (wal.exists() and os.stat(wal).st_size)
     uri = f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if is_closed else ''}"

@@ -84,14 +84,14 @@ class Coalescer(ABC, Generic[Item, Results]):
 
     @abstractmethod
     def _resolve(self, batch: list[Item], results: Results, seconds: float) -> None:
-        """Set the result of each waiter; its batch was sent `seconds` ago."""
+        """Set the results of the waiters of a batch that was sent `seconds` ago."""
 
     @abstractmethod
     def _stopping_error(self) -> RetryableError:
         """Return the error for an item that was not sent before the service stopped."""
 
     def _note_failure(self, error: BaseException) -> None:
-        """React to a failed batch. Its waiters get the error anyway."""
+        """React to a failed batch, in addition to passing the error to its waiters."""
 
     async def _run(self, number: int) -> None:
         connection: asyncpg.Connection | None = None

@@ -58,7 +58,7 @@ def compile_statement(statement: Select[Any], dialect: Dialect) -> PreparedState
 
 
 class PreparedStatements:
-    """The compiled statements of one worker. Only the `most` recently used ones are kept."""
+    """The compiled statements of one worker. Only the `most` recently used ones are remembered."""
 
     def __init__(self, dialect: Dialect, most: int) -> None:
         self._dialect = dialect

@@ -1,7 +1,7 @@
-"""Count from which blocks of ids retention has removed logs, and to which an archive has brought some back.
+"""Count the logs that retention has removed from each block of ids, and those that an archive has restored.
 
-The count of a block changes, in the same transaction, if and only if a log of the block goes or comes back. So a result
-about the logs of a block stays valid while the count is the same, even if logs of other blocks were removed.
+The count of a block changes if and only if a log of the block is removed or restored, in the same transaction. So a
+result about the logs of a block stays valid while the count is the same, even if logs of other blocks were removed.
 """
 
 from collections.abc import Mapping

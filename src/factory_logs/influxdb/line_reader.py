@@ -110,8 +110,8 @@ class LineSplitter:
 
 
 def _is_surely_closed(line: str) -> bool:
-    """Return whether nothing is escaped and the last quote does not begin a string, but ends one or is part of a
-    name."""
+    """Return whether the line certainly does not end inside a string: nothing is escaped, and the last quote does not
+    follow a `=`."""
     return "\\" not in line and line[line.rfind('"') - 1] != "="
 
 

@@ -43,8 +43,7 @@ class BodyBudget:
         self.held -= size
 
     def take_arriving(self, size: int) -> bool:
-        """Count more bytes of an arriving body. Return whether there is memory for them; otherwise they go to a
-        file."""
+        """Reserve memory for more bytes of an arriving body. Return False if they must go to a file instead."""
         if self.arriving + size > self._max_bytes // ARRIVING_SHARE or self.held + size > self._max_bytes:
             return False
         self.arriving += size

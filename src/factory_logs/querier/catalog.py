@@ -202,7 +202,7 @@ class CatalogUpdates:
             if is_complete:
                 return
             if self._reached == before:
-                _log.warning("the catalog cannot be kept: it has more rows than FACTORY_LOGS_MAX_KNOWN_ROWS")
+                _log.warning("the catalog cannot be stored: it has more rows than FACTORY_LOGS_MAX_KNOWN_ROWS")
                 return
             before = self._reached
             await asyncio.sleep(REST * seconds)

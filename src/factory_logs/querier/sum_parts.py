@@ -164,7 +164,7 @@ def fewer_parts(known: KnownParts, most_rows: int, merging: Merging) -> KnownPar
 
 
 def _pairs(parts: Sequence[Part], merging: Merging) -> Iterator[Part]:
-    """Yield the parts, with each two neighbours merged that are complete."""
+    """Yield the parts, with complete neighbours merged in pairs."""
     left = list(reversed(parts))
     while left:
         part = left.pop()
@@ -177,7 +177,7 @@ def _pairs(parts: Sequence[Part], merging: Merging) -> Iterator[Part]:
 
 
 def encode(known: KnownParts) -> bytes:
-    """Return the parts in the format of the database. Parts share their tables there too."""
+    """Return the parts in the format of the database, in which parts also share their tables."""
     tables = distinct(*(part.table for part in known.parts))
     indexes = {id(table): index for index, table in enumerate(tables)}
     parts = [(*part[:4], indexes[id(part.table)]) for part in known.parts]

@@ -20,7 +20,7 @@ def add_numbers(
     least: frozenset[int] = frozenset(),
     greatest: frozenset[int] = frozenset(),
 ) -> None:
-    """Add the numbers to the row with this key; they are subtracted if the sign is -1."""
+    """Add the numbers to the row with this key, or subtract them if the sign is -1."""
     before = table.get(key)
     if before is None:
         table[key] = numbers if sign > 0 else tuple(-number for number in numbers)

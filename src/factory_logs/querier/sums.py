@@ -66,7 +66,7 @@ NEW_IDS_PER_SECOND = 500_000
 """A known sum is reused if its new ids are read faster than all its logs. This is about how many ids are read in a
 second (docs/explanation/reading.md)."""
 MOST_UNITS = 2_000
-"""If more units than this have new logs, the sum is computed anew."""
+"""If more units than this have new logs, the sum is computed again from all logs."""
 INDEXED_UNITS = frozenset({"product_imei", "repair_id", "factory_log_id"})
 VERSION = 3
 """The version of the format of stored sums. Increase it if the meaning of the stored data changes."""
@@ -175,7 +175,7 @@ class _NotKnownError(Exception):
 
 
 class _NoSnapshot:
-    """Is in the place of the connection while only known sums are used."""
+    """Replaces the connection while only known sums are used. Raises _NotKnownError if it is used."""
 
     def __getattr__(self, name: str) -> Any:
         raise _NotKnownError
@@ -296,7 +296,7 @@ class Sums:
 
     def learn_parts(self, summed: Summed, name: bytes, known: KnownParts, *, is_worth_saving: bool) -> None:
         """Remember the parts, and also store them in the database if `is_worth_saving` is set. More parts, and parts in
-        a newer state, are not replaced. That there are too many rows stays true until logs are removed."""
+        a newer state, are not replaced. A sum with too many rows has too many until logs are removed."""
         newest = self.recall(name)
         if isinstance(newest, KnownParts) and newest.state.same_table(known.state) and newest.rank > known.rank:
             return

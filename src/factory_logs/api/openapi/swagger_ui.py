@@ -54,11 +54,10 @@ def install(app: FastAPI) -> None:
 
 
 def for_swagger_ui(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the OpenAPI document for Swagger UI, with the examples of JSON parameters such as `q` moved to the place
-    where it shows them.
+    """Return the OpenAPI document for Swagger UI, with the examples of JSON parameters such as `q` in the parameter.
 
-    Swagger UI shows examples of the parameter itself, as text. OpenAPI 3.1 requires the examples of a parameter with
-    `content` inside `content`, so `/openapi.json` has them only there.
+    Swagger UI shows only the examples of the parameter itself. For a parameter with `content`, OpenAPI 3.1 requires
+    them inside `content`, so `/openapi.json` has them only there.
     """
     shown = deepcopy(document)
     for operations in shown["paths"].values():

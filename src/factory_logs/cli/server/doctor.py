@@ -36,7 +36,7 @@ CLOCK_SECONDS = 5.0
 """A larger difference between clocks causes a warning, because times from different machines are compared: the times of
 logs, and the expiry of tokens."""
 CONNECTIONS_OF_COMMANDS = 10
-"""The number of connections reserved for commands that run beside the service, and for PostgreSQL itself."""
+"""The number of connections reserved for PostgreSQL itself, and for commands that run while the service runs."""
 SERVICE_SECONDS = 10.0
 
 

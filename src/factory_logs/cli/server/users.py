@@ -49,7 +49,7 @@ def create_user(
 
 @app.command("passwd")
 def change_password(name: Name) -> None:
-    """Change the password of a user. It is read as in `users create`. The user's tokens stay valid."""
+    """Change the password of a user, which is read like in `users create`. The user's tokens stay valid."""
     with reporting_errors():
         from factory_logs.security.passwords import Passwords
 

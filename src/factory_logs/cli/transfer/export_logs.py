@@ -73,8 +73,7 @@ def export_logs(
 
 
 def _output_format(output: Path | None, file_format: WrittenFormat | None) -> WrittenFormat:
-    """Return the given format, or the format that the file's suffix stands for. Raises CommandError for an unknown
-    suffix."""
+    """Return the given format, or the format of the file's suffix. Raises CommandError for an unknown suffix."""
     if file_format is not None or output is None:
         return file_format or WrittenFormat.NDJSON
     suffix, compression = suffixes(output.name)

@@ -93,7 +93,7 @@ Stream: TypeAlias = "io.BufferedReader[ChunkStream]"
 
 @dataclass(frozen=True, slots=True)
 class CsvColumn:
-    """The place of a column's cells in the record: the field `field`, or `path` in the JSON of `field`."""
+    """The part of a record that a column contains: the field `field`, or the value at `path` in its JSON."""
 
     name: str
     field: str

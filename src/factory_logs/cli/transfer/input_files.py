@@ -58,7 +58,7 @@ def suffixes(name: str) -> tuple[str, str]:
 
 
 def input_format(name: str, file_format: Format | None) -> Format:
-    """Return the given format, or the format that the file's suffix stands for. Raises CommandError if both are
+    """Return the given format, or the format of the file's suffix. Raises CommandError if both are
     missing."""
     found = file_format or _FORMATS.get(suffixes(name)[0])
     if found is None:

@@ -106,7 +106,7 @@ def join_columns(columns: Sequence[FieldColumn]) -> dict[str, str] | None:
 
 
 def _joined_one_by_one(columns: Iterable[FieldColumn]) -> dict[str, str] | None:
-    """Return the same as `join_columns` for columns whose times differ."""
+    """Return the result of `join_columns` for columns with different times."""
     points: dict[str, str] = {}
     seen: dict[str, set[str]] = {}
     for key, times, texts in columns:
