@@ -1,4 +1,4 @@
-"""Show logs as points of InfluxDB: measurements, fields and tags (docs/reference/influxql.md#data-model)."""
+"""Describe logs as points of InfluxDB: measurements, fields and tags (docs/reference/influxql.md#data-model)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
