@@ -112,7 +112,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_logs() -> None:
-    """Not structlog's default, which prints a long traceback with all local variables."""
+    """Replace structlog's default, which prints long tracebacks with all local variables."""
     structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
 
 
@@ -186,9 +186,9 @@ ONE_SNAPSHOT = pytest.mark.skipif(
 )
 """Marks tests that compare two statements of a snapshot while others write."""
 TEST_SHARDS = 4
-"""Few, as each test empties them, and more than nodes with one shard would need."""
+"""The number of shards: small, because each test empties them, but high enough to give a node several shards."""
 SERVER_MEMORY_BYTES = 4 * 2**30
-"""Fixed, as the sizes decide between plans."""
+"""The memory for which PostgreSQL is configured. It is fixed, because the planner's choices depend on it."""
 
 
 @pytest.fixture(scope="session")
@@ -272,10 +272,10 @@ do $$ begin
     {" ".join(f"perform setval(pg_get_serial_sequence('{t}', '{c}'), 1, false);" for t, c in _IDENTITIES)}
 end $$
 """
-"""Truncating makes new files for each table and index, which takes more time than most tests.
+"""Empties the tables. Truncating creates new files for each table and index, which takes longer than most tests.
 
-So only the records' tables are truncated, if they were written to: a service that goes on sees by their files that all
-it knew of them has ended.
+So only tables of records are truncated, and only if they were written to. From the new files, a running service
+detects that its cached results are no longer valid.
 """
 
 

@@ -21,16 +21,16 @@ from tests.faults import processes
 PATIENT_SETTINGS = {
     f"FACTORY_LOGS_{name}_SECONDS": "30" for name in ("STALL", "POOL_TIMEOUT", "BATCH_WAIT", "CONNECT_TIMEOUT")
 }
-"""A busy machine may take longer than their defaults, after which requests are 503s: tests of a limit set their own."""
+"""Long time limits, because a busy machine may exceed the defaults and respond with 503s. Tests of a limit set it."""
 COMMAND = [sys.executable, "-m", "factory_logs"]
 READY_SECONDS = 300
-"""A start takes some seconds, and minutes on a machine that is as busy as one that runs many tests."""
+"""The maximum time of a start. It takes some seconds, but minutes on a machine that runs many tests."""
 
 TRY_SECONDS = 5
-"""After it the next try begins, because a frozen worker may have accepted the connection."""
+"""The time limit of one attempt. A frozen worker may have accepted the connection, so another attempt follows."""
 
 PORTS = range(12_000, 32_768)
-"""Below those that Linux gives to connections: ten thousand of another test cannot take one that was free just now."""
+"""Ports below those that Linux assigns to connections, so the ten thousand connections of another test use none."""
 
 
 def free_port() -> int:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("a-jig-that-loses-no-log", "run-the-service")
 INSTALLATION = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 CHECKOUT = ("pyproject.toml", "uv.lock", "README.md", "LICENSE", "alembic.ini", "alembic", "src")
-"""What a build of the wheel reads."""
+"""The files that a build of the wheel reads."""
 BLOCK = re.compile(r"^```(sh|python|text)\n(.*?)^```$|^<!-- (stop serve) -->$", re.MULTILINE | re.DOTALL)
 SERVE = """
 factory-logs serve >> serve.log 2>&1 &
@@ -30,7 +30,7 @@ until curl -sf http://127.0.0.1:$FACTORY_LOGS_PORT/readyz > /dev/null; do kill -
 """
 STOP = '\nkill $SERVE; wait $SERVE || test $? = 143; SERVE=""\n'
 BESIDES = ('{"event":"audit"', "Logs stay in the spool: ")
-"""How lines on stderr begin that the pages mention in words only, as their place in the output varies."""
+"""The beginnings of lines on stderr that the pages only describe, because their position in the output varies."""
 END = "--- end of the block ---"
 
 

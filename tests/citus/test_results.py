@@ -17,7 +17,7 @@ from factory_logs.query.fields import resolve
 from tests.querier.writers import insert, log
 
 NUMBERS = 7
-"""How many different numbers the logs of tests/querier/writers.py have at `tags__n`."""
+"""The number of distinct numbers at `tags__n` in the logs of tests/querier/writers.py."""
 
 
 def number() -> ColumnElement[Any]:

@@ -56,7 +56,7 @@ class Script:
                     continue  # the client has closed the connection
 
     def _respond(self, connection: socket.socket) -> bool:
-        """Whether the connection stays."""
+        """Respond to one request. Return whether the connection remains open."""
         head, _, body = self._until(connection, b"\r\n\r\n").partition(b"\r\n\r\n")
         if head.startswith(b"GET /healthz"):
             connection.sendall(HEALTHY)

@@ -193,7 +193,7 @@ async def test_a_login_renews_its_token(shared_server: Server, token: str, tmp_p
     log = Client(shared_server.url, username="jig-07", password="open sesame", spool=tmp_path, settings=QUICK)
     send(log)
     assert await TokenRepository(database).revoke_all(user.user_id) == 2  # the login's and the fixture's
-    await asyncio.sleep(0.3)  # longer than the server believes what it knows of a token
+    await asyncio.sleep(0.3)  # longer than the server caches a token
     send(log)
     log.close()
     assert log.status().totals.delivered == 2

@@ -1,4 +1,4 @@
-"""docs/reference/client.md is what its script makes of the docstrings, and names every public class."""
+"""docs/reference/client.md is the output of its script, and describes every public class."""
 
 import re
 import runpy

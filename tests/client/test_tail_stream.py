@@ -1,4 +1,4 @@
-"""A tail over connections that break: no log is skipped, and a log whose handler failed comes again."""
+"""A tail over connections that break: no log is skipped, and a log whose handler failed is delivered again."""
 
 import json
 import random

@@ -26,7 +26,7 @@ MISSING: dict[ModuleType, tuple[str, ...]] = {
 
 
 def import_other_packages() -> None:
-    """Import what the device's commands use beside this package."""
+    """Import the other packages that the device's commands use."""
     import concurrent.futures
     import logging
     import multiprocessing.connection
@@ -53,7 +53,7 @@ def import_other_packages() -> None:
     with_statvfs, statvfs = shutil.disk_usage, os.statvfs
 
     def disk_usage(path: object) -> object:
-        """Do what Windows' own function does."""
+        """Behave like Windows' own function."""
         os.statvfs = statvfs
         try:
             return with_statvfs(path)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def import_other_packages() -> None:
 
 
 def remove_posix() -> None:
-    """Remove what Windows lacks."""
+    """Remove the modules and functions that Windows lacks."""
     for name in MODULES:
         sys.modules[name] = None  # type: ignore[assignment]
     for module, names in MISSING.items():

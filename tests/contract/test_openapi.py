@@ -142,7 +142,7 @@ def q_parameters(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_the_grammar_of_q_names_every_operator_and_its_examples_are_queries(document: dict[str, Any]) -> None:
     components = {"components": document["components"]}
     for name, parameter in q_parameters(document).items():
-        assert "examples" not in parameter  # OpenAPI 3.1 has no place for them beside `content`
+        assert "examples" not in parameter  # OpenAPI 3.1 does not allow them next to `content`
         assert all(f"`{alias}`" in parameter["description"] for alias in ALIASES)
         content = parameter["content"]["application/json"]
         validator = jsonschema_rs.validator_for(content["schema"] | components, validate_formats=True)

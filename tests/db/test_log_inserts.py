@@ -15,7 +15,7 @@ from factory_logs.schemas.record_limits import RecordLimits
 SECONDS = 60
 LOGS = 500
 TEXT = '{"app_name": "big", "timestamp": "2024-01-31", "fields": {"text": "%s"}}' % ("x" * 10_000)
-"""In all more than a socket takes."""
+"""A text for each log. All texts together exceed the buffer of a socket."""
 
 
 async def copy_and_lose_the_connection(url: str) -> None:

@@ -13,7 +13,7 @@ _POSTMASTER = r"SELECT split_part(pg_read_file('postmaster.pid'), E'\n', 1)::int
 
 
 class CitusCluster(RunningServer):
-    """What the tests need of `Cluster` in tests/faults/postgres.py, for the coordinator."""
+    """The methods of `Cluster` (tests/faults/postgres.py) that the tests need, for the coordinator."""
 
     def __init__(self, url: str) -> None:
         self.url = url

@@ -19,7 +19,7 @@ class Hold:
 
 
 class Conversation:
-    """The bytes that one connection has carried, as far as a hold needs them."""
+    """The bytes of one connection that a hold needs."""
 
     def __init__(self) -> None:
         self._end_of_requests = b""

@@ -99,6 +99,6 @@ def _open_sockets(pid: int) -> set[str]:
 
 
 def _inodes(client_port: int) -> list[str]:
-    """Only connections from this port: another server may have a connection from the same port."""
+    """Return the inodes of the connections from this port. Another server may have a connection from the same port."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return [columns[9] for columns in lines if columns[2].endswith(f":{client_port:04X}") and columns[9] != "0"]

@@ -99,7 +99,7 @@ class Service:
         self.run("users", "create", name, "--permission", permission, stdin=f"{password}\n")
 
     def run(self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> str:
-        """Run another command beside the service; return its output."""
+        """Run another command while the service runs, and return its output."""
         done = subprocess.run(
             [sys.executable, "-m", "factory_logs", *arguments],
             env=self._environment | (environment or {}), capture_output=True, text=True, input=stdin, check=False,

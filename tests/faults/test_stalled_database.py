@@ -19,7 +19,7 @@ LOG = {"app_name": "stalled", "timestamp": "2024-01-31 13:45:00"}
 BIG = LOG | {"fields": {"text": "x" * 200_000}}
 FLOODERS = 40
 LIMITS_BYTES = (64 + 128) * MIB
-"""What one worker may hold of waiting logs and of bodies: the defaults of max_queued_bytes and max_bodies_bytes."""
+"""The limits of one worker for waiting logs and bodies: the defaults of max_queued_bytes and max_bodies_bytes."""
 SLACK_BYTES = 100 * MIB
 
 

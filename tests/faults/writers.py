@@ -33,7 +33,7 @@ class Ledger:
     surprises: list[str] = field(default_factory=list)
     """Responses that no fault explains: neither a 201 nor a 503 with Retry-After."""
     newest: float = 0.0
-    """When the last write began that has been acknowledged since."""
+    """The time at which the newest acknowledged write began."""
     slowest_refusal: float = 0.0
 
 

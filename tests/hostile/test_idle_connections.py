@@ -22,9 +22,9 @@ from tests.serving import free_port, serving
 
 IDLE_CONNECTIONS = 10_000
 SPARE_FILES = 500
-"""What a worker, or the process that holds the connections, has open besides."""
+"""The number of other files that a worker, or the process with the connections, may open."""
 LOT = 1_000
-"""How many come at once: fewer than the kernel keeps for a worker that has not accepted them yet."""
+"""The number of connections opened at once: fewer than the kernel queues for a worker that is not accepting yet."""
 PLACES_FOR_OTHERS = 5
 BYTES_EACH = 20_000
 ENDED_AT_ONCE = 200

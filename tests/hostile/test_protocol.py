@@ -73,7 +73,7 @@ def flood(connections: list[socket.socket], piece: bytes, size: int, seconds: fl
 def test_pipelines_whose_responses_are_not_read_cost_a_worker_little_memory(
     target: Target, request_bytes: bytes
 ) -> None:
-    """Without a token. uvicorn's own protocol took 2 GiB for the same 45 MB."""
+    """The attacker needs no token. uvicorn's own protocol used 2 GiB of memory for the same 45 MB."""
     before = processes.memory(target.pid)
     connections = [target.connect() for _ in range(PIPELINES)]
     try:
@@ -166,7 +166,7 @@ def small(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_a_pipeline_over_the_workers_limit_ends_after_the_pending_response(
     small: int, everything_received: Receive, behind: bytes, expected: list[int]
 ) -> None:
-    """The bytes of the first request count as well, as they arrived together."""
+    """The bytes of the first request also count, because all requests arrived together."""
     with socket.create_connection(("127.0.0.1", small), timeout=60) as connection:
         connection.sendall(HEALTH + behind + LAST)
         received = everything_received(connection)

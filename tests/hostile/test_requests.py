@@ -87,11 +87,11 @@ DEAR: dict[str, Callable[[], bytes]] = {
     "blank lines": lambda: b"\n" * (15 * MIB),
     "empty members": lambda: gzip.compress(b"", mtime=0) * 400_000,
     "a record with a million unknown fields": lambda: b"{" + b",".join(b'"%d":1' % n for n in range(1_000_000)) + b"}",
-    "a place of a million characters, a thousand times": lambda: (
+    "a path of a million characters, a thousand times": lambda: (
         b'{"app_name": "a", "timestamp": 1, "tags": {"%b": [%b]}}' % (b"x" * MIB, b",".join([b'"\\u0000"'] * 1000))
     ),
 }
-"""Made only by the tests that send them: every test process reads this module."""
+"""Bodies that are created only by the tests that send them, because every test process imports this module."""
 
 
 @pytest.mark.parametrize("name", DEAR)

@@ -41,7 +41,7 @@ _STRAY = [
 
 
 def broken(seed: int, count: int) -> Iterator[str]:
-    """Draw statements of which a piece is missing, doubled or out of place. Most of them are none any more."""
+    """Draw statements of which a piece is missing, doubled or out of place. Most of them are no longer statements."""
     chance = random.Random(seed)
     for statement in statements(seed, count):
         pieces = _PIECES.findall(statement)

@@ -13,7 +13,7 @@ from tests.influxdb.strategies import escaped, written
 DATABASE = "factory_logs"
 IMEIS = ("352099001761481", "352099001770037", "352099003764608")
 FIRST = datetime(2024, 1, 30, 22, 13, 20, tzinfo=UTC)
-"""Of the measurements tiger and koala, which go on for 36 hours."""
+"""The time of the first point of the measurements tiger and koala, which last for 36 hours."""
 
 Value = float | int | bool | str
 

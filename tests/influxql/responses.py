@@ -13,7 +13,7 @@ SUMMED = re.compile(
 
 
 class Number(str):
-    """A number as it is written."""
+    """A number with its original digits."""
 
 
 def documents(text: str) -> list[object]:

@@ -62,7 +62,7 @@ POINTS = "SELECT voltage, note, passed FROM tiger WHERE jig_id = 'J-01' LIMIT 5"
 CSV = {"Accept": "application/csv"}
 IN = {"db": DATABASE}
 REQUESTS = [
-    # what is missing
+    # missing parameters
     Request({}), Request(IN), Request(IN | {"q": ""}), Request({"q": MEAN}), Request({"q": "SHOW DATABASES"}),
     Request({"q": "SHOW MEASUREMENTS"}), Request({"q": f"SELECT mean(voltage) FROM {DATABASE}..tiger"}),
     Request({"q": f'SHOW TAG KEYS ON "{DATABASE}" FROM tiger'}), Request({"q": "SHOW RETENTION POLICIES"}),

@@ -1,4 +1,4 @@
-"""What is computed without data: constants, moments, and the bounds of time in WHERE."""
+"""Parts that are computed without data: constants, times, and the bounds of time in WHERE."""
 
 from zoneinfo import ZoneInfo
 

@@ -44,7 +44,7 @@ AS_LINES = st.fixed_dictionaries(
     {"app_name": PLAIN_TEXT.filter(lambda name: not name.startswith("\t")), "timestamp": GIVEN_OUT},
     optional={"product_imei": st.just(IMEI), "repair_id": st.sampled_from([1, 2**31, 10**17]), "tags": PLAIN_TAGS},
 )
-"""What line protocol can say too, and in whose form a record is given out."""
+"""Records that line protocol can also express, in the format of responses."""
 
 
 def compact(record: object) -> bytes:
@@ -159,7 +159,7 @@ def longest_besides() -> Iterable[Record]:
 
 
 def test_a_log_read_without_the_schema_is_certainly_within_the_limit() -> None:
-    """At the maximum length of text for the fast validation, with the largest possible rest of the record."""
+    """Text has the maximum length of the fast validation, and the rest of the record has its maximum size."""
     texts = LIMIT - OTHER_MEMBERS_BYTES
     for rest in longest_besides():
         record = rest | {"tags": "", "fields": "x" * (texts - len('""""'))}

@@ -66,7 +66,7 @@ async def _rows_read(connection: AsyncConnection) -> int:
 
 
 class Worker:
-    """Reads aggregates as a worker does that knows no results."""
+    """Reads aggregates like a worker that has no known results."""
 
     def __init__(self, database: Database) -> None:
         settings = Settings()

@@ -1,4 +1,4 @@
-"""The catalog is kept up in the background: in parts, by one worker at a time, on a connection for reads."""
+"""The catalog is updated in the background: in parts, by one worker at a time, on a connection for reads."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -185,7 +185,7 @@ async def test_it_uses_one_connection_for_reads_and_one_processor(migrated_url: 
 
 
 async def test_it_counts_as_an_aggregate(database: Database) -> None:
-    """So requests and the background work together never take more connections than a setting allows."""
+    """Requests and the background work together never use more connections than a setting allows."""
     async with worker(database, max_aggregates=1, pool_timeout_seconds=0.01) as sums, sums.snapshot():
         with pytest.raises(OverloadedError):
             await updates(sums).add_part()

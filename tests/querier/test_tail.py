@@ -21,7 +21,7 @@ EVERYTHING = parse_query(None, FACTORY_LOGS, QueryLimits())
 
 @pytest.fixture
 async def tail(database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LogTail]:
-    """With one follower."""
+    """Yield a running tail with one follower."""
     monkeypatch.setattr(module, "AWAY_SECONDS", 0.01)
     tail = LogTail(database, settings.model_copy(update={"tail_poll_seconds": 0.02}))
     running = asyncio.create_task(tail.run())

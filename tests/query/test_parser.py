@@ -1,4 +1,4 @@
-"""The text of `q` becomes a Query or a 400 that names the place and the error
+"""The text of `q` becomes a Query or a 400 that names the path and the error
 (docs/reference/http-api.md#the-query-language-q)."""
 
 import json

@@ -1,4 +1,4 @@
-"""The file of the retention policies: what it holds, and errors that name the policy and the key."""
+"""The file of the retention policies: its contents, and errors that name the policy and the key."""
 
 import os
 import re

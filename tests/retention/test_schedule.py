@@ -465,7 +465,7 @@ async def test_without_its_table_the_schedule_waits_with_a_warning(
 async def test_a_worker_of_the_service_applies_the_policies(
     database: Database, migrated_url: str, file: Path, tmp_path: Path
 ) -> None:
-    """The last set hour is made to be before the policy was seen, as if the service had not run at it."""
+    """The last scheduled hour is set to a time before the policy was seen, as if the service had not run then."""
     await store(database, "koala", "2024-01-01")
     async with database.begin() as connection:
         await connection.execute(text("insert into retention_policies values ('koala', '2024-01-01 03:00')"))

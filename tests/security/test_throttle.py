@@ -68,7 +68,7 @@ async def fail(throttle: LoginThrottle, times: int, username: str = "ann", addre
 
 
 async def refused(throttle: LoginThrottle, username: str = "ann", address: str = "10.0.0.1") -> int:
-    """For how many seconds."""
+    """Return the seconds for which the throttle refuses the login."""
     with pytest.raises(TooManyTriesError) as raised:
         await throttle.admit(username, address)
     return raised.value.retry_after

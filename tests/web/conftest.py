@@ -30,11 +30,11 @@ ARGUMENTS = [
 ]  # fmt: skip
 USER, PASSWORD = "ann", "correct horse battery staple"
 WAIT_MS = 60_000
-"""For a machine that is busy with other tests; nothing waits so long otherwise."""
+"""The time limit of a wait. Only a machine that is busy with other tests needs so long."""
 
 LOGS = [json.loads(line) for line in (EXAMPLES / "factory_logs.ndjson").read_text().splitlines()]
 TIME = "from=2024-01-29T00:00:00.000Z&to=2024-02-01T00:00:00.000Z"
-"""All examples; what tests store of their own is older."""
+"""The time range of all examples. Logs that tests store are older."""
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 HOSTILE = (
     "<img src=x onerror=\"document.title='taken'\"></script><script>document.title='taken'</script>'\"&amp;{{7*7}}"

@@ -15,7 +15,7 @@ HEADERS = {"Location": "http://x/v1/factory_logs/7", "X-Request-ID": "7"}
 
 
 class Written(asyncio.Transport):
-    """A transport that keeps what is written to it."""
+    """A transport that remembers the bytes written to it."""
 
     def __init__(self) -> None:
         super().__init__()

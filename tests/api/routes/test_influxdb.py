@@ -372,7 +372,7 @@ async def test_the_query_string_is_not_logged(
     assert b"wrong-token" not in printed
 
 
-# What clients ask besides
+# Other calls of clients
 
 
 async def test_ping_needs_no_token(anonymous: httpx.AsyncClient) -> None:

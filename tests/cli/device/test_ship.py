@@ -1,4 +1,4 @@
-"""`ship`, beside a program that writes a log file."""
+"""`ship` reads the log file of another program while that program writes."""
 
 import json
 import os

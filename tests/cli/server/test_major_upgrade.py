@@ -1,4 +1,4 @@
-"""A new major version of the embedded PostgreSQL: the error says what to type, and what it says works."""
+"""A new major version of the embedded PostgreSQL: the error shows the commands to type, and these work."""
 
 import os
 import re
@@ -103,7 +103,7 @@ def test_a_new_database_is_not_made_by_programs_that_are_too_old(short_tmp: Path
 
 
 def test_the_programs_of_a_named_folder_run_all_commands(short_tmp: Path) -> None:
-    """The old wheel that `pip install --target` puts beside the new one; here both are of the same version."""
+    """The old wheel, installed next to the new one by `pip install --target`. Here both have the same version."""
     copy = short_tmp / "postgresql-18"
     for part in (binaries.INSTALLATION, binaries.LIBRARIES):
         shutil.copytree(binaries.installed_tree().parents[1] / part, copy / part, symlinks=True)

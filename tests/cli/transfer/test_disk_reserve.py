@@ -1,4 +1,4 @@
-"""An import stops before the disk of the embedded database is full, and goes on when there is room."""
+"""An import stops before the disk of the embedded database is full, and continues when there is room."""
 
 import os
 import subprocess

@@ -103,7 +103,7 @@ async def test_without_tags_and_without_logs(database: Database) -> None:
 
 @pytest.mark.parametrize("count", [NEWEST - 1, NEWEST, NEWEST + 1])
 async def test_the_greatest_of_several_values_at_one_time(database: Database, count: int) -> None:
-    """Not all logs of that time are among the newest ones, and the greatest value may be the one that is not."""
+    """Not all logs of that time are among the newest ones, and the greatest value may be missing from them."""
     await store(database, [(5, "a", value) for value in range(count)] + [(6, "b", 1)])
     assert await last_values(database, {("a",), ("b",)}) == {("a",): (5, count - 1), ("b",): (6, 1)}
     await store(database, [(4, "b", 1)])
