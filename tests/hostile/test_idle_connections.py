@@ -25,7 +25,7 @@ SPARE_FILES = 500
 """The number of other files that a worker, or the process with the connections, may open."""
 LOT = 1_000
 """The number of connections opened at once: fewer than the kernel queues for a worker that is not accepting yet."""
-PLACES_FOR_OTHERS = 5
+SPARE_CONNECTIONS = 5
 BYTES_EACH = 20_000
 ENDED_AT_ONCE = 200
 
@@ -91,7 +91,7 @@ def test_ten_thousand_idle_connections_cost_little_and_do_not_block_others(
     settings = {
         "FACTORY_LOGS_DATABASE_URL": migrated_url,
         "FACTORY_LOGS_HEAD_SECONDS": "300",
-        "FACTORY_LOGS_MAX_CONNECTIONS": str(IDLE_CONNECTIONS + PLACES_FOR_OTHERS),
+        "FACTORY_LOGS_MAX_CONNECTIONS": str(IDLE_CONNECTIONS + SPARE_CONNECTIONS),
     }
     with serving(settings, port, tmp_path / "output") as service, client_of(port, token) as client:
         log = {"app_name": "tiger", "timestamp": "2024-01-31", "fields": {"passed": True}}
@@ -112,7 +112,7 @@ def test_ten_thousand_idle_connections_cost_little_and_do_not_block_others(
 def refuses_one_over_the_limit(pid: int, port: int) -> None:
     with ExitStack() as others:
         wait_until(lambda: processes.connections(pid, port) == IDLE_CONNECTIONS)
-        for _ in range(PLACES_FOR_OTHERS):
+        for _ in range(SPARE_CONNECTIONS):
             others.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
         refused = httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60)
         assert refused.status_code == 503
