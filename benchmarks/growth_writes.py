@@ -88,7 +88,9 @@ def writes(
         for size in others
         for where in WHERE
     ]
-    wal = [comparison(f"WAL bytes of a log, {name}", "", statistics.median(by_round)) for name, by_round in written.items()]
+    wal = [
+        comparison(f"WAL bytes of a log, {name}", "", statistics.median(by_round)) for name, by_round in written.items()
+    ]
     return figures, lines + wal
 
 

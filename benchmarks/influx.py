@@ -138,7 +138,9 @@ def writes(rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str,
         )
         for name in ("1", "5,000")
     ]
-    lines += [comparison("bytes on disk a point", name, sizes["Factory Logs"] / sizes[name]) for name in list(sizes)[1:]]
+    lines += [
+        comparison("bytes on disk a point", name, sizes["Factory Logs"] / sizes[name]) for name in list(sizes)[1:]
+    ]
     return {"points per second, the first not counted": rates, "bytes per million points": sizes}, lines
 
 

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from factory_logs.db.citus import is_distributed
 from factory_logs.db.cluster_inserts import insert_logs_on_cluster
 from factory_logs.db.engine import Database
-from factory_logs.db.log_inserts import NewRow, Outcome, insert_logs
 from factory_logs.db.json_and_csv import json_text
+from factory_logs.db.log_inserts import NewRow, Outcome, insert_logs
 from factory_logs.db.retention import LOGS, START, bring_back, remove_batch, remove_logs
 from factory_logs.ingest.validation import NewLog
 

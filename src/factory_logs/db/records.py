@@ -25,10 +25,10 @@ from sqlalchemy import (
 from factory_logs.db.citus import is_distributed, runs_on_cluster, shard_key
 from factory_logs.db.count_cache import snapshot_state
 from factory_logs.db.engine import Database
+from factory_logs.db.json_and_csv import json_rows, json_text
 from factory_logs.db.log_inserts import LogRow, Stored
 from factory_logs.db.models import FactoryLog
 from factory_logs.db.prepared_statements import Placeholder
-from factory_logs.db.json_and_csv import json_rows, json_text
 from factory_logs.schemas.timestamps import format_timestamp
 
 Record = dict[str, Any]

@@ -36,8 +36,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 
 from factory_logs.db.aggregates import LOGS, Selection
-from factory_logs.db.models import Repair
 from factory_logs.db.json_and_csv import json_rows
+from factory_logs.db.models import Repair
 
 PERCENTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _TRUE = literal_column("'true'::jsonb", JSONB)

@@ -22,9 +22,9 @@ from sqlalchemy.sql.elements import KeyedColumnElement
 from factory_logs.db import removals
 from factory_logs.db.citus import IDS_OF_SHARD_KEY_BITS, is_distributed, shard_key, wait_for_prepared_writers
 from factory_logs.db.count_cache import EVERYTHING, REMOVED_LOGS, TABLE_FILE, Conditions
+from factory_logs.db.json_and_csv import json_text
 from factory_logs.db.models import FactoryLog
 from factory_logs.db.prepared_statements import compile_statement
-from factory_logs.db.json_and_csv import json_text
 from factory_logs.db.watermark import LAST_DRAWN
 
 LOGS = FactoryLog.__table__

@@ -24,8 +24,8 @@ from factory_logs.db.citus import is_distributed
 from factory_logs.db.connection_pool import PageConnections, Planning
 from factory_logs.db.count_cache import counting, counting_alone, state_sql
 from factory_logs.db.engine import Database
-from factory_logs.db.prepared_statements import Placeholder, PreparedStatements
 from factory_logs.db.json_and_csv import json_rows
+from factory_logs.db.prepared_statements import Placeholder, PreparedStatements
 from factory_logs.db.records import RecordRepository, RowsAsText, one_page, page_records
 from factory_logs.errors import BadRequestError
 from factory_logs.querier.counts import Count, LogCounts, OnTop, PlainCount

@@ -20,8 +20,8 @@ from factory_logs.api.http.responses import REPLAYED, JsonResponse, NoContentRes
 from factory_logs.api.openapi.influxdb_calls import HEALTH, PING, WRITE_1, WRITE_2
 from factory_logs.api.services import Services
 from factory_logs.errors import HTTP_STATUS, BadRequestError, FactoryLogsError, FieldError, NotFoundError
-from factory_logs.influxdb.requests import authenticate, parse_parameters, time_unit
 from factory_logs.influxdb.line_reader import LineProtocolReader
+from factory_logs.influxdb.requests import authenticate, parse_parameters, time_unit
 from factory_logs.influxdb.responses import (
     EMULATED_VERSION,
     VERSION_HEADERS,

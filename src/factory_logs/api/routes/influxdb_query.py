@@ -18,8 +18,8 @@ from factory_logs.api.openapi.influxdb_calls import QUERY
 from factory_logs.api.routes.influxdb import authenticated, counted_error, error_response
 from factory_logs.api.services import Services
 from factory_logs.errors import BadRequestError, FactoryLogsError, ForbiddenError
-from factory_logs.influxdb.requests import MAX_PARAMETERS, parse_parameters
 from factory_logs.influxdb.query_response import DEFAULT_CHUNK_ROWS, EPOCHS, CsvWriter, JsonWriter, Piece, pieces
+from factory_logs.influxdb.requests import MAX_PARAMETERS, parse_parameters
 from factory_logs.influxdb.responses import VERSION_HEADERS, Version1, Version2
 from factory_logs.influxql.ast import Explain, Refused, Select, Statement
 from factory_logs.influxql.errors import InfluxqlError, ParseError

@@ -193,9 +193,7 @@ class Showing:
         return rows
 
     def _too_many(self) -> InfluxqlError:
-        return InfluxqlError(
-            f"the statement lists more than {self._most} values: use FROM, or conditions in WHERE"
-        )
+        return InfluxqlError(f"the statement lists more than {self._most} values: use FROM, or conditions in WHERE")
 
     async def _cardinality(
         self, show: Show, names: list[str], condition: Expression | None, span: TimeSpan
