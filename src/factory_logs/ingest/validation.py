@@ -92,9 +92,9 @@ def rejected(error: ValidationError, body: bytes, limits: RecordLimits) -> BadRe
     errors = list(field_errors(error))
     if not any(detail["type"] == "json_invalid" for detail in error.errors(include_url=False, include_input=False)):
         return BadRequestError("Validation failed", errors)
-    errors = list(islice(_errors_beyond_the_parser(body, limits), limits.max_errors))
-    if errors:
-        return BadRequestError("Validation failed", errors)
+    found = list(islice(_errors_beyond_the_parser(body, limits), limits.max_errors))
+    if found:
+        return BadRequestError("Validation failed", found)
     return BadRequestError(f"Unable to decode data: {errors[0].message}")
 
 

@@ -80,7 +80,7 @@ export function inWords([name, operator, value]) {
   return `${name} ${words.replace(/ \(.*/, "")}${without ? "" : ` ${typeof value === "string" ? value : JSON.stringify(value)}`}`;
 }
 
-/* * Return the value of a typed text: a number, true, false, or else the text itself. `"5"` in quotes is text. @param {string} text */
+/** Return the value of a typed text: a number, true, false, or else the text itself. `"5"` in quotes is text. @param {string} text */
 export function typedValue(text) {
   const value = parsed(text);
   return ["number", "boolean", "string"].includes(typeof value) ? value : text;
