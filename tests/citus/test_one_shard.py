@@ -24,7 +24,7 @@ def ids(op: str, val: object) -> dict[str, Any]:
 
 
 def asked_shards(plan: Any) -> list[int]:
-    """Return the number of shards that each query of the nodes asks, wherever it is in the plan."""
+    """Return the number of shards that each query of the nodes asks, at any depth of the plan."""
     if isinstance(plan, list):
         return [shards for part in plan for shards in asked_shards(part)]
     if not isinstance(plan, dict):
