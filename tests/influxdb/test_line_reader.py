@@ -68,6 +68,20 @@ def test_a_line_over_the_limit_is_cut_off_and_the_next_is_whole() -> None:
         assert len(lines[0][1]) > 20
 
 
+def test_a_string_over_the_limit_is_cut_off_and_the_next_line_is_whole() -> None:
+    text = 'm f="a\n' + "1" * 100 + '"\nm g=1'
+    for size in (1, 7, 30, 1000):
+        lines = fed(text, [size] * (len(text) // size), limit=20)
+        assert [(number, line[:20]) for number, line in lines] == [(1, 'm f="a\n' + "1" * 13), (3, "m g=1")]
+        assert len(lines[0][1]) > 20
+
+
+def test_the_end_of_a_line_over_the_limit_opens_no_string() -> None:
+    text = 'm f="' + "1" * 100 + ' b="\nm g=1\n'
+    lines = [*(splitter := LineSplitter(20)).feed(text[:50]), *splitter.feed(text[50:]), *splitter.finish()]
+    assert [number for number, _ in lines] == [1, 2]
+
+
 def test_a_string_over_many_lines_takes_linear_time() -> None:
     text = 'm f="' + '\\"\n' * 300_000 + '" 1\nm g=1'
     assert [number for number, _ in split_lines(text, 10**7)] == [1, 300_001 + 1]

@@ -64,7 +64,7 @@ class LineSplitter:
             ):
                 lines.append((self._number, piece))  # nearly all lines
                 self._number += 1
-            elif '"' in piece and _ends_open(piece):
+            elif '"' in piece and not self._cut_off and _ends_open(piece):
                 self._open, self._open_characters = [piece], len(piece)
             else:
                 self._finish_line(piece, 1, lines)
@@ -104,8 +104,10 @@ class LineSplitter:
     def _bound(self, lines: list[NumberedLine]) -> None:
         if len(self._rest) < self._longest:
             return
-        if not self._cut_off and not self._open and not is_comment(self._rest):
-            lines.append((self._number, self._rest[: self._longest]))
+        if not self._cut_off and (self._open or not is_comment(self._rest)):
+            lines.append((self._number, "\n".join([*self._open, self._rest])[: self._longest]))
+        self._number += len(self._open)
+        self._open, self._open_characters = [], 0
         self._cut_off, self._rest = True, ""
 
 
