@@ -25,7 +25,7 @@ from factory_logs.influxql.ast import (
     Type,
     Wildcard,
 )
-from factory_logs.influxql.errors import ParseError
+from factory_logs.influxql.errors import InfluxqlError, ParseError
 from factory_logs.influxql.expressions import LONGEST_CHAIN, ParserLimits
 from factory_logs.influxql.parameters import NONE, parse_parameters
 from factory_logs.influxql.parser import parse_query
@@ -202,6 +202,27 @@ def test_parameters_that_cannot_be_bound(values: str, message: str) -> None:
     with pytest.raises(ParseError) as raised:
         parse_query("SELECT a FROM m WHERE b = $p", parse_parameters(values))
     assert raised.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("value", "bound"),
+    [
+        ("1.0e-999999999", "0.0"),
+        ("1.0e-99999999999999999999", "0.0"),
+        ("0.0e99999999999999999999", "0.0"),
+        ("2.50e3", "2500.0"),
+        ("-9223372036854775808", "-9223372036854775808"),
+    ],
+)
+def test_a_number_is_bound_with_the_digits_of_a_double_at_most(value: str, bound: str) -> None:
+    assert parse_parameters(f'{{"p": {value}}}')["p"][1] == bound
+
+
+@pytest.mark.parametrize("value", ["%s", '{"float": %s}', '{"integer": %s}', '{"duration": %s}'])
+@pytest.mark.parametrize("digits", ["9223372036854775808", "9" * 1_000_000])
+def test_an_integer_beyond_64_bits_is_refused_however_long(value: str, digits: str) -> None:
+    with pytest.raises(InfluxqlError, match="invalid syntax"):
+        parse_query("SELECT a FROM m GROUP BY time($p)", parse_parameters(f'{{"p": {value % digits}}}'))
 
 
 def test_an_empty_parameter() -> None:

@@ -34,6 +34,9 @@ def parse_parameters(text: str) -> Parameters:
     return {name: _bound(value) for name, value in document.items()}
 
 
+_LONGEST_INTEGER = len(str(-(2**63)))
+
+
 class _Number(str):
     __slots__ = ()
 
@@ -60,13 +63,16 @@ def _unbound(message: str) -> tuple[str, str]:
 
 
 def _number(text: str) -> tuple[str, str]:
-    is_whole = "." not in text
-    number = Decimal(text)
-    if is_whole and ("e" in text.lower() or not -(2**63) <= int(number) < 2**63):
-        return _unbound(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    if not is_whole and not math.isfinite(float(text)):
+    if "." not in text:
+        # A longer integer is not converted, because Python takes quadratic time for that.
+        if "e" in text.lower() or len(text) > _LONGEST_INTEGER or not -(2**63) <= int(text) < 2**63:
+            return _unbound(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+        return lexer.INTEGER, text
+    number = float(text)
+    if not math.isfinite(number):
         return _unbound(f'strconv.ParseFloat: parsing "{text}": value out of range')
-    return (lexer.INTEGER, text) if is_whole else (lexer.NUMBER, format(number, "f"))
+    # Not the digits of the text: an exponent of a few digits can stand for a gigabyte of zeros.
+    return lexer.NUMBER, format(Decimal(repr(number)), "f")
 
 
 def _typed(value: Mapping[str, object]) -> tuple[str, str]:
@@ -94,6 +100,7 @@ def _typed(value: Mapping[str, object]) -> tuple[str, str]:
             if is_text:
                 return lexer.DURATION, str(content)
             if isinstance(content, _Number) and content.isdigit():
-                return lexer.DURATION, format_duration(int(content))
+                bound = _number(content)
+                return bound if bound[0] == lexer.PARAMETER else (lexer.DURATION, format_duration(int(content)))
             return _unbound("duration literal must be a string or integer value")
     return _unbound(f"unknown bind object type: {kind}")
