@@ -53,6 +53,12 @@ def test_a_regex_that_postgresql_cannot_express_is_refused(pattern: str) -> None
         postgresql_pattern(pattern)
 
 
+@pytest.mark.parametrize("digits", ["9" * 5_000, "01"])
+def test_braces_that_re2_reads_as_text_are_text(digits: str) -> None:
+    assert matches(f"^a{{{digits}}}$", f"a{{{digits}}}")
+    assert postgresql_pattern(f"a{{{digits}}}") == f"a\\{{{digits}}}"
+
+
 def test_repeats_are_bounded_as_postgresql_bounds_them() -> None:
     assert postgresql_pattern(f"a{{{MOST_REPEATS}}}") == f"a{{{MOST_REPEATS}}}"
     with pytest.raises(InfluxqlError, match=f"over {MOST_REPEATS} is not supported"):

@@ -8,6 +8,7 @@ Numbers are compared and computed as PostgreSQL's numeric, which neither overflo
 
 import json
 import math
+import re
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Integer, Numeric, Text, and_, case, cast, false, func, literal, or_, true
@@ -36,6 +37,7 @@ from factory_logs.influxql.text import format_expression
 Condition = ColumnElement[bool]
 _SWAPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}
 _SQL_OPERATORS = {"!=": "<>"}
+_ID = re.compile("0|[1-9][0-9]{0,9}")
 _NUMBERS = (Type.FLOAT, Type.INTEGER, Type.UNSIGNED)
 
 
@@ -135,7 +137,7 @@ class _Compiler:
         if name == "product_imei":
             return LOGS.c.product_imei == literal(wanted, Text)
         if name == "repair_id":
-            is_id = wanted.isascii() and wanted.isdigit() and str(int(wanted)) == wanted and int(wanted) < 2**31
+            is_id = _ID.fullmatch(wanted) is not None and int(wanted) < 2**31
             return LOGS.c.repair_id == literal(int(wanted), Integer) if is_id else false()
         return or_(*(_contains(path, wanted) for path in self._measurement.tags[name]))
 

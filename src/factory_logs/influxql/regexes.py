@@ -46,7 +46,8 @@ _CLASSES = {
 }
 _CONSTRAINTS = {"b": "\\y", "B": "\\Y", "A": "\\A", "z": "\\Z"}
 _CONTROLS = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_REPEAT = re.compile(r"\{(\d+)(?:(,)(\d*))?\}")
+_REPEAT = re.compile(r"\{(0|[1-9][0-9]{0,8})(?:(,)(0|[1-9][0-9]{0,8})?)?\}")
+"""RE2 reads braces with a longer number, or with leading zeros, as text."""
 _FLAGS = re.compile(r"\(\?([imsU]*)(?:-([imsU]+))?\)")
 _GROUP = re.compile(r"\(\?(?:P?<\w+>|:)")
 _CODE = re.compile(r"\\(?:x\{([0-9A-Fa-f]+)\}|x([0-9A-Fa-f]{2})|([0-7]{3}))")
