@@ -74,6 +74,8 @@ def test_a_date_is_local_time_if_the_statement_has_a_zone() -> None:
         ("time > '2024-01-31T11:20:00'", "invalid timestamp string"),
         ("time > '3000-01-01'", "time 3000-01-01T00:00:00Z overflows time literal"),
         ("time > '1600-01-01'", "time 1600-01-01T00:00:00Z underflows time literal"),
+        ("time > '9999-12-31' + 1w", "time 253402819200000000000ns overflows time literal"),
+        ("time > '0001-01-01' - 1d", "time -62135683200000000000ns underflows time literal"),
         ("a", "invalid condition expression: a"),
     ],
 )

@@ -44,9 +44,15 @@ def quote_identifier(name: str) -> str:
 
 
 def format_time(nanoseconds: int, zone: object = UTC) -> str:
-    """Return a time in the format of RFC 3339, with as many fractional digits as needed."""
+    """Return a time in the format of RFC 3339, with as many fractional digits as needed.
+
+    A time outside the years 1 to 9999, which only an expression can have, is given in nanoseconds.
+    """
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    moment = _EPOCH + timedelta(seconds=seconds)
+    try:
+        moment = _EPOCH + timedelta(seconds=seconds)
+    except OverflowError:
+        return f"{nanoseconds}ns"
     fraction = f".{rest:09d}".rstrip("0") if rest else ""
     if zone is UTC:
         return f"{moment:%Y-%m-%dT%H:%M:%S}{fraction}Z"
