@@ -63,6 +63,9 @@ _SLOW_FIXTURES = frozenset(
 """Fixtures that start processes in addition to the one PostgreSQL: a service, a second server, a build."""
 
 
+_IN_ONE_PROCESS = ("tests/faults", "tests/web")
+
+
 class ByModule(LoadScopeScheduling):
     """With `-n`, all tests of a module run in one test process, because they share what the module starts.
 
@@ -72,7 +75,7 @@ class ByModule(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
         folder = path.rpartition("/")[0]
-        return folder if folder in ("tests/faults", "tests/web") else path
+        return folder if folder in _IN_ONE_PROCESS else path
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -85,7 +88,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByModule:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests that start a service or kill a process as slow; other slow tests have the mark in their source.
 
-    Modules with slow tests come first: one that began last would keep one process busy long after the others.
+    The folders that run in one process come first, and then modules with slow tests: one that began last would keep its
+    process busy long after the others.
     """
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
@@ -93,7 +97,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if serves or fixtures & _SLOW_FIXTURES or item.get_closest_marker("faults"):
             item.add_marker(pytest.mark.slow)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (not item.nodeid.startswith(_IN_ONE_PROCESS), item.path not in slow))
 
 
 def pytest_configure(config: pytest.Config) -> None:
