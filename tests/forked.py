@@ -2,12 +2,15 @@
 
 A process that starts as a user's does spends two seconds of processor time on imports before it does anything. So one
 process, the launcher, imports the modules once and forks for each start. A fork differs from a process started by
-`python -m` only in this: its imports are done. Tests of the start itself, and those that preload a library, use
-`subprocess`.
+`python -m` only in this: its imports are done. Tests of the start itself use `subprocess`.
+
+The workers of `serve --workers` are forked too, from their supervisor, instead of started by `multiprocessing`. They
+import the service's modules again, because these keep state: that takes a quarter of the time of a new interpreter.
 """
 
 import gc
 import json
+import multiprocessing.util
 import os
 import pkgutil
 import runpy
@@ -20,15 +23,21 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import IO, Any
 
 ROOT = Path(__file__).parents[1]
 NOT_IMPORTED = ("__main__", "openhtf", "pytest_plugin")
 """The first is run, the others need packages that the commands do not."""
+WITH_STATE = ("factory_logs", "prometheus_client", "structlog")
+"""The packages that a worker imports again."""
+WORKER_NAME = "forked-worker"
+"""What the kernel calls the process of a worker, as its command line is the launcher's."""
 
 
 class Process:
@@ -70,9 +79,13 @@ class Process:
 
 
 class Launcher:
-    """The process that forks; it ends with this one or by `close`."""
+    """The process that forks; it ends with this one or by `close`.
 
-    def __init__(self) -> None:
+    It starts with `variables` in its environment: a library that they preload is then in all that it forks.
+    """
+
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        self._variables = variables or {}
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -85,8 +98,9 @@ class Launcher:
                 self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
                     self._process = subprocess.Popen(
-                        [sys.executable, "-m", __name__, str(theirs.fileno())], cwd=ROOT, pass_fds=[theirs.fileno()]
-                    )
+                        [sys.executable, "-m", __name__, str(theirs.fileno())],
+                        cwd=ROOT, env=os.environ | self._variables, pass_fds=[theirs.fileno()],
+                    )  # fmt: skip
             socket.send_fds(self._control, [json.dumps(message).encode()], [*files, writing])
         os.close(writing)
         return reading
@@ -109,24 +123,35 @@ def start(
     stderr: IO[Any],
     stdin: IO[Any] | None = None,
     cwd: Path | None = None,
+    forks_workers: bool = True,
+    launcher: Launcher = launcher,
 ) -> Process:
     """Start `python -m <module> <arguments>` with this whole environment."""
     texts = [str(argument) for argument in arguments]
-    message = {"module": module, "arguments": texts, "environment": dict(environment), "cwd": str(cwd or Path.cwd())}
+    message = {
+        "module": module, "arguments": texts, "environment": dict(environment), "cwd": str(cwd or Path.cwd()),
+        "forks_workers": forks_workers,
+    }  # fmt: skip
     with open(os.devnull, "rb") as nothing:
         files = [file.fileno() for file in (stdin or nothing, stdout, stderr)]
         return Process([module, *texts], launcher.start(message, files))
 
 
 def run(
-    *arguments: str | os.PathLike[str], environment: Mapping[str, str], stdin: str = "", cwd: Path | None = None
+    *arguments: str | os.PathLike[str],
+    environment: Mapping[str, str],
+    stdin: str = "",
+    cwd: Path | None = None,
+    launcher: Launcher = launcher,
 ) -> subprocess.CompletedProcess[str]:
     """Run `factory-logs <arguments>` in a separate process with this whole environment."""
     with ExitStack() as opened:
         given, out, err = (opened.enter_context(tempfile.TemporaryFile("w+")) for _ in range(3))
         given.write(stdin)
         given.seek(0)
-        code = start("factory_logs", arguments, environment, stdin=given, stdout=out, stderr=err, cwd=cwd).wait()
+        code = start(
+            "factory_logs", arguments, environment, stdin=given, stdout=out, stderr=err, cwd=cwd, launcher=launcher
+        ).wait()
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
@@ -193,7 +218,60 @@ def _become(message: dict[str, Any]) -> None:
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty(), write_through=bool(os.environ.get("PYTHONUNBUFFERED")))
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
     sys.argv = [sys.argv[0], *message["arguments"]]
+    if message["forks_workers"]:
+        multiprocessing.util.spawnv_passfds = _fork_worker
     runpy.run_module(message["module"], run_name="__main__", alter_sys=True)
+
+
+_start_program = multiprocessing.util.spawnv_passfds
+
+
+def _fork_worker(path: bytes, arguments: Sequence[str], files: Sequence[int]) -> int:
+    """Fork a process that does what the program of these arguments would do; return its id.
+
+    A process with threads, and any other program, is started as usual: a lock that another thread holds during the fork
+    would never be released.
+    """
+    if arguments[-1] != "--multiprocessing-fork" or threading.active_count() > 1:
+        return _start_program(path, arguments, files)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            _work(arguments, files)
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+        except BaseException:  # noqa: BLE001 - any error ends a program with its traceback
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pid
+
+
+def _work(arguments: Sequence[str], files: Sequence[int]) -> None:
+    """Run `multiprocessing`'s program for a worker in this fork of its supervisor."""
+    Path("/proc/self/comm").write_text(WORKER_NAME)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)) and number != signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.collect()
+    gc.freeze()  # with all open files of the supervisor: one that ended later would close a file of the worker
+    first = 3
+    for file in sorted(set(files)):
+        os.closerange(first, file)
+        first = file + 1
+    os.closerange(first, 65536)
+    _replaced.extend(sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] in WITH_STATE)
+    sys.orig_argv = list(arguments)
+    sys.argv = ["-c", *arguments[-1:]]
+    exec(arguments[arguments.index("-c") + 1], {})
+
+
+_replaced: list[ModuleType] = []
+"""The supervisor's modules, kept for the same reason."""
 
 
 if __name__ == "__main__":

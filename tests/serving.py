@@ -42,11 +42,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(settings: Mapping[str, str], port: int, output: Path, *, workers: int = 1) -> Iterator[forked.Process]:
+def serving(
+    settings: Mapping[str, str], port: int, output: Path, *, workers: int = 1, forks_workers: bool = True
+) -> Iterator[forked.Process]:
     """Start a service with these `FACTORY_LOGS_*` settings and wait for all workers; its output goes to `output`."""
     with output.open("wb") as out:
         options = ["--port", str(port), "--workers", str(workers)]
-        process = forked.start("factory_logs", ["serve", *options], os.environ | settings, stdout=out, stderr=out)
+        process = forked.start(
+            "factory_logs", ["serve", *options], os.environ | settings,
+            stdout=out, stderr=out, forks_workers=forks_workers,
+        )  # fmt: skip
     try:
         wait_until_healthy(port, process, output, workers)
         yield process
@@ -58,7 +63,11 @@ def serving(settings: Mapping[str, str], port: int, output: Path, *, workers: in
 
 def workers(supervisor: int) -> set[int]:
     """Return the worker processes, including those that have not started yet."""
-    return {pid for pid in processes.children(supervisor) if "multiprocessing-fork" in processes.command_line(pid)}
+    return {
+        pid
+        for pid in processes.children(supervisor)
+        if "multiprocessing-fork" in processes.command_line(pid) or processes.name(pid) == forked.WORKER_NAME
+    }
 
 
 def started_workers(output: Path) -> set[int]:

@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 
 from factory_logs.db.migrations import upgrade
+from tests import forked
 from tests.conftest import CITUS_URL
 from tests.faults.citus import CitusCluster
 from tests.faults.clock import wall_clock
@@ -37,6 +38,7 @@ def _site(
             cluster = CitusCluster(request.getfixturevalue("migrated_url"))
         with Link(cluster.port) as link:
             url = cluster.url.replace(str(cluster.port), str(link.port))
+            launcher = forked.Launcher(environment)
             service = Service(
                 {
                     "FACTORY_LOGS_DATABASE_URL": url,
@@ -45,6 +47,7 @@ def _site(
                     **environment,
                 },
                 tmp_path_factory.mktemp("faults") / "service.log",
+                launcher=launcher,
             )
             service.create_user("jig", "SYSTEM")
             service.start()
@@ -52,6 +55,7 @@ def _site(
             token = service.run("tokens", "issue", "jig", "--expires-in", "never")
             yield Site(cluster, link, service, token, disk, clock)
             service.stop()
+            launcher.close()
         if isinstance(cluster, Cluster):
             cluster.remove()
 

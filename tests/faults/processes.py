@@ -25,6 +25,14 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def name(pid: int) -> str:
+    """Return nothing for a process that has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def memory(pid: int) -> int:
     """Return the private resident memory of the process in bytes; 0 if it has ended."""
     try:

@@ -2,34 +2,41 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests import forked
 from tests.faults import processes
-from tests.serving import COMMAND, PATIENT_SETTINGS, READY_SECONDS, free_port, responds, started_workers, workers
+from tests.serving import PATIENT_SETTINGS, READY_SECONDS, free_port, responds, started_workers, workers
 
 
 class Service:
     """One service, always on the same port; its output is appended to `output`."""
 
-    def __init__(self, settings: Mapping[str, str], output: Path, *, workers: int = 2) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, str],
+        output: Path,
+        *,
+        workers: int = 2,
+        launcher: forked.Launcher = forked.launcher,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = output
         self._workers = workers
+        self._launcher = launcher
         defaults = {name: value for name, value in os.environ.items() if name not in PATIENT_SETTINGS}
         self._environment = defaults | dict(settings)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: forked.Process | None = None
 
     def start(self) -> None:
         """Start it without waiting until it responds."""
         with self.output.open("ab") as output:
-            self._process = subprocess.Popen(
-                [*COMMAND, "serve", "--port", str(self.port), "--workers", str(self._workers)],
-                env=self._environment, stdout=output, stderr=subprocess.STDOUT,
+            self._process = forked.start(
+                "factory_logs", ["serve", "--port", str(self.port), "--workers", str(self._workers)],
+                self._environment, stdout=output, stderr=output, launcher=self._launcher,
             )  # fmt: skip
 
     def keep_started(self) -> None:
@@ -100,10 +107,8 @@ class Service:
 
     def run(self, *arguments: str, stdin: str = "", environment: Mapping[str, str] | None = None) -> str:
         """Run another command while the service runs, and return its output."""
-        done = subprocess.run(
-            [sys.executable, "-m", "factory_logs", *arguments],
-            env=self._environment | (environment or {}), capture_output=True, text=True, input=stdin, check=False,
-        )  # fmt: skip
+        environment = self._environment | (environment or {})
+        done = forked.run(*arguments, environment=environment, stdin=stdin, launcher=self._launcher)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 

@@ -58,7 +58,7 @@ def test_a_worker_that_starts_slowly_is_waited_for(migrated_url: str, tmp_path: 
     """Longer than uvicorn's limit of five seconds."""
     settings = {"FACTORY_LOGS_DATABASE_URL": migrated_url} | slow_start(tmp_path / "slow", 7)
     port, output = free_port(), tmp_path / "output"
-    with serving(settings, port, output, workers=2):
+    with serving(settings, port, output, workers=2, forks_workers=False):
         assert "is replaced" not in output.read_text()
         assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=60).status_code == 200
 
