@@ -8,7 +8,6 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import hypothesis
 import pytest
 import pytest_asyncio
 import structlog
-from argon2 import PasswordHasher
 from sqlalchemy import make_url
 from xdist.scheduler import LoadScopeScheduling
 
@@ -149,10 +147,9 @@ def _one_certificate_authority() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cheap_password_hashes() -> Iterator[None]:
-    """Hash passwords with argon2id of little cost: the usual one takes more time than most tests."""
+    """Hash passwords with little cost in this process too."""
     with pytest.MonkeyPatch.context() as patch:
-        cheap = partial(PasswordHasher, time_cost=1, memory_cost=64, parallelism=1)
-        patch.setattr("factory_logs.security.passwords.PasswordHasher", cheap)
+        patch.setattr("factory_logs.security.passwords.PasswordHasher", forked.CheapPasswordHasher)
         yield
 
 

@@ -2,7 +2,8 @@
 
 A process that starts as a user's does spends two seconds of processor time on imports before it does anything. So one
 process, the launcher, imports the modules once and forks for each start. A fork differs from a process started by
-`python -m` only in this: its imports are done. Tests of the start itself use `subprocess`.
+`python -m` only in this: its imports are done, and it hashes passwords cheaply. Tests of the start itself use
+`subprocess`.
 
 The workers of `serve --workers` are forked too, from their supervisor, instead of started by `multiprocessing`. They
 import the service's modules again, because these keep state: that takes a quarter of the time of a new interpreter.
@@ -30,6 +31,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
+
+import argon2
 
 ROOT = Path(__file__).parents[1]
 NOT_IMPORTED = ("__main__", "openhtf", "pytest_plugin")
@@ -157,7 +160,15 @@ def run(
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
 
 
+class CheapPasswordHasher(argon2.PasswordHasher):
+    """Hashes with argon2id of little cost: the usual one takes more time than most tests."""
+
+    def __init__(self) -> None:
+        super().__init__(time_cost=1, memory_cost=64, parallelism=1)
+
+
 def _import_all() -> None:
+    argon2.PasswordHasher = CheapPasswordHasher  # type: ignore[misc]
     import factory_logs
 
     for module in pkgutil.walk_packages(factory_logs.__path__, "factory_logs."):
