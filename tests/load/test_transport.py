@@ -156,6 +156,20 @@ def test_a_server_that_does_not_respond_in_time_is_an_error() -> None:
         get(transport, url)
 
 
+@pytest.mark.parametrize(("scheme", "port"), [("http", 80), ("https", 443)])
+def test_the_default_port_of_an_ipv6_address(monkeypatch: pytest.MonkeyPatch, scheme: str, port: int) -> None:
+    addresses: list[object] = []
+
+    def connect(address: object, *_: object) -> socket.socket:
+        addresses.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with device() as transport, pytest.raises(httpx.ConnectError):
+        get(transport, f"{scheme}://[::1]/")
+    assert addresses == [("::1", port)]
+
+
 def test_a_server_that_is_not_there_is_an_error() -> None:
     with device() as transport, pytest.raises(httpx.ConnectError):
         get(transport, f"http://127.0.0.1:{free_port()}/")

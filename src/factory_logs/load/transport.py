@@ -59,7 +59,8 @@ class DeviceTransport(httpx.BaseTransport):
         if connection is not None and connection.sock is not None and not is_idle:
             return connection
         self.close()
-        host, port = url.raw_host.decode(), url.port
+        # Always with a port: http.client would look for one in an IPv6 address.
+        host, port = url.raw_host.decode(), url.port or (443 if url.scheme == "https" else 80)
         connection = self._connection = (
             http.client.HTTPSConnection(host, port, timeout=self._timeout_seconds, context=self._context)
             if url.scheme == "https"
