@@ -6,6 +6,7 @@ from codecs import BOM_UTF8
 from datetime import UTC, datetime, timedelta
 
 import httpx
+import orjson
 import pytest
 
 from factory_logs.db.engine import Database
@@ -83,9 +84,14 @@ async def test_a_timestamp_may_be_the_servers_time(client: httpx.AsyncClient) ->
     assert before < datetime.fromisoformat(repair["arrival_date"]) <= now()
 
 
-async def test_a_log_of_the_servers_time_is_replayed_with_the_time_that_is_stored(client: httpx.AsyncClient) -> None:
+@pytest.mark.parametrize("escaped", [b"CURRENT_TIMESTAMP", rb"\u0043URRENT_TIMESTAMP"])
+async def test_a_log_of_the_servers_time_is_replayed_with_the_time_that_is_stored(
+    client: httpx.AsyncClient, escaped: bytes
+) -> None:
     log = LOG | {"timestamp": "CURRENT_TIMESTAMP", "fields": {"b": 1, "a": 2.0}}
-    first, again = [await client.post("/v1/factory_logs", json=log, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+    text = orjson.dumps(log).replace(b"CURRENT_TIMESTAMP", escaped)
+    headers = {"Idempotency-Key": "k", "Content-Type": "application/json"}
+    first, again = [await client.post("/v1/factory_logs", content=text, headers=headers) for _ in range(2)]
     assert again.headers["idempotency-replayed"] == "true"
     assert again.content == first.content
 
