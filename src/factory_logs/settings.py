@@ -437,7 +437,9 @@ class Settings(BaseSettings):
         1_000_000, description="The maximum number of points that one InfluxQL statement may read into the worker"
     )
     max_influxql_rows: PositiveInt = Field(
-        200_000, description="The maximum number of rows in the result of one InfluxQL statement"
+        200_000,
+        description="The maximum number of rows in the result of one InfluxQL statement, and of all statements of a "
+        "query that is not chunked",
     )
     max_influxql_series: PositiveInt = Field(
         50_000,

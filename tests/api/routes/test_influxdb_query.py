@@ -211,6 +211,19 @@ async def test_the_token_is_accepted_in_each_form(
     assert (wrong.status_code, wrong.headers["www-authenticate"]) == (401, 'Basic realm="InfluxDB"')
 
 
+async def test_the_rows_of_all_statements_together_are_limited_unless_they_are_chunked(
+    reader: httpx.AsyncClient, migrated_url: str, tokens: dict[Level, str]
+) -> None:
+    one_row = "SELECT voltage FROM tiger LIMIT 1"
+    async with worker(migrated_url, max_influxql_rows=2) as app, client_of(app, tokens[Level.OVERVIEW]) as limited:
+        assert (await query(limited, ";".join([one_row] * 2))).status_code == 200
+        response = await query(limited, ";".join([one_row] * 3))
+        assert response.status_code == 400
+        assert "more than 2 rows" in response.json()["error"]
+        chunked = await query(limited, ";".join([one_row] * 3), chunked="true")
+        assert len(chunked.text.splitlines()) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "allowed", "refused", "error"),

@@ -112,9 +112,16 @@ class _Query:
         results = self._services.influxql.results(statements, self._parameters.get("db", ""), time.time_ns())
         if self._parameters.get("chunked") == "true":
             return await self._chunked(results)
-        found = [each async for each in _until_disconnect(self._request, results)]
+        most, found, rows = self._services.settings.max_influxql_rows, list[Result](), 0
+        async for result in _until_disconnect(self._request, results):
+            found.append(result)
+            rows += sum(len(series.rows) for series in result.series)
+            if rows > most and len(found) > 1:
+                raise BadRequestError(
+                    f"the statements together return more than {most} rows: send fewer at a time, or chunked=true"
+                )
         written = [Piece(each) for each in found]
-        if sum(len(series.rows) for each in found for series in each.series) <= FEW_ROWS:
+        if rows <= FEW_ROWS:
             body = self._writer.document(written)
         else:
             body = await asyncio.to_thread(self._writer.document, written)
