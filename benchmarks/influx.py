@@ -4,7 +4,8 @@ The same points go to `/write` of both, one at a time and 5,000 at a time; then 
 of its rows, and InfluxQL is sent to both (benchmarks/influx_reads.py). Needs wrk, psql of the embedded PostgreSQL, and
 influxd (Debian: influxdb); without influxd only the import is measured. Both servers run with their defaults, which
 flush each write to the disk, and on all cores: Factory Logs with as many workers, as docs/explanation/batches.md says,
-and InfluxDB as it does by itself. A first round of writes warms both up and is not counted.
+and InfluxDB as it does by itself. A first round of writes warms both up and is not counted. `benchmarks.space` compares
+the bytes on disk.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import asyncpg
 
 from benchmarks.harness import Service, interleaved, ratio, report, service, wrk
 from benchmarks.influx_reads import reads
-from benchmarks.influxd import compacted_bytes, influxd, written_bytes
+from benchmarks.influxd import influxd
 from benchmarks.writes import BATCH_WORKERS, BINARIES, comparison, line
 
 SINGLE_CONNECTIONS = 64
@@ -60,7 +61,6 @@ class Writer:
         self._seconds = seconds
         self._headers = {} if token is None else {"Authorization": f"Token {token}"}
         self._next = 0
-        self.points = 0
 
     def singles(self) -> float:
         """Return points per second, one per request."""
@@ -78,7 +78,6 @@ end
         measured = wrk(self._url, script, connections=SINGLE_CONNECTIONS, seconds=self._seconds)
         if measured.errors:
             raise RuntimeError(f"{self._url}: {measured.errors} writes were refused")
-        self.points += measured.requests
         return measured.per_second
 
     def batches(self) -> float:
@@ -113,12 +112,11 @@ end
         elapsed = time.perf_counter() - started
         if failed:
             raise RuntimeError(f"{self._url}: {failed[0]!r}")
-        self.points += BATCHES * BATCH_POINTS
         return BATCHES * BATCH_POINTS / elapsed
 
 
 def writes(rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str, object]]]:
-    with service(workers=BATCH_WORKERS) as running, influxd() as (influx_url, folder):
+    with service(workers=BATCH_WORKERS) as running, influxd() as (influx_url, _):
         ours, theirs = Writer(running.url, running.token, seconds), Writer(influx_url, None, seconds)
         contenders: dict[str, Callable[[], float]] = {
             "1, Factory Logs": ours.singles, "1, InfluxDB": theirs.singles,
@@ -126,11 +124,6 @@ def writes(rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str,
         }  # fmt: skip
         rates = interleaved(contenders, 1 + rounds)
         counted = {name: by_round[1:] for name, by_round in rates.items()}
-        sizes = {
-            "Factory Logs": table_bytes(running) / ours.points * 10**6,
-            "InfluxDB, as written": written_bytes(folder) / theirs.points * 10**6,
-            "InfluxDB, compacted": compacted_bytes(folder) / theirs.points * 10**6,
-        }
     lines = [
         compared(
             f"points/s, {name} a write, {BATCH_WORKERS} workers",
@@ -138,21 +131,12 @@ def writes(rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str,
         )
         for name in ("1", "5,000")
     ]
-    lines += [
-        comparison("bytes on disk a point", name, sizes["Factory Logs"] / sizes[name]) for name in list(sizes)[1:]
-    ]
-    return {"points per second, the first not counted": rates, "bytes per million points": sizes}, lines
+    return {"points per second, the first not counted": rates}, lines
 
 
 def compared(benchmark: str, measured: float) -> dict[str, object]:
     """Return a line of the table. InfluxDB is a comparison, not a target."""
     return comparison(benchmark, "InfluxDB 1.6", measured)
-
-
-def table_bytes(running: Service) -> int:
-    """Return the bytes of the table with its indexes, without the write-ahead log, which is reused."""
-    psql = [str(BINARIES / "psql"), running.database_url, "-Atc", "select pg_total_relation_size('factory_logs')"]
-    return int(subprocess.run(psql, check=True, capture_output=True, text=True).stdout)
 
 
 def imports(rounds: int) -> tuple[dict[str, object], list[dict[str, object]]]:
