@@ -642,6 +642,10 @@ SELECT percentile(voltage, 0.1) FROM tiger
 """)
 
 REFUSED = _statements(r"""
+SELECT mean(voltage) FROM tiger GROUP BY time(1h, --25m) fill(2.5)
+SELECT --
+SELECT -- a
+SELECT voltage FROM tiger WHERE --
 SHOW SERIES FROM "autogen".
 SELECT voltage FROM "autogen".
 SELECT voltage FROM autogen.

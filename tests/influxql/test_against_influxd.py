@@ -206,6 +206,8 @@ def test_drawn_statements_have_the_responses_of_influxdb(
     seed = pytestconfig.getoption("--influxql-seed") or 1
     failed = {}
     for statement in draw(seed, count):
+        if statement.strip() in ON_PURPOSE:
+            continue
         if found := comparison.of(both, Request({"db": DATABASE, "q": statement})):
             failed[statement] = found[:3]
     print(f"\n{count} {draw.__name__} of seed {seed}, {len(failed)} with differences")

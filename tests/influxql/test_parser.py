@@ -146,6 +146,8 @@ def test_create_database_and_into() -> None:
     ("text", "message"),
     [
         ("SELECT", "found EOF, expected identifier, string, number, bool at line 1, char 8"),
+        ("SELECT --", "found EOF, expected identifier, string, number, bool at line 1, char 11"),
+        ("SELECT -- a", "found EOF, expected identifier, string, number, bool at line 1, char 13"),
         ("SELECT a\nFROM", "found EOF, expected identifier at line 2, char 6"),
         ("SELECT a = 1 FROM m", "invalid operator = in SELECT clause at line 1, char 8; operator is intended for WHERE clause"),
         ("SELECT a FROM m WHERE b = 'x", "found x, expected identifier, string, number, bool at line 1, char 26"),

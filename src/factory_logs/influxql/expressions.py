@@ -107,8 +107,9 @@ class ExpressionParser:
         position = token.start
         if token.kind in (lexer.STRING, lexer.BAD_STRING):
             position -= 1
-        elif token.kind == lexer.EOF and (self._looked_behind_end or self._lexer.ends_with_a_name):
-            position += 1
+        elif token.kind == lexer.EOF:
+            before = next((each for each in self._tokens.values() if each.start < each.end == position), None)
+            position += self._looked_behind_end or self._lexer.is_end_counted(before)
         return self._lexer.error(f"found {token.shown}, expected {', '.join(expected)}", position)
 
     def _bound(self, token: SyntaxToken) -> SyntaxToken:

@@ -66,9 +66,11 @@ class Lexer:
         """Return the character at a position, or empty text at the end."""
         return self.text[position : position + 1]
 
-    @property
-    def ends_with_a_name(self) -> bool:
-        """Whether the last token is a name or keyword. InfluxDB then reports the end one character later."""
+    def is_end_counted(self, before: SyntaxToken | None) -> bool:
+        """Return whether InfluxDB has looked behind the end of the text, and so reports the end one character later:
+        after a name or keyword, and after a comment `--`. `before` is the token before the end."""
+        if before is not None and before.kind == COMMENT:
+            return self.text.startswith("--", before.start)
         return _LAST_NAME.search(self.text) is not None
 
     def read(self, position: int) -> SyntaxToken:
