@@ -227,6 +227,12 @@ def test_an_integer_beyond_64_bits_is_refused_however_long(value: str, digits: s
         parse_query("SELECT a FROM m GROUP BY time($p)", parse_parameters(f'{{"p": {value % digits}}}'))
 
 
+@pytest.mark.parametrize("value", [r'"a\ud800"', r'{"ident": "a\ud800"}', r'{"regex": "a\ud800"}', r'{"a\ud800": 1}'])
+def test_a_lone_surrogate_in_a_parameter_is_replaced_as_go_does(value: str) -> None:
+    text = parse_parameters(f'{{"p": {value}}}')["p"][1]
+    assert text.endswith("a\ufffd")
+
+
 def test_an_empty_parameter() -> None:
     with pytest.raises(ParseError, match="empty bound parameter"):
         parse_query("SELECT a FROM m WHERE b = $", NONE)

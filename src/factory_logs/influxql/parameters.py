@@ -5,6 +5,7 @@ A value replaces exactly one token, a string, a number or a name. So it cannot c
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -31,9 +32,12 @@ def parse_parameters(text: str) -> Parameters:
     for value in document.values():
         if isinstance(value, _Number) and (bound := _number(value))[0] == lexer.PARAMETER:
             raise InfluxqlError(f"error parsing json value: {bound[1]}")
-    return {name: _bound(value) for name, value in document.items()}
+    tokens = {name: _bound(value) for name, value in document.items()}
+    return {name: (kind, _SURROGATE.sub("\ufffd", token)) for name, (kind, token) in tokens.items()}
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Lone surrogates, which JSON can contain but UTF-8 cannot. Go replaces them too."""
 _LONGEST_INTEGER = len(str(-(2**63)))
 
 

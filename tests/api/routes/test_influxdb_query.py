@@ -211,6 +211,11 @@ async def test_the_token_is_accepted_in_each_form(
     assert (wrong.status_code, wrong.headers["www-authenticate"]) == (401, 'Basic realm="InfluxDB"')
 
 
+async def test_a_lone_surrogate_in_a_parameter_is_no_unexpected_error(reader: httpx.AsyncClient) -> None:
+    q = "SELECT voltage FROM tiger WHERE note =~ $p"
+    assert (await query(reader, q, params=r'{"p": {"regex": "\ud800"}}')).json()["results"] == [{"statement_id": 0}]
+
+
 async def test_the_rows_of_all_statements_together_are_limited_unless_they_are_chunked(
     reader: httpx.AsyncClient, migrated_url: str, tokens: dict[Level, str]
 ) -> None:
