@@ -436,6 +436,11 @@ class Settings(BaseSettings):
     max_influxql_points: PositiveInt = Field(
         1_000_000, description="The maximum number of points that one InfluxQL statement may read into the worker"
     )
+    max_influxql_values: PositiveInt = Field(
+        4_000_000,
+        description="The maximum number of values of these points: a point of a statement with several columns has "
+        "several values",
+    )
     max_influxql_rows: PositiveInt = Field(
         200_000,
         description="The maximum number of rows in the result of one InfluxQL statement, and of all statements of a "

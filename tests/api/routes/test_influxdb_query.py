@@ -235,6 +235,10 @@ async def test_the_rows_of_all_statements_together_are_limited_unless_they_are_c
     [
         ("max_influxql_rows", "SELECT voltage FROM tiger LIMIT 2", "SELECT voltage FROM tiger", "limit is 2"),
         ("max_influxql_points", "SELECT voltage FROM tiger LIMIT 2", "SELECT median(voltage) FROM tiger", "2 points"),
+        ("max_influxql_values", "SELECT voltage, cycles FROM tiger LIMIT 1", "SELECT voltage, cycles FROM tiger",
+         "more than 2 values: select fewer columns"),
+        ("max_influxql_values", "SELECT max(voltage), cycles FROM tiger",
+         "SELECT max(voltage), cycles, note FROM tiger", "more than 2 values: select fewer columns"),
         ("max_influxql_series", "SHOW SERIES FROM koala", "SHOW SERIES FROM tiger", "more than 2 values"),
         ("max_influxql_columns", "SELECT voltage, cycles FROM tiger LIMIT 2", "SELECT * FROM tiger", "limit is 2"),
         ("max_influxql_measurements", "SELECT * FROM tiger, koala LIMIT 1", None, ""),

@@ -40,15 +40,21 @@ SINCE_1972 = 63_072_000_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class PointLimits:
-    """The maximum numbers of points, rows and series of one statement."""
+    """The maximum numbers of points, their values, rows and series of one statement."""
 
     points: int
+    values: int
     rows: int
     series: int
 
     @classmethod
     def of(cls, settings: Settings) -> "PointLimits":
-        return cls(settings.max_influxql_points, settings.max_influxql_rows, settings.max_influxql_series)
+        return cls(
+            settings.max_influxql_points,
+            settings.max_influxql_values,
+            settings.max_influxql_rows,
+            settings.max_influxql_series,
+        )
 
 
 def _series_order(dimensions: Sequence[str], tags: Sequence[str]) -> bytes:
@@ -66,6 +72,7 @@ class PointReader:
         self._schema = schema
         self.limits = limits
         self._points = 0
+        self._values = 0
 
     def source(self, name: str, plan: Plan) -> Source:
         """Return the source for a plan: the logs of a measurement that the plan reads."""
@@ -94,8 +101,9 @@ class PointReader:
         """Return the points of one field, by series. Raises InfluxqlError for more points than the limit."""
         if not has_field(source.measurement, reference):
             return []
-        left = self.limits.points - self._points
-        rows = await self._rows(array_rows(source, reference, left + 1, self.limits.series + 1), self.limits.series)
+        rows = await self._rows(
+            array_rows(source, reference, self._left() + 1, self.limits.series + 1), self.limits.series
+        )
         count = len(source.dimensions)
         found = []
         for row in rows:
@@ -121,9 +129,10 @@ class PointReader:
         present = [each for each in needed if has_field(source.measurement, each)]
         if not present:
             return []
-        left = self.limits.points - self._points
-        rows = await self._all(point_rows(source, references, present, left + 1, limit or LARGEST, offset))
-        self._count(len(rows))
+        columns = max(1, len(references))
+        most = self._left(columns) + 1
+        rows = await self._all(point_rows(source, references, present, most, limit or LARGEST, offset))
+        self._count(len(rows), columns)
         return self._as_series(source, references, rows)
 
     def _as_series(
@@ -147,7 +156,10 @@ class PointReader:
         if not has_field(source.measurement, reference):
             return []
         bins = _bins(plan.windows)
-        rows = await self._rows(chosen_rows(source, bins, chosen, others, self.limits.rows + 1), self.limits.rows)
+        columns = 1 + len(others)
+        most = min(self.limits.rows, self._left(columns)) + 1
+        rows = await self._rows(chosen_rows(source, bins, chosen, others, most), self.limits.rows)
+        self._count(len(rows), columns)
         found = self._as_series(source, [reference, *others], rows)
         for series in found:
             if series.times != sorted(series.times, reverse=source.descending):
@@ -201,12 +213,22 @@ class PointReader:
         rows: Sequence[Row[Any]] = (await self._snapshot.connection.execute(statement)).all()
         return rows
 
-    def _count(self, points: int) -> None:
+    def _left(self, columns: int = 1) -> int:
+        """Return how many more points with this number of columns the statement may read."""
+        return min(self.limits.points - self._points, (self.limits.values - self._values) // columns)
+
+    def _count(self, points: int, columns: int = 1) -> None:
         self._points += points
+        self._values += points * columns
         if self._points > self.limits.points:
             raise InfluxqlError(
                 f"max-select-point limit exceeded: the statement reads more than {self.limits.points} points: use a "
                 "shorter time range, more conditions in WHERE, or LIMIT"
+            )
+        if self._values > self.limits.values:
+            raise InfluxqlError(
+                f"the statement reads more than {self.limits.values} values: select fewer columns, or use a shorter "
+                "time range, more conditions in WHERE, or LIMIT"
             )
 
 
