@@ -126,7 +126,7 @@ async def test_other_workers_find_the_parts_that_one_has_completed(database: Dat
     async with worker(database) as sums, worker(database) as behind:
         await updates(behind).add_part()
         await updates(sums).add_new_logs()
-        await until_kept(database, 2)
+        await until_kept(database, 2, up_to=20)
         await run_sql(database, BEHIND_ITS_BACK)
         assert await updates(behind).add_part(), "nothing is left to do"
         assert await paths(behind) == ["fields__n", "fields__only here"]

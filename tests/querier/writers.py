@@ -132,10 +132,13 @@ async def until_all_have_ended(database: Database) -> None:
     pytest.fail("a connection of a writer was not closed")
 
 
-async def until_kept(database: Database, counts: int) -> None:
+async def until_kept(database: Database, counts: int, up_to: int = 0) -> None:
+    """Wait until there are so many stored counts, all of them of the logs up to this id at least."""
+    stored = text("select count(*), coalesce(min(up_to), 0) from known_counts")
     for _ in range(200):
         async with database.connect() as connection:
-            if await connection.scalar(text("select count(*) from known_counts")) == counts:
+            kept, lowest = (await connection.execute(stored)).one()
+            if kept == counts and lowest >= up_to:
                 return
         await asyncio.sleep(0.02)
     pytest.fail(f"there never were {counts} kept counts")
