@@ -240,6 +240,8 @@ async def test_the_rows_of_all_statements_together_are_limited_unless_they_are_c
         ("max_influxql_values", "SELECT max(voltage), cycles FROM tiger",
          "SELECT max(voltage), cycles, note FROM tiger", "more than 2 values: select fewer columns"),
         ("max_influxql_series", "SHOW SERIES FROM koala", "SHOW SERIES FROM tiger", "more than 2 values"),
+        ("max_influxql_series", "SHOW TAG VALUES FROM tiger WITH KEY = jig_id",
+         "SHOW TAG VALUES FROM tiger WITH KEY IN (jig_id, site)", "more than 2 values"),
         ("max_influxql_columns", "SELECT voltage, cycles FROM tiger LIMIT 2", "SELECT * FROM tiger", "limit is 2"),
         ("max_influxql_measurements", "SELECT * FROM tiger, koala LIMIT 1", None, ""),
         (

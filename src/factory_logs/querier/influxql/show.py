@@ -70,7 +70,10 @@ class Showing:
             case Shown.TAG_VALUES:
                 return await self._tag_values(show, names, condition, span)
             case Shown.SERIES:
-                keys = [key for name in names for key in await self._series_keys(name, condition, span)]
+                keys: list[str] = []
+                for name in names:
+                    keys += await self._series_keys(name, condition, span)
+                    self._checked(keys)
                 rows = [[key] for key in _limited(show, keys)]
                 return [ResultSeries("", ["key"], rows)] if rows else []
         return await self._cardinality(show, names, condition, span)
@@ -133,13 +136,16 @@ class Showing:
     async def _tag_values(
         self, show: Show, names: list[str], condition: Expression | None, span: TimeSpan
     ) -> list[ResultSeries]:
-        found = []
+        found, listed = [], 0
         for name in names:
             pairs: list[list[Any]] = []
             for key in sorted(self._schema[name].tags):
                 if show.key is not None and is_wanted(show.key, key):
                     values = await self._values(self._source(name, condition, span), key)
                     pairs += [[key, value] for value in values]
+                    listed += len(values)
+                    if listed > self._most:
+                        raise self._too_many()
             rows = _limited(show, pairs)
             if rows:
                 found.append(ResultSeries(name, ["key", "value"], rows))
