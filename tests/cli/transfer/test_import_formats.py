@@ -125,6 +125,27 @@ def test_flat_columns_named_by_an_option_are_tags_and_fields() -> None:
         read(Format.CSV, b"app_name,colour\n")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "fields.battery.voltage,fields.battery\n3.2,3.3\n",
+        "fields.battery,fields.battery.voltage\n3.2,3.3\n",
+        "tags.jig_id,jig_id\nJ-07,J-08\n",
+        'tags,tags.jig_id\n"{""jig_id"": ""J-07""}",J-08\n',
+    ],
+)
+def test_a_value_that_two_columns_contain_is_an_error(text: str) -> None:
+    (record,) = read(Format.CSV, text.encode())
+    with pytest.raises(BadRequestError):
+        record.as_object()
+
+
+def test_an_integer_of_thousands_of_digits_is_one_record() -> None:
+    digits = "1" * 5000
+    found = read(Format.JSON, f'[{{"fields": {digits}}}, {{"fields": 2}}]'.encode())
+    assert [record.text for record in found] == [f'{{"fields": {digits}}}', '{"fields": 2}']
+
+
 def test_a_file_of_rejected_records_has_comments_and_headers_of_its_own() -> None:
     mark = b"# PART " + b"0" * 64
     rows = (

@@ -188,6 +188,15 @@ def test_csv_of_a_query_grouped_by_all_tags_is_imported(run: Run, query: Query, 
     assert run("import", file, "--format", "influx-csv").stdout.startswith("Imported 0 logs")
 
 
+def test_csv_that_cannot_be_read_is_an_error(run: Run, query: Query, tmp_path: Path) -> None:
+    file = tmp_path / "jigs.csv"
+    file.write_bytes(b"name,time,note\ntiger,1706708700123456789,good\ntiger,1706708700123456790,a\rb\n")
+    result = run("import", file, "--format", "influx-csv")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {file}: ")
+    assert query("select 1 from factory_logs") == []
+
+
 def test_csv_without_a_tags_column_needs_the_names_of_the_tag_columns(run: Run, query: Query, tmp_path: Path) -> None:
     file = tmp_path / "jigs.csv"
     file.write_text("name,time,jig id,f\ntiger,1706708700123,J 07,1\n")

@@ -231,6 +231,17 @@ def test_bad_records_go_to_a_file_that_can_be_corrected_and_imported(
         assert notes == ["a;b", "a;b", "two\nlines"]
 
 
+def test_a_rejected_row_that_begins_like_a_comment_can_be_corrected_and_imported(
+    run: Run, query: Query, tmp_path: Path
+) -> None:
+    file, rejected = tmp_path / "logs.csv", tmp_path / "rejected.csv"
+    file.write_text('app_name,timestamp,product_imei\n# 7 "new",2024-01-31,12\n')
+    assert run("import", file, "--rejected", rejected).exit_code == 1
+    rejected.write_text(rejected.read_text().replace(",12\n", ",352099001761481\n"))
+    assert run("import", rejected).stdout == f"Imported 1 logs from {rejected}\n"
+    assert query("select app_name from factory_logs") == [{"app_name": '# 7 "new"'}]
+
+
 def test_bad_records_are_in_the_file_before_their_part_is_committed(
     run: Run, query: Query, migrated_url: str, tmp_path: Path
 ) -> None:

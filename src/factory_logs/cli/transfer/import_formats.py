@@ -26,7 +26,8 @@ LONGEST_RECORD = 16 * 1024 * 1024
 DELIMITERS = ",;\t"
 JSON_COLUMNS = ("tags", "fields")
 _SPACE = re.compile(r"[ \t\r\n]*")
-_DECODER = json.JSONDecoder()
+# Only finds the end of a value. Python's own parser of integers refuses more than 4,300 digits.
+_DECODER = json.JSONDecoder(parse_int=len)
 
 
 class JsonRecord(NamedTuple):
@@ -67,14 +68,22 @@ class CsvRecord(NamedTuple):
     from 1."""
 
     number: int
-    text: str
+    row: str
     context: str
     columns: "Sequence[CsvColumn]"
     cells: Sequence[str]
 
     @property
+    def text(self) -> str:
+        """Return the row. If it begins like a comment, its first cell is quoted."""
+        if not self.row.startswith(COMMENT.decode()):
+            return self.row
+        quoted = self.cells[0].replace('"', '""')
+        return f'"{quoted}"{self.row[len(self.cells[0]) :]}'
+
+    @property
     def size(self) -> int:
-        return len(self.text)
+        return len(self.row)
 
     def as_object(self) -> dict[str, Any]:
         """Return the record. An empty cell is null. Raises BadRequestError that names the column."""
@@ -314,6 +323,8 @@ def _set(record: dict[str, Any], column: CsvColumn, cell: str) -> None:
         parent = parent.setdefault(part, {})
         if not isinstance(parent, dict):
             raise _bad_cell(column.name, f"{part} is not an object")
+    if column.path[-1] in parent:
+        raise _bad_cell(column.name, "another column also contains this value")
     parent[column.path[-1]] = value
 
 

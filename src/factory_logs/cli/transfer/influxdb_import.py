@@ -5,6 +5,7 @@ each part to points. Each part is stored in one transaction, together with its r
 """
 
 import asyncio
+import csv
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -102,9 +103,13 @@ class DumpImport:
 
     def _line_groups(self) -> Iterator[LineGroup]:
         chunks = self._chunks("Sorting")
-        if self._file.format is Format.INFLUX_CSV:
-            return csv_line_groups(chunks, PRECISIONS[self._options.precision], self._options.tag_columns)
-        return line_groups(chunks, self._max_characters)
+        if self._file.format is not Format.INFLUX_CSV:
+            yield from line_groups(chunks, self._max_characters)
+            return
+        try:
+            yield from csv_line_groups(chunks, PRECISIONS[self._options.precision], self._options.tag_columns)
+        except csv.Error as error:
+            raise CommandError(f"{self._file.name}: {error}") from None
 
     def _chunks(self, step: str) -> Iterator[bytes]:
         self._progress.begin(f"{step} {self._file.name}", self._file.size)
