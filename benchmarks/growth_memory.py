@@ -110,11 +110,19 @@ def send(
     while not stop.wait(pause):
         number += 1
         method, path, body, headers = made(number)
-        connection.request(method, path, body, headers | {"Authorization": f"Token {running.token}"})
-        response = connection.getresponse()
-        while response.read(1 << 16):
-            pass
-        statuses[str(response.status)] = statuses.get(str(response.status), 0) + 1
+        try:
+            connection.request(method, path, body, headers | {"Authorization": f"Token {running.token}"})
+            response = connection.getresponse()
+            while response.read(1 << 16):
+                pass
+            status = str(response.status)
+        except (
+            http.client.RemoteDisconnected,
+            ConnectionError,
+        ):  # this thread did not run for so long that it was idle
+            connection.close()
+            status = "connection was idle"
+        statuses[status] = statuses.get(status, 0) + 1
     connection.close()
 
 
