@@ -1,5 +1,6 @@
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,25 @@ def test_a_record_that_cannot_be_sent_is_reported_and_the_script_continues(
     assert "expected exactly 15 digits" in capsys.readouterr().err
     logger.info("good")
     assert len(spooled(client)) == 1
+
+
+def test_a_sender_that_logs_does_not_wait_for_a_record_that_waits_for_it(client: Client) -> None:
+    # While the spool is full, emit() waits inside the handler's lock for the sender to free space.
+    handler = FactoryLogsHandler(client, "jig")
+    of_sender = logging.getLogger("factory_logs.client")
+    of_sender.addHandler(handler)
+    try:
+        with handler.lock:  # type: ignore[union-attr]
+            client.send("jig")
+            deadline = time.monotonic() + 60
+            while (
+                client.status().trouble is None and time.monotonic() < deadline
+            ):  # the sender logs before it sets this
+                time.sleep(0.01)
+            trouble = client.status().trouble
+    finally:
+        of_sender.removeHandler(handler)
+    assert trouble is not None
 
 
 def test_log_records_of_senders_are_not_sent_as_each_would_cause_another(

@@ -26,11 +26,17 @@ class FactoryLogsHandler(logging.Handler):
         self._app_name = app_name
         self._tags = dict(tags or {})
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emit the record, unless it is from a sender, or from the HTTP library in its thread.
+
+        Such a record is left out before the handler is locked: `emit` of another record may wait, inside the lock,
+        until the sender has freed space in the spool.
+        """
+        return not is_sender(record.thread) and bool(super().handle(record))
+
     def emit(self, record: logging.LogRecord) -> None:
         """Put the record into the spool. Errors are reported as by other logging handlers, and never raised into the
         script."""
-        if is_sender(record.thread):
-            return  # a record from the sender itself, or from the HTTP library in its thread
         try:
             self._client.send(
                 self._app_name,
