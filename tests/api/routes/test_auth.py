@@ -228,3 +228,13 @@ async def test_a_worker_that_has_seen_a_token_refuses_it_after_a_logout_at_anoth
         async with asyncio.timeout(60):
             while (await there.get("/v1/factory_logs")).status_code != 401:
                 await asyncio.sleep(0.05)
+
+
+async def test_a_form_whose_charset_cannot_be_decoded_is_a_400(anonymous: httpx.AsyncClient) -> None:
+    body = b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\nann\r\n--x--\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}
+    response = await anonymous.post("/v1/auth/login", content=body, headers=headers)
+    assert (response.status_code, response.json()["message"]) == (
+        400,
+        "Unable to decode data: the form is not in its charset",
+    )

@@ -111,8 +111,11 @@ async def _multipart(request: Request, text: bytes) -> Mapping[str, object]:
     async def receive_again() -> Message:
         return {"type": "http.request", "body": text}
 
-    async with Request(request.scope, receive_again).form(max_files=0, max_fields=_MOST_FORM_FIELDS) as form:
-        return dict(form)
+    try:
+        async with Request(request.scope, receive_again).form(max_files=0, max_fields=_MOST_FORM_FIELDS) as form:
+            return dict(form)
+    except UnicodeError:  # the charset `undefined` raises it for any text
+        raise BadRequestError("Unable to decode data: the form is not in its charset") from None
 
 
 @router.get("/validate_user", responses=errors(400, 401, 403, 503))
