@@ -359,7 +359,13 @@ def _next_cursor(response: ApiResponse) -> str | None:
 
 
 def _json(q: Q) -> str | None:
-    return q if q is None or isinstance(q, str) else orjson.dumps(q).decode()
+    """Return the JSON text of `q`. Raises BadRequestError."""
+    if q is None or isinstance(q, str):
+        return q
+    try:
+        return orjson.dumps(q).decode()
+    except TypeError as error:
+        raise BadRequestError(f"q cannot be sent as JSON: {error}") from None
 
 
 def _names(names: str | Sequence[str]) -> list[str]:

@@ -115,6 +115,8 @@ def test_a_closed_pipe_is_no_error(online: Server, token: str) -> None:
         (["--where", "repair_id<null"], "null can only be compared with = and !="),
         (["--where", "nope=1"], "no field 'nope'"),
         (["--q", "{"], "--q is not JSON"),
+        (["--where", f"fields.serial={10**30}"], "q cannot be sent as JSON: Integer exceeds 64-bit range"),
+        (["--where", "app_name=\udcff"], "q cannot be sent as JSON: str is not valid UTF-8"),
         (["--q", "[]"], "--q is not a JSON object"),
         (["--q", '{"filters": 1}', "--where", "app_name=a"], "filters is not a list"),
         (["--order", "timestamp:up"], "--order 'timestamp:up' is not like timestamp"),

@@ -44,6 +44,11 @@ def test_ship_plain_reads_lines_of_text(run: Run, spool: Path, tmp_path: Path) -
     assert run("ship", tmp_path / "none").stderr == f"error: there is no file {tmp_path / 'none'}\n"
 
 
+def test_a_file_that_cannot_be_read_is_an_error_without_a_traceback(run: Run, tmp_path: Path) -> None:
+    shipped = run("ship", tmp_path, "--plain", "--app-name", "jig")
+    assert (shipped.exit_code, shipped.stderr) == (1, f"error: {tmp_path} cannot be read: Is a directory\n")
+
+
 SURROGATES = [
     b'{"app_name":"jig","\\ud800":1}',
     b'{"app_name":"jig","tags":{"\\ud800":{"x":"\\u0000"}}}',

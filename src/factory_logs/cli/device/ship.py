@@ -52,7 +52,10 @@ def ship(
             raise CommandError(f"there is no file {file}")
         with server.client(spool) as client:
             make_line = _plain_line(client, app_name or "", tags) if plain else _json_line(client, app_name, tags)
-            _ship(client, file, make_line, follow, rotated_seconds)
+            try:
+                _ship(client, file, make_line, follow, rotated_seconds)
+            except OSError as error:
+                raise CommandError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _ship(client: "Client", file: Path, make_line: "LineMaker", follow: bool, rotated_seconds: float) -> None:
