@@ -8,10 +8,11 @@ socket.
 import asyncio
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -34,19 +35,49 @@ async def dump(server: Server, file: Path, watch: Watch) -> None:
     """Write a backup of the running server's database. The file gets its name when it is complete and flushed to disk.
 
     `watch` is called several times a second during the backup. Only the file's owner can read the backup, because it
-    contains the hashes of passwords and tokens. Raises EmbeddedPostgresError, OSError.
+    contains the hashes of passwords and tokens. Raises EmbeddedPostgresError, also if another backup to this file runs;
+    OSError.
     """
     part = file.with_name(f".{file.name}.part")
-    part.unlink(missing_ok=True)  # a pg_dump whose command was killed may still write to the old file
+    with _claimed(part, file):
+        try:
+            # pg_dump flushes the file before it ends.
+            arguments = "--format=custom", "--no-owner", "--no-privileges", f"--dbname={server.url}", f"--file={part}"
+            await _run(server, "pg_dump", *arguments, watch=watch)
+            part.replace(file)
+            flush_folder(file.parent)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _claimed(part: Path, file: Path) -> Iterator[None]:
+    """Create the incomplete file of a backup, and hold a lock on it.
+
+    It replaces the file of a killed command, whose pg_dump may still write. Raises EmbeddedPostgresError if a running
+    backup holds the lock, OSError.
+    """
+    with ExitStack() as opened:
+        while True:
+            before = _open_locked(opened, part, file, os.O_CREAT)
+            with suppress(FileNotFoundError):  # the backup that held the lock has ended
+                if os.path.samestat(os.fstat(before), os.stat(part, follow_symlinks=False)):
+                    break
+        new = part.with_name(f"{part.name}.{secrets.token_hex(8)}")
+        _open_locked(opened, new, file, os.O_CREAT | os.O_EXCL)
+        new.replace(part)
+        yield
+
+
+def _open_locked(opened: ExitStack, path: Path, file: Path, flags: int) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
+    opened.callback(os.close, descriptor)
     try:
-        # pg_dump flushes the file before it ends.
-        arguments = "--format=custom", "--no-owner", "--no-privileges", f"--dbname={server.url}", f"--file={part}"
-        await _run(server, "pg_dump", *arguments, watch=watch)
-        part.replace(file)
-        flush_folder(file.parent)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise EmbeddedPostgresError(f"another backup to {file} is running") from None
+    return descriptor
 
 
 async def contents(server: Server, file: BinaryIO) -> str:

@@ -21,7 +21,9 @@ from typer.testing import CliRunner, Result
 
 from factory_logs.cli import app
 from factory_logs.db.migrations import config
-from factory_logs.embedded import has_database, is_running, running
+from factory_logs.embedded import EmbeddedPostgresError, has_database, is_running, running
+from factory_logs.embedded.backup import dump
+from factory_logs.embedded.sharing import prepare
 from tests.cli.factories import LOG, lines
 from tests.serving import COMMAND, free_port, serving
 
@@ -144,6 +146,33 @@ def test_a_failed_backup_leaves_the_previous_one(source: Path, tmp_path: Path) -
         execute(source, "drop table gone")
     assert refused.exit_code == 1
     assert file.read_text() == "the one before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_only_one_backup_to_a_file_runs(source: Path, tmp_path: Path) -> None:
+    file = tmp_path / "nightly.backup"
+    (tmp_path / ".nightly.backup.part").write_text("the rest of a killed backup")
+
+    async def back_up_twice(url: str) -> None:
+        server = prepare(source)
+        blocker = await asyncpg.connect(url)
+        await blocker.execute("begin; lock table repairs in access exclusive mode")  # the first backup waits for it
+
+        async def second() -> None:
+            if blocker.is_closed():
+                return
+            with pytest.raises(EmbeddedPostgresError, match="another backup"):
+                await asyncio.wait_for(dump(server, file, nothing), WAIT_SECONDS)
+            await blocker.close()
+
+        async def nothing() -> None:
+            pass
+
+        await dump(server, file, second)
+
+    with running(source) as url:
+        asyncio.run(back_up_twice(url))
+    assert file.read_bytes()[:5] == b"PGDMP"
     assert list(tmp_path.iterdir()) == [file]
 
 

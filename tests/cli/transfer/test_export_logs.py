@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from factory_logs.cli.transfer import export_logs
 from tests.cli.conftest import Query, Run
 from tests.cli.factories import LOG, lines
 
@@ -98,6 +99,19 @@ def test_texts_that_a_spreadsheet_would_run_are_escaped_on_demand(run: Run, tmp_
             rows = list(csv.DictReader(file))
         assert [row["app_name"] for row in rows] == [*(f"{escaped}{name}" for name in FORMULAS), *harmless]
         assert {(row["tags"], row["fields"], row["created_by"]) for row in rows} == {('"=1"', "-1", f"{escaped}=me")}
+
+
+def test_each_of_two_exports_into_one_file_is_complete(tmp_path: Path) -> None:
+    file = tmp_path / "logs.ndjson"
+    with export_logs._opened(file) as first:
+        first(b"1\n")
+        with export_logs._opened(file) as second:
+            second(b"2\n" * 3)
+        assert file.read_bytes() == b"2\n" * 3
+        first(b"1\n")
+        assert file.read_bytes() == b"2\n" * 3
+    assert file.read_bytes() == b"1\n" * 2
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_export_selects_by_q(run: Run, tmp_path: Path) -> None:

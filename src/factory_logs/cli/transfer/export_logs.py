@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol, cast
 
 import typer
 
-from factory_logs.cli.output import CommandError, EscapeFormulas, reporting_errors
+from factory_logs.cli.output import CommandError, EscapeFormulas, ending_on_sigterm, reporting_errors
 from factory_logs.cli.transfer.input_files import COMPRESSIONS, suffixes
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def export_logs(
     escape_formulas: EscapeFormulas = False,
 ) -> None:
     """Write logs as NDJSON or CSV, in constant memory; `import` reads both."""
-    with reporting_errors():
+    with reporting_errors(), ending_on_sigterm():
         from factory_logs.cli.database import with_database
         from factory_logs.querier.exports import ExportFormat, exported
         from factory_logs.query import FACTORY_LOGS, QueryLimits, parse_query
@@ -93,7 +94,8 @@ def _opened(output: Path | None) -> Iterator[Callable[[bytes], None]]:
             yield write
         return
     whole = not output.exists() or output.is_file()
-    target = output.with_name(f".{output.name}.part") if whole else output
+    # Another export may write to the same output.
+    target = output.with_name(f".{output.name}.{secrets.token_hex(8)}.part") if whole else output
     try:
         file = target.open("wb")
     except OSError as error:
