@@ -6,7 +6,7 @@
 
 import { announce, element, svg } from "./dom.js";
 import { compact, ticks } from "./numbers.js";
-import { firstTick, showTick, tickStep } from "./time.js";
+import { bucketEnd, firstTick, showTick, tickStep } from "./time.js";
 
 /**
  * @typedef {object} Item
@@ -192,7 +192,8 @@ export function timeBars({ label, from, to, step, bars, zoom }) {
     const items = [];
     for (const bar of bars) {
       const left = Math.max(x(bar.time), plot.left);
-      const right = Math.min(x(bar.time + step), plot.right);
+      const end = bucketEnd(bar.time, step);
+      const right = Math.min(x(end), plot.right);
       const wide = Math.max(right - left - 1, 1);
       let below = 0;
       for (const kind of /** @type {const} */ (["failed", "passed", "neither"])) {
@@ -203,7 +204,7 @@ export function timeBars({ label, from, to, step, bars, zoom }) {
         marks.push(svg("rect", { class: kind, x: left, y: y(below) - high, width: wide, height: high }));
         below += number;
       }
-      items.push({ x: (left + right) / 2, text: bar.text, open: () => zoom(bar.time, bar.time + step) });
+      items.push({ x: (left + right) / 2, text: bar.text, open: () => zoom(bar.time, end) });
     }
     return { marks, items, plot };
   };

@@ -11,7 +11,7 @@ import { Panel, empty } from "./panel.js";
 import { inText, namesIn, shortName } from "./paths.js";
 import { keyOf, linkWith, parameterInput, results, sample, tiles } from "./results.js";
 import * as state from "./state.js";
-import { bucketFor, fromApi, rangeOf, show, zone } from "./time.js";
+import { bucketEnd, bucketFor, fromApi, rangeOf, show, zone } from "./time.js";
 
 /** @typedef {import("./api.js").Distribution & { [by: string]: unknown }} Distribution */
 
@@ -175,7 +175,7 @@ function trendLines(buckets, name, group, limits, step) {
     one.points.push({
       time, value: numbers.avg,
       text: [show(time), `${label}: ${measured(numbers.avg)} (${count(numbers.count)})`],
-      open: () => (location.hash = state.link("logs", { range: null, from: new Date(time).toISOString(), to: new Date(time + step).toISOString(), f: written([...filtersOf(state.read().params), [name, "is_not_null", null]]) })),
+      open: () => (location.hash = state.link("logs", { range: null, from: new Date(time).toISOString(), to: new Date(bucketEnd(time, step)).toISOString(), f: written([...filtersOf(state.read().params), [name, "is_not_null", null]]) })),
     });
     found.set(label, one);
   }

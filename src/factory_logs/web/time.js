@@ -138,6 +138,18 @@ export function bucketFor(span, bars = 90) {
   return { name: /** @type {string} */ (found?.[0]), length: /** @type {number} */ (found?.[1]) };
 }
 
+/**
+ * Return the end of a bucket. A day is longer or shorter than 24 hours if the clocks change.
+ *
+ * @param {number} begin
+ * @param {number} length
+ */
+export function bucketEnd(begin, length) {
+  if (utc || length < DAY) return begin + length;
+  const date = new Date(begin);
+  return new Date(date.getFullYear(), date.getMonth(), date.getDate() + length / DAY).getTime();
+}
+
 /** Return the interval between the labels of a time axis. @param {number} span @param {number} labels */
 export function tickStep(span, labels) {
   return BUCKETS.find(([, length]) => span / length <= labels)?.[1] ?? 364 * DAY;

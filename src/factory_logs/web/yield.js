@@ -11,7 +11,7 @@ import { Panel, empty } from "./panel.js";
 import { inText, shortName } from "./paths.js";
 import { keyOf, linkWith, parameterInput, results, sample, tiles } from "./results.js";
 import * as state from "./state.js";
-import { bucketFor, fromApi, rangeOf, show, zone } from "./time.js";
+import { bucketEnd, bucketFor, fromApi, rangeOf, show, zone } from "./time.js";
 
 /** @typedef {import("./api.js").Yield} Yield */
 
@@ -91,7 +91,7 @@ function overTime(buckets, step) {
       const value = each[member];
       if (value === null) return [];
       const time = fromApi(each.bucket ?? "");
-      return [{ time, value, text: [show(time), `${name}: ${percent(value)} of ${count(each.units)}`], open: () => zoom(time, time + step) }];
+      return [{ time, value, text: [show(time), `${name}: ${percent(value)} of ${count(each.units)}`], open: () => zoom(time, bucketEnd(time, step)) }];
     }),
   });
   const series = [line("First-pass yield", "first_pass_yield"), line("Final yield", "final_yield")];
