@@ -73,7 +73,7 @@ function content(unit, logs) {
   });
   // Each repair has its own lane, as repairs may overlap.
   for (const stay of stays) lanes.push(/** @type {any} */ ({ name: stay.text.slice(0, 2).join(", "), marks: [stay] }));
-  const last = unit.apps.reduce((/** @type {import("./api.js").UnitApp | null} */ found, app) => (app.last_passed !== null && (found === null || app.last > found.last) ? app : found), null);
+  const last = lastAttempt(logs);
   const events = [
     ...logs.map((log) => ({ time: fromApi(log.timestamp), cells: [element("a", { href: open(log) }, show(fromApi(log.timestamp))), log.app_name, badge(log) ?? "–", log.repair_id === null ? "" : `repair ${log.repair_id}`] })),
     ...unit.repairs.flatMap((repair) => [
@@ -84,13 +84,25 @@ function content(unit, logs) {
   return [
     tiles([
       ["Logs", count(unit.logs)], ["Test steps", count(unit.apps.length)], ["Repairs", count(unit.repairs.length)],
-      ["Last result", last === null ? "–" : last.last_passed ? "✓ passed" : "✗ failed", last === null ? "" : last.app_name, last?.last_passed === false],
+      ["Last result", last === null ? "–" : verdict(last) === "passed" ? "✓ passed" : "✗ failed", last === null ? "" : last.app_name, last !== null && verdict(last) === "failed"],
     ]),
     element("ul", { class: "legend" }, element("li", {}, "● passed"), element("li", {}, "✗ failed"), element("li", {}, "■ neither"), element("li", {}, "▬ in repair")),
     timeLine({ label: `Time line of unit ${unit.product_imei}, ${logs.length} logs, ${unit.repairs.length} repairs`, lanes }),
     results("Tests and repairs", ["Time", "What", "Result", "Note"], events.map(({ cells }) => cells), "texts"),
     ...(unit.logs > logs.length ? [element("p", { class: "hint" }, `The newest ${logs.length} of ${count(unit.logs)} logs. `, button("All logs", () => (location.hash = linkToAll(unit.product_imei)), { class: "link" }))] : []),
   ];
+}
+
+/**
+ * Return the last log with a verdict, by time, then by id.
+ *
+ * @param {Log[]} logs
+ * @returns {Log | null}
+ */
+function lastAttempt(logs) {
+  const isLater = (/** @type {Log} */ one, /** @type {Log} */ other) =>
+    one.timestamp > other.timestamp || (one.timestamp === other.timestamp && one.factory_log_id > other.factory_log_id);
+  return logs.reduce((/** @type {Log | null} */ found, log) => (verdict(log) !== "neither" && (found === null || isLater(log, found)) ? log : found), null);
 }
 
 /** @param {string} imei */
