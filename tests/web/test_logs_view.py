@@ -121,6 +121,16 @@ def test_a_typed_query_is_added_to_the_filters_and_an_error_is_shown(visit: Open
     expect(total).to_have_text(ALL)
 
 
+def test_an_imei_typed_as_the_value_of_a_filter_is_text(visit: Open) -> None:
+    imei = LOGS[0]["product_imei"]
+    page = visit()
+    page.get_by_role("button", name="+ Filter").click()
+    page.get_by_label("Field", exact=True).fill("product_imei")
+    page.get_by_label("Value", exact=True).fill(imei)
+    page.get_by_role("button", name="Add", exact=True).first.click()
+    expect(page.locator(".tally strong")).to_have_text(number(lambda log: log["product_imei"] == imei))
+
+
 def test_dragging_over_the_histogram_zooms_in(visit: Open) -> None:
     page = visit()
     expect(page.locator(".tally strong")).to_have_text(ALL)

@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
+from datetime import datetime
 
 from playwright.sync_api import expect
 
-from tests.web.conftest import LOGS, TIME, Open, filters, number, picture, shown
+from tests.web.conftest import LOGS, TIME, Open, Service, filters, number, picture, shown
 
 
 def failed(name: str, app: str) -> int:
@@ -39,6 +40,26 @@ def test_links_lead_from_the_worst_yield_to_its_failures_measurement_and_logs(vi
     expect(below).to_have_text(f"{expected} logs are below 11.4")
     below.click()
     expect(page.locator(".tally strong")).to_have_text(str(expected))
+
+
+def test_a_row_leads_to_its_own_logs_if_several_values_are_included(visit: Open) -> None:
+    jigs = [["tags__jig_id", "==", "J-07"], ["tags__jig_id", "==", "J-01"]]
+    page = visit(f"#/yield?{TIME}&by=tags__jig_id" + filters(*jigs))
+    page.get_by_role("region", name="Yield by tags__jig_id").get_by_role("link", name="J-07", exact=True).click()
+    expect(page.locator(".tally strong")).to_have_text(number(lambda log: log["tags"]["jig_id"] == "J-07"))
+
+
+def test_a_bucket_ends_at_local_midnight_if_the_clocks_change(visit: Open) -> None:
+    page = visit(timezone_id="Europe/Berlin")
+    time_js = page.evaluate("performance.getEntriesByType('resource').find(({name}) => name.endsWith('/time.js')).name")
+    end = "async ([url, begin, days]) => (await import(url)).bucketEnd(Date.parse(begin), days * 86400000)"
+    for begin, days, expected in (
+        ("2024-03-30T23:00Z", 1, "2024-03-31T22:00Z"),
+        ("2024-10-26T22:00Z", 1, "2024-10-27T23:00Z"),
+        ("2024-10-20T22:00Z", 7, "2024-10-27T23:00Z"),
+        ("2024-06-01T22:00Z", 1, "2024-06-02T22:00Z"),
+    ):
+        assert page.evaluate(end, [time_js, begin, days]) == datetime.fromisoformat(expected).timestamp() * 1000
 
 
 def test_the_pareto_chart_works_by_keyboard_and_leads_to_failed_logs(visit: Open) -> None:
@@ -96,6 +117,21 @@ def test_no_passed_test_hides_a_failed_one_on_a_units_time_line(visit: Open) -> 
     marks = page.locator("svg [class^=event-]")
     kinds = [mark.get_attribute("class") for mark in marks.all()]
     assert kinds == sorted(kinds, key=lambda kind: kind == "event-failed")
+
+
+def test_the_last_result_of_a_unit_is_that_of_its_last_attempt(visit: Open, site: Service) -> None:
+    imei = "990000862471854"
+    logs = [
+        ("functional", 1, {"passed": True}),
+        ("burn-in", 2, {"passed": False}),
+        ("functional", 3, {"note": "packed"}),
+    ]
+    site.post("/v1/factory_logs", [
+        {"app_name": app, "product_imei": imei, "timestamp": f"2023-05-01T0{hour}:00:00", "fields": fields}
+        for app, hour, fields in logs
+    ])  # fmt: skip
+    page = visit(f"#/unit?imei={imei}")
+    expect(page.locator(".tile").filter(has_text="Last result")).to_contain_text("✗ failedburn-in")
 
 
 def test_an_unknown_unit_has_a_message(visit: Open) -> None:

@@ -71,7 +71,7 @@ export function filterBar() {
       submit: (/** @type {Event} */ event) => {
         event.preventDefault();
         const filter = /** @type {import("./filters.js").Filter} */ ([
-          name.value.trim(), operator.value, operator.value.startsWith("is_") ? null : typedValue(value.value),
+          name.value.trim(), operator.value, operator.value.startsWith("is_") ? null : typedValue(name.value.trim(), value.value),
         ]);
         state.go({ f: written(toggled(filtersOf(state.read().params), filter)), log: null });
         name.value = value.value = "";

@@ -80,10 +80,24 @@ export function inWords([name, operator, value]) {
   return `${name} ${words.replace(/ \(.*/, "")}${without ? "" : ` ${typeof value === "string" ? value : JSON.stringify(value)}`}`;
 }
 
-/** Return the value of a typed text: a number, true, false, or else the text itself. `"5"` in quotes is text. @param {string} text */
-export function typedValue(text) {
+const TEXTS = ["app_name", "product_imei", "created_by", "modified_by"];
+
+/**
+ * Return the value of a text that was typed for a field: a number, true, false, or else the text itself. `"5"` in quotes
+ * is text. A field that contains only text, such as an IMEI of digits, gets text.
+ *
+ * @param {string} name
+ * @param {string} text
+ */
+export function typedValue(name, text) {
   const value = parsed(text);
+  if (TEXTS.includes(name) && typeof value !== "string") return text;
   return ["number", "boolean", "string"].includes(typeof value) ? value : text;
+}
+
+/** Return whether a filter includes one value. @param {Filter} filter */
+export function includes([, operator]) {
+  return operator === "==" || operator === "is_null";
 }
 
 /** @param {Filter} filter */
@@ -133,8 +147,7 @@ export function queryFilters(params, { without, now, range } = {}) {
   /** @type {Map<string, Filter[]>} */
   const included = new Map();
   for (const filter of filtersOf(params)) {
-    const includes = filter[1] === "==" || filter[1] === "is_null";
-    if (includes) included.set(filter[0], [...(included.get(filter[0]) ?? []), filter]);
+    if (includes(filter)) included.set(filter[0], [...(included.get(filter[0]) ?? []), filter]);
     else filters.push(asQuery(filter));
   }
   for (const [name, each] of included) {

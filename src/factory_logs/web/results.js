@@ -1,7 +1,7 @@
 /** Parts that the result views share: tiles, tables, the choice of a field, links to logs. */
 
 import { debounced, element, labelled } from "./dom.js";
-import { filtersOf, toggled, written } from "./filters.js";
+import { filtersOf, includes, toggled, written } from "./filters.js";
 import { fieldInput, offerNames } from "./filter_bar.js";
 import { namesIn } from "./paths.js";
 import * as state from "./state.js";
@@ -14,7 +14,8 @@ export function keyOf(params, others = []) {
 }
 
 /**
- * Return the URL of the logs with additional filters.
+ * Return the URL of the logs with additional filters. A value that one of them includes is the only included value of its
+ * field: included values of one field are alternatives.
  *
  * @param {Filter[]} filters
  * @param {state.ViewName} [view]
@@ -22,7 +23,10 @@ export function keyOf(params, others = []) {
  */
 export function linkWith(filters, view = "logs", changes = {}) {
   let all = filtersOf(state.read().params);
-  for (const filter of filters) if (!written(all).includes(JSON.stringify(filter))) all = toggled(all, filter);
+  for (const filter of filters) {
+    if (includes(filter)) all = all.filter((other) => other[0] !== filter[0] || !includes(other));
+    if (!written(all).includes(JSON.stringify(filter))) all = toggled(all, filter);
+  }
   return state.link(view, { f: written(all), ...changes });
 }
 
