@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from factory_logs.cli.output import reporting_errors
+from factory_logs.cli.output import CommandError, reporting_errors
 from factory_logs.schemas.repair import Process
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def add_repair(
         from factory_logs.cli.transfer.record_import import valid_repair
         from factory_logs.db.repairs import RepairRepository
 
+        if created_by is not None and not created_by.isprintable():
+            raise CommandError("--created-by must be printable text")
         values = valid_repair(
             {
                 "product_imei": product_imei,
