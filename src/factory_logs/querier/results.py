@@ -286,12 +286,13 @@ async def _histograms(
 
 
 def bin_edges(least: str, greatest: str, bins: int) -> list[str]:
-    """Return the edges of `bins` bins of equal width as JSON numbers. The inner edges are doubles. If all values are
-    equal, there is one bin."""
+    """Return the edges of `bins` bins of equal width as JSON numbers, in ascending order. The inner edges are doubles,
+    or the least or greatest value if no double lies between the two. If all values are equal, there is one bin."""
     low, high = Fraction(least), Fraction(greatest)
     if low == high:
         return [least, greatest]
-    inner = [repr(float(low + (high - low) * each / bins)) for each in range(1, bins)]
+    doubles = [repr(float(low + (high - low) * each / bins)) for each in range(1, bins)]
+    inner = [least if Fraction(edge) < low else greatest if Fraction(edge) > high else edge for edge in doubles]
     return [least, *inner, greatest]
 
 

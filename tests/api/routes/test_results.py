@@ -260,6 +260,15 @@ async def test_capability_indices_need_limits_and_different_values(client: httpx
     assert upper["above"] == 3
 
 
+async def test_the_edges_of_bins_rise_if_no_double_lies_between_them(client: httpx.AsyncClient) -> None:
+    values = [1_706_500_000_000_000_100 + step for step in (0, 40, 90)]  # nanoseconds; doubles are 256 apart
+    await store(client, *(log("t", None, DAY, {"ns": value}) for value in values))
+    (group,) = (await ask(client, "distribution", field="fields__ns", bins=4))["groups"]
+    edges = [each["from"] for each in group["histogram"]] + [group["histogram"][-1]["to"]]
+    assert edges == sorted(edges)
+    assert (edges[0], edges[-1], sum(each["count"] for each in group["histogram"])) == (values[0], values[-1], 3)
+
+
 async def test_bins_are_of_equal_width_over_all_groups_and_the_last_one_is_closed(client: httpx.AsyncClient) -> None:
     values = {"a": [0, 1, 2], "b": [2.5, 4, "x"]}
     await store(client, *(log(app, None, DAY, {"v": v}) for app, of_app in values.items() for v in of_app))
