@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory_logs.influxdb.dump.partition import split_runs
+from factory_logs.influxdb.dump.partition import Partitioner, split_runs
 from factory_logs.influxdb.line_protocol import split_head
 from tests.influxdb.strategies import POINTS, Point
 
@@ -51,3 +53,12 @@ def test_a_time_is_in_the_same_slice_in_each_spelling(times: list[tuple[int, int
     assert all(len(found) == 1 for found in slices.values())
     for time, (time_slice,) in slices.items():
         assert time_slice == f" {time}"[: -digits or None]
+
+
+def test_long_lines_do_not_collect_in_memory(tmp_path: Path) -> None:
+    partitioner = Partitioner(tmp_path, 1, (), 1)
+    text = "x" * 1024 * 1024
+    for number in range(1, 101):
+        partitioner.add(("", [(number, f'm note="{text}" {number}')]))
+    (part,) = tmp_path.iterdir()
+    assert part.stat().st_size > 36 * len(text)

@@ -30,9 +30,10 @@ SLICE_DIGITS = 14
 a day."""
 
 SIZE = Struct("<Q")
-BUFFERED_LINES = 400_000
 LINE_BYTES = 64
 """The memory that a line takes in addition to its text."""
+BUFFERED_BYTES = 64 * 1024 * 1024
+"""The memory of the lines that are collected before they are written to the files."""
 
 MAX_KNOWN_HEADS, LONGEST_KNOWN_HEAD = 200_000, 1_000
 
@@ -193,10 +194,11 @@ class _PartFiles:
             buffer = buffers[part_index]
             if buffer is not None:
                 buffer.append(run)
-                self._buffered += run.length
+                size = len(run.head) + len(run.text) + LINE_BYTES * run.length
+                self._buffered += size
                 self._lines[part_index] += run.length
-                self._bytes[part_index] += len(run.head) + len(run.text) + LINE_BYTES * run.length
-        if self._buffered >= BUFFERED_LINES:
+                self._bytes[part_index] += size
+        if self._buffered >= BUFFERED_BYTES:
             self._flush()
 
     def _new_seed(self, context: str, head: str) -> int:
