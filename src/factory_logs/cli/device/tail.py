@@ -72,7 +72,7 @@ def _line(log: dict[str, Any]) -> Text:
         line.append(f" {members_text(tags)}", "cyan")
     if fields is not None:
         measured = (
-            {name: value for name, value in fields.items() if name != "passed"} if passed in (True, False) else fields
+            {name: value for name, value in fields.items() if name != "passed"} if isinstance(passed, bool) else fields
         )
         line.append(f" {members_text(measured)}")
     return line
