@@ -83,9 +83,9 @@ def holder(pids: Iterable[int], client_port: int) -> int:
     raise AssertionError(f"none of {list(pids)} holds the connection from port {client_port}")
 
 
-def is_connected(client_port: int) -> bool:
-    """Return whether a process has the server's end of the connection from this local port."""
-    return bool(_inodes(client_port))
+def is_connected(client_port: int, port: int) -> bool:
+    """Return whether a process has the server's end of the connection between these local ports."""
+    return bool(_inodes(client_port, port))
 
 
 def connections(pid: int, port: int) -> int:
@@ -106,7 +106,14 @@ def _open_sockets(pid: int) -> set[str]:
     return found
 
 
-def _inodes(client_port: int) -> list[str]:
-    """Return the inodes of the connections from this port. Another server may have a connection from the same port."""
+def _inodes(client_port: int, port: int | None = None) -> list[str]:
+    """Return the inodes of the connections from a local port, to `port` if it is given: another server may have a
+    connection from the same port."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [columns[9] for columns in lines if columns[2].endswith(f":{client_port:04X}") and columns[9] != "0"]
+    return [
+        columns[9]
+        for columns in lines
+        if columns[2].endswith(f":{client_port:04X}")
+        and columns[9] != "0"
+        and (port is None or columns[1].endswith(f":{port:04X}"))
+    ]

@@ -169,7 +169,7 @@ def test_a_client_that_does_not_read_a_long_response_is_cut_off(target: Target) 
         assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
         port = connection.getsockname()[1]
         deadline = time.monotonic() + 60
-        while processes.is_connected(port):
+        while processes.is_connected(port, target.port):
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
@@ -190,6 +190,6 @@ def test_a_client_that_leaves_the_end_of_a_response_unread_is_disconnected(targe
             connection.sendall(ask * count)
             ports.append(connection.getsockname()[1])
         deadline = time.monotonic() + 120
-        while left := [count for count, port in enumerate(ports, 1) if processes.is_connected(port)]:
+        while left := [count for count, port in enumerate(ports, 1) if processes.is_connected(port, target.port)]:
             assert time.monotonic() < deadline, f"still connected after so many responses: {left}"
             time.sleep(0.1)

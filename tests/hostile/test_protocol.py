@@ -192,7 +192,7 @@ def test_over_the_workers_limit_of_unread_responses_the_slowest_client_is_discon
         slow.sendall(ask)
         assert slow.recv(12) == b"HTTP/1.1 200"
         port, deadline = slower.getsockname()[1], time.monotonic() + 60
-        while processes.is_connected(port):
+        while processes.is_connected(port, small):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         assert len(everything_received(slow)) > 50 * 200_000
