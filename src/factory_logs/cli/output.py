@@ -49,6 +49,12 @@ class CommandError(Exception):
     """A command cannot continue. The message contains the reason and no secret."""
 
 
+def check_creator(created_by: str | None) -> None:
+    """Raise CommandError if the value of `--created-by` is not printable text."""
+    if created_by is not None and not created_by.isprintable():
+        raise CommandError("--created-by must be printable text")
+
+
 def print_message(message: str) -> None:
     """Print a line for the user on stderr, because stdout is for the output that a script reads."""
     typer.echo(message, err=True)

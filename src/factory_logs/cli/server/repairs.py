@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from factory_logs.cli.output import CommandError, reporting_errors
+from factory_logs.cli.output import check_creator, reporting_errors
 from factory_logs.schemas.repair import Process
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def add_repair(
         from factory_logs.cli.transfer.record_import import valid_repair
         from factory_logs.db.repairs import RepairRepository
 
-        if created_by is not None and not created_by.isprintable():
-            raise CommandError("--created-by must be printable text")
+        check_creator(created_by)
         values = valid_repair(
             {
                 "product_imei": product_imei,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from factory_logs.cli.output import CommandError, print_message, reporting_errors
+from factory_logs.cli.output import CommandError, check_creator, print_message, reporting_errors
 from factory_logs.cli.transfer.input_files import Format
 
 if TYPE_CHECKING:
@@ -87,8 +87,7 @@ def import_files(
         archives = [name for name in files if Path(name).is_dir()]
         if archives and any(options_of_files):
             raise CommandError(f"{archives[0]} is an archive of logs, to which the other options do not apply")
-        if created_by is not None and not created_by.isprintable():
-            raise CommandError("--created-by must be printable text")
+        check_creator(created_by)
         for name in files:
             if rejected is not None and rejected.resolve() == Path(name).resolve():
                 raise CommandError(f"{name}: --rejected must be another file")
