@@ -19,7 +19,7 @@ import asyncpg
 
 from benchmarks.writes import log
 from factory_logs.db.citus import is_distributed
-from factory_logs.db.cluster_inserts import insert_logs_on_cluster
+from factory_logs.db.citus_inserts import insert_logs_on_cluster
 from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import NewRow, copy_logs, insert_logs
 from factory_logs.db.migrations import upgrade

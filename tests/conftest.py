@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import make_url
 from xdist.scheduler import LoadScopeScheduling
 
-from factory_logs.db import distribution
+from factory_logs.db import citus_distribute
 from factory_logs.db.engine import Database
 from factory_logs.db.migrations import upgrade
 from factory_logs.db.models import Base
@@ -227,8 +227,8 @@ async def _distribute(url: str) -> None:
     connection = await database.connect_raw()
     # For tests that insert their logs by SQL: the few ids of a test have the shard key 0.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distribution, "SHARD_KEY_COLUMN", f"{distribution.SHARD_KEY_COLUMN} DEFAULT 0")
-        async for _ in distribution.Distribution(connection, TEST_SHARDS).run():
+        patch.setattr(citus_distribute, "SHARD_KEY_COLUMN", f"{citus_distribute.SHARD_KEY_COLUMN} DEFAULT 0")
+        async for _ in citus_distribute.Distributor(connection, TEST_SHARDS).run():
             pass
     sequence = "factory_logs_factory_log_id_seq"
     await connection.execute(f"ALTER TABLE factory_logs ALTER factory_log_id SET DEFAULT nextval('{sequence}')")

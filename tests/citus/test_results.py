@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import ColumnElement, Select
 
 from factory_logs.db.aggregates import Selection
-from factory_logs.db.cluster_results import number_rows, percentile_rows
+from factory_logs.db.citus_results import number_rows, percentile_rows
 from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import NewRow
 from factory_logs.db.prepared_statements import compile_statement

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from factory_logs.db.citus import is_distributed
-from factory_logs.db.cluster_inserts import insert_logs_on_cluster
+from factory_logs.db.citus_inserts import insert_logs_on_cluster
 from factory_logs.db.engine import Database
 from factory_logs.db.json_and_csv import json_text
 from factory_logs.db.log_inserts import NewRow, Outcome, insert_logs

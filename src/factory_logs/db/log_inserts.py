@@ -107,7 +107,7 @@ log_values = attrgetter(*LOG_COLUMNS)
 async def insert_logs(connection: asyncpg.Connection, rows: Sequence[NewRow]) -> list[Outcome]:
     """Store rows in one statement and one commit. Return the result for each row, in the order of the input.
 
-    On a Citus cluster, db/cluster_inserts.py does this.
+    On a Citus cluster, db/citus_inserts.py does this.
     """
     logs = [row.log for row in rows]
     columns = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from factory_logs.db.citus import is_distributed
-from factory_logs.db.cluster_inserts import insert_logs_on_cluster
+from factory_logs.db.citus_inserts import insert_logs_on_cluster
 from factory_logs.db.coalescer import STOPPING, Coalescer, fail
 from factory_logs.db.engine import Database
 from factory_logs.db.errors import UNREACHABLE

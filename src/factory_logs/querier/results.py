@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from factory_logs.db import cluster_results
+from factory_logs.db import citus_results
 from factory_logs.db.aggregates import Selection
 from factory_logs.db.citus import runs_on_cluster
 from factory_logs.db.results import (
@@ -153,7 +153,7 @@ def failure_sums(question: FailuresQuery) -> Summed:
     path = (question.passed.column, *question.passed.path)
 
     async def read(connection: AsyncConnection, conditions: Conditions, most: int) -> Sequence[Sequence[Any]]:
-        rows = cluster_results.failure_rows if await runs_on_cluster(connection) else failure_rows
+        rows = citus_results.failure_rows if await runs_on_cluster(connection) else failure_rows
         found = (await connection.execute(rows(conditions, unit, passed, path).limit(most + 1))).all()
         failed = await connection.scalar(failed_attempts(conditions, passed))
         return [(False, *row) for row in found] + [(True, None, failed, 0)]
@@ -213,7 +213,7 @@ async def read_distribution(aggregates: Aggregates, question: DistributionQuery,
     number = field_number(question.field, FACTORY_LOGS, _TABLE)
     has_limits = question.lower is not None or question.upper is not None
     async with aggregates.snapshot() as connection:
-        rows = cluster_results.number_rows if await runs_on_cluster(connection) else number_rows
+        rows = citus_results.number_rows if await runs_on_cluster(connection) else number_rows
         if sample := await sample_condition(connection, logs.conditions, split_time(question.query)[1], max_rows):
             await limited(connection, rows(logs.narrowed(sample), number, None, None), max_rows)
         found = await limited(connection, rows(logs, number, question.lower, question.upper), max_rows)

@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import ColumnElement, Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from factory_logs.db import cluster_results
+from factory_logs.db import citus_results
 from factory_logs.db.aggregates import PERCENTILES, Selection, count_rows, group_rows, percentile_rows
 from factory_logs.db.citus import runs_on_cluster
 from factory_logs.querier.aggregates import (
@@ -86,8 +86,7 @@ async def _percentiles(
         rows: Sequence[Row[Any]] = (await connection.execute(percentile_rows(logs, numbers))).all()
         return rows
     found = [
-        (await connection.execute(cluster_results.percentile_rows(logs, number, PERCENTILES))).all()
-        for number in numbers
+        (await connection.execute(citus_results.percentile_rows(logs, number, PERCENTILES))).all() for number in numbers
     ]
     return [[share for row in group for share in row] for group in zip(*found, strict=True)]
 

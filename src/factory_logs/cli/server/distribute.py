@@ -27,19 +27,19 @@ def distribute(
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from factory_logs.cli.database import with_database
-        from factory_logs.db.distribution import CannotDistributeError, Distribution
+        from factory_logs.db.citus_distribute import CannotDistributeError, Distributor
 
-        async def work(database: "Database", settings: "Settings") -> Distribution:
+        async def work(database: "Database", settings: "Settings") -> Distributor:
             connection = await database.connect_raw()
             columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
             console = Console(stderr=True)
             try:
                 with Progress(*columns, console=console, disable=not is_terminal(), transient=True) as progress:
                     task = progress.add_task("", total=None)
-                    distribution = Distribution(connection, shards)
-                    async for now in distribution.run():
+                    distributor = Distributor(connection, shards)
+                    async for now in distributor.run():
                         progress.update(task, description=now.step, completed=now.copied, total=now.total)
-                    return distribution
+                    return distributor
             except CannotDistributeError as error:
                 raise CommandError(str(error)) from None
             finally:

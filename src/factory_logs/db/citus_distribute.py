@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from factory_logs.db.citus import SHARD_KEY, find_distributed, has_citus, wait_for_prepared_writers
-from factory_logs.db.cluster_results import FAILED_MEASUREMENTS
+from factory_logs.db.citus_results import FAILED_MEASUREMENTS
 from factory_logs.db.connecting import APPLICATION_NAME
 from factory_logs.db.count_cache import REMOVED_LOGS
 from factory_logs.db.models import FactoryLog
@@ -30,7 +30,7 @@ LOCK_SECONDS = 0.5
 """How long one attempt waits for the lock, as new writers queue after the attempt. It is less than `deadlock_timeout`,
 so that no writer fails."""
 PAUSE_SECONDS = 0.2
-SHARDS_OF_NODE = 4
+SHARDS_PER_NODE = 4
 
 SHARD_KEY_COLUMN = "shard_key bigint NOT NULL"
 
@@ -99,7 +99,7 @@ class Progress:
 
 
 @dataclass
-class Distribution:
+class Distributor:
     """Runs `factory-logs distribute` once. `locked_seconds` is how long writers had to wait."""
 
     connection: asyncpg.Connection
@@ -120,7 +120,7 @@ class Distribution:
             )
         workers = await self._workers()
         if not await find_distributed(self.connection):
-            await self._prepare(self.shards or SHARDS_OF_NODE * workers)
+            await self._prepare(self.shards or SHARDS_PER_NODE * workers)
             while True:
                 async for progress in self._copy():
                     yield progress

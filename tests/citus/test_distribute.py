@@ -10,7 +10,7 @@ import pytest_asyncio
 from sqlalchemy import make_url
 
 from factory_logs.db.citus import find_distributed, is_distributed
-from factory_logs.db.distribution import Distribution
+from factory_logs.db.citus_distribute import Distributor
 from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import NewRow, Stored
 from factory_logs.db.migrations import upgrade
@@ -58,7 +58,7 @@ async def _on_all(urls: object, database: str, *statements: str) -> None:
 
 async def distribute(database: Database) -> None:
     connection = await database.connect_raw()
-    async for _ in Distribution(connection, shards=4).run():
+    async for _ in Distributor(connection, shards=4).run():
         pass
     await connection.close()
 
@@ -96,7 +96,7 @@ async def test_no_acknowledged_log_is_lost_while_logs_are_distributed(undistribu
 async def test_an_interrupted_run_is_continued(undistributed: Database, step: str) -> None:
     before = await ids(undistributed)
     connection = await undistributed.connect_raw()
-    async with aclosing(Distribution(connection, shards=4).run()) as progress:
+    async with aclosing(Distributor(connection, shards=4).run()) as progress:
         async for now in progress:
             if now.step == step:
                 break
