@@ -27,6 +27,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from benchmarks.harness import cpu_seconds, peer_process, report, wrk
 from benchmarks.writes import CONNECTIONS, log, posting
 from factory_logs import metrics
+from factory_logs.api.asgi.access_log import AccessLog
 from factory_logs.api.http.exchange import Exchange
 from factory_logs.api.http.request_body import Body
 from factory_logs.api.http.responses import created
@@ -38,7 +39,6 @@ from factory_logs.db.records import record_text
 from factory_logs.db.users import UserRepository
 from factory_logs.embedded import running
 from factory_logs.ingest.fast_validation import read_log
-from factory_logs.logging import AccessLog
 from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
 from factory_logs.settings import Settings
@@ -145,7 +145,9 @@ class Stages:
         started = time.process_time()
         for _ in range(REQUESTS):
             metrics.count_response("POST", "/v1/factory_logs", 201, 0.001)
-            lines.write(request_id="0", method="POST", route="/v1/factory_logs", status=201, ms=1.0, user="admin")
+            lines.write(
+                request_id="0", method="POST", route="/v1/factory_logs", status=201, seconds=0.001, user="admin"
+            )
         lines.flush()
         return self._each(started)
 

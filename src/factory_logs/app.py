@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from factory_logs import __version__, logging, metrics
+from factory_logs.api.asgi.access_log import AccessLog
 from factory_logs.api.asgi.dispatcher import Dispatcher, HeadAsGet
 from factory_logs.api.asgi.fast_routes import FastRoutes
 from factory_logs.api.asgi.forwarded import Forwarded
@@ -34,7 +35,6 @@ from factory_logs.ingest.disk_reserve import DiskReserve, embedded_cluster
 from factory_logs.ingest.group_commit import GroupCommit
 from factory_logs.ingest.idempotency import purge_old_keys
 from factory_logs.ingest.single_records import RepairWriter, SingleLogs
-from factory_logs.logging import AccessLog
 from factory_logs.querier.aggregates import Aggregates
 from factory_logs.querier.by_id import LogsById
 from factory_logs.querier.catalog import CatalogUpdates

@@ -1,22 +1,16 @@
-"""Write structured log lines to stderr, one JSON object each, for the service, uvicorn, other libraries, and each
-request.
+"""Configure structured log lines on stderr, one JSON object each, for the service, uvicorn and other libraries.
 
-Request lines are collected for a tenth of a second and written together: a separate write for each line would take a
-considerable part of the time of a small request.
+api/asgi/access_log.py writes the line of each request.
 """
 
-import asyncio
 import json
 import logging
 import sys
-from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 import structlog
 
-FLUSH_SECONDS = 0.1
-FLUSH_LINES = 1000
 STANDARD_LIBRARY: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -71,27 +65,3 @@ def configure(level: str) -> None:
         logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
-
-
-class AccessLog:
-    """Collects the request lines of a worker. Call `write` on its event loop, and `flush` at the end."""
-
-    def __init__(self, stream: BinaryIO | None = None) -> None:
-        self._stream = stream
-        self._lines: list[bytes] = []
-
-    def write(self, **line: object) -> None:
-        if not self._lines:
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-        line |= {"event": "request", "level": "info", "timestamp": datetime.now(UTC).isoformat()}
-        self._lines.append(format_line(line))
-        if len(self._lines) >= FLUSH_LINES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the collected lines."""
-        if self._lines:
-            lines, self._lines = self._lines, []
-            stream = self._stream or sys.stderr.buffer
-            stream.write(b"\n".join(lines) + b"\n")
-            stream.flush()

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from factory_logs.api.asgi.dispatcher import LOGGED_PATH_CHARACTERS
+from factory_logs.api.asgi.access_log import LOGGED_PATH_CHARACTERS
 from factory_logs.db.engine import Database
 from factory_logs.settings import Settings
 from tests.api.conftest import client_of, worker

@@ -15,12 +15,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from factory_logs import metrics
+from factory_logs.api.asgi.access_log import AccessLog
 from factory_logs.api.asgi.fast_routes import FastRoutes
 from factory_logs.api.http.responses import route_path
 from factory_logs.api.services import Services
-from factory_logs.logging import AccessLog
 
-LOGGED_PATH_CHARACTERS = 500
 _VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context: version, trace, parent, flags. A later version than 00 may append more.
 _TRACEPARENT = re.compile(
@@ -87,15 +86,14 @@ class Dispatcher:
         method = scope["method"]
         metrics.count_response(method if method in _METHODS else "other", route or "unmatched", status, seconds)
         if self._access_log is not None:
-            # Never log a body, a query string or a header: they may contain secrets.
             self._access_log.write(
                 request_id=state["request_id"],
                 method=method,
-                route=route or scope["path"][:LOGGED_PATH_CHARACTERS],
+                route=route or scope["path"],
                 status=status,
-                ms=round(seconds * 1000, 2),
+                seconds=seconds,
                 user=state.get("user"),
-                **({"trace_id": state["trace_id"]} if "trace_id" in state else {}),
+                trace_id=state.get("trace_id"),
             )
 
     def _ids(self, scope: Scope) -> tuple[str, str | None]:
