@@ -5,10 +5,9 @@ import pytest
 from factory_logs.db import idempotency_keys
 from factory_logs.db.connection_pool import BatchConnections
 from factory_logs.db.engine import Database
-from factory_logs.db.idempotency_keys import RETRY_PREFIX, RETRY_SECONDS
 from factory_logs.db.users import UserRepository
 from factory_logs.errors import BadRequestError
-from factory_logs.ingest.idempotency import KeyedBody, WriteKey, retry_key
+from factory_logs.ingest.idempotency import RETRY_PREFIX, RETRY_SECONDS, KeyedBody, WriteKey, retry_key
 from factory_logs.permissions import Level
 from factory_logs.settings import Settings
 
@@ -27,7 +26,7 @@ async def is_kept(database: Database, settings: Settings, key: WriteKey, age_sec
             await connection.execute(
                 "UPDATE idempotency_keys SET created_at = created_at - make_interval(secs => $1)", age_seconds
             )
-            await idempotency_keys.purge(connection, settings.idempotency_seconds)
+            await idempotency_keys.purge(connection, settings.idempotency_seconds, RETRY_PREFIX, RETRY_SECONDS)
             return await idempotency_keys.find(connection, key) is not None
     finally:
         await connections.close()

@@ -13,14 +13,6 @@ _FINISH = "UPDATE idempotency_keys SET answer = $3 WHERE user_id = $1 AND key = 
 _FIND = """
 SELECT fingerprint, factory_log_id, answer, created_at FROM idempotency_keys WHERE user_id = $1 AND key = $2
 """
-RETRY_PREFIX = " retry of "
-"""The prefix of keys that the service derives from requests. Each such write has a key, so these keys expire sooner.
-
-The prefix begins with a space, so no client can send such a key: header values do not begin with a space.
-"""
-
-RETRY_SECONDS = 3600.0
-
 _PURGE = """
 DELETE FROM idempotency_keys
 WHERE created_at < (now() AT TIME ZONE 'utc') - make_interval(secs => $1)
@@ -65,10 +57,10 @@ async def find(connection: asyncpg.Connection, key: Key) -> FirstResponse | None
     return None if row is None else FirstResponse(*row)
 
 
-async def purge(connection: asyncpg.Connection, older_than_seconds: float) -> int:
-    """Delete keys older than this (the setting `idempotency_seconds`); return their number.
-
-    Keys that the service derived expire after RETRY_SECONDS.
-    """
-    status: str = await connection.execute(_PURGE, older_than_seconds, RETRY_SECONDS, RETRY_PREFIX)
+async def purge(
+    connection: asyncpg.Connection, older_than_seconds: float, prefix: str, prefix_older_than_seconds: float
+) -> int:
+    """Delete keys older than `older_than_seconds`, and keys with this prefix that are older than
+    `prefix_older_than_seconds`. Return their number."""
+    status: str = await connection.execute(_PURGE, older_than_seconds, prefix_older_than_seconds, prefix)
     return int(status.rpartition(" ")[2])

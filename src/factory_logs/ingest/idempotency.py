@@ -7,10 +7,16 @@ from dataclasses import dataclass
 
 from factory_logs.db import idempotency_keys
 from factory_logs.db.connection_pool import BatchConnections
-from factory_logs.db.idempotency_keys import RETRY_PREFIX
 from factory_logs.errors import BadRequestError, ConflictError, OverloadedError
 
 MAX_KEY_LENGTH = 255
+RETRY_PREFIX = " retry of "
+"""The prefix of keys that the service derives from requests.
+
+It begins with a space, so no client can send such a key: header values do not begin with a space.
+"""
+RETRY_SECONDS = 3600.0
+"""How long a derived key is stored: shorter than other keys, because each such write has one."""
 _KEY = re.compile(rb"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
@@ -51,7 +57,7 @@ def retry_key(key: WriteKey) -> WriteKey:
     """Return a key derived from the request, for protocols in which a retry must have no effect.
 
     InfluxDB's clients rely on this when they retry a write whose response was lost
-    (docs/reference/http-api.md#influxdbs-calls). The key is stored for an hour.
+    (docs/reference/http-api.md#influxdbs-calls). The key is stored for RETRY_SECONDS.
     """
     return WriteKey(key.user_id, f"{RETRY_PREFIX}{key.fingerprint.hex()}", key.fingerprint)
 
@@ -68,6 +74,9 @@ def check_same(key: WriteKey, first_fingerprint: bytes) -> None:
 
 
 async def purge_old_keys(connections: BatchConnections, older_than_seconds: float) -> int:
-    """Delete keys older than this and return their number. Raises OverloadedError, DatabaseUnavailableError."""
+    """Delete keys older than this, and derived keys older than RETRY_SECONDS. Return their number.
+
+    Raises OverloadedError, DatabaseUnavailableError.
+    """
     async with connections.transaction() as connection:
-        return await idempotency_keys.purge(connection, older_than_seconds)
+        return await idempotency_keys.purge(connection, older_than_seconds, RETRY_PREFIX, RETRY_SECONDS)

@@ -12,6 +12,7 @@ import pytest
 from factory_logs.db import idempotency_keys
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
+from factory_logs.ingest.idempotency import RETRY_PREFIX, RETRY_SECONDS
 from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
 from tests.api.conftest import client_of, worker
@@ -171,7 +172,7 @@ async def test_a_key_that_is_forgotten_just_as_it_is_used_again_is_a_503(
     async def find_too_late(
         connection: asyncpg.Connection, key: idempotency_keys.Key
     ) -> idempotency_keys.FirstResponse | None:
-        await idempotency_keys.purge(connection, -60)
+        await idempotency_keys.purge(connection, -60, RETRY_PREFIX, RETRY_SECONDS)
         return await find(connection, key)
 
     async def write() -> httpx.Response:
