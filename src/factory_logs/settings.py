@@ -343,8 +343,16 @@ class Settings(BaseSettings):
 
     # The query language `q`, and pages
 
-    max_filter_depth: PositiveInt = Field(20, description="The maximum nesting of `and`, `or`, `not` and `has` in `q`")
-    max_filter_nodes: PositiveInt = Field(500, description="The maximum number of filters in `q`")
+    # Compiling a nested condition is recursive, so Python's stack bounds the first two.
+    max_filter_depth: Annotated[int, Field(ge=1, le=50)] = Field(
+        20, description="The maximum nesting of `and`, `or`, `not` and `has` in `q`"
+    )
+    max_sort_keys: Annotated[int, Field(ge=1, le=50)] = Field(
+        20, description="The maximum number of entries of `order_by` in `q`"
+    )
+    max_filter_nodes: PositiveInt = Field(
+        500, description="The maximum number of filters, `order_by` and `group_by` entries in `q`"
+    )
     max_in_values: PositiveInt = Field(1000, description="The maximum number of values of one `in` or `not_in`")
     max_results_per_page: PositiveInt = Field(100, description="The maximum number of records on one page")
     default_results_per_page: PositiveInt = Field(

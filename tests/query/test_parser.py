@@ -290,6 +290,9 @@ def test_depth_nodes_and_lists_have_limits_that_the_error_names() -> None:
         {"filters": [leaf(), leaf()], "order_by": [{"field": "app_name"}]}, QueryLimits(max_nodes=2)
     )
     assert "up to 2 values" in error({"filters": [leaf(op="in", val=["x"] * 3)]}, QueryLimits(max_in_values=2))
+    keys = [{"field": "app_name"}] * 3
+    assert "order_by: takes up to 2 entries, not 3" in error({"order_by": keys}, QueryLimits(max_sort_keys=2))
+    assert len(parse({"order_by": keys}, QueryLimits(max_sort_keys=3)).order_by) == 3
 
 
 JSON = st.recursive(

@@ -59,10 +59,11 @@ class QueryLimits:
     max_depth: int = 20
     max_nodes: int = 500
     max_in_values: int = 1000
+    max_sort_keys: int = 20
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "QueryLimits":
-        return cls(settings.max_filter_depth, settings.max_filter_nodes, settings.max_in_values)
+        return cls(settings.max_filter_depth, settings.max_filter_nodes, settings.max_in_values, settings.max_sort_keys)
 
 
 def parse_query(text: str | None, resource: Resource, limits: QueryLimits) -> Query:
@@ -130,6 +131,9 @@ class _Parser:
         order_by = tuple(
             self._order(item, resource, where) for item, where in self._items(document.get("order_by", []), "order_by")
         )
+        with _ErrorPath("order_by"):
+            if len(order_by) > self._limits.max_sort_keys:
+                raise ValueError(f"takes up to {self._limits.max_sort_keys} entries, not {len(order_by)}")
         group_by = tuple(
             self._field(item, "field", resource, where)
             for item, where in self._items(document.get("group_by", []), "group_by")

@@ -7,9 +7,12 @@ import pytest
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from factory_logs.db.engine import Database
 from factory_logs.permissions import Level
-from tests.api.conftest import ask, client_of
+from factory_logs.settings import Settings
+from tests.api.conftest import ask, assert_error, client_of, worker
 from tests.factories import LOG
 from tests.schemas.strategies import STORABLE
 
@@ -226,3 +229,32 @@ async def test_an_invalid_q_is_a_400_with_the_reason(client: httpx.AsyncClient, 
 @given(st.text(max_size=200))
 async def test_no_q_causes_a_500(client: httpx.AsyncClient, q: str) -> None:
     assert (await ask(client, q=q.encode("utf-8", "replace").decode())).status_code in (200, 400, 404)
+
+
+LARGEST = 50
+"""The largest value of FACTORY_LOGS_MAX_SORT_KEYS and FACTORY_LOGS_MAX_FILTER_DEPTH."""
+
+
+async def test_the_largest_limits_of_q_can_be_used_and_not_exceeded(
+    database: Database, migrated_url: str, tokens: dict[Level, str]
+) -> None:
+    fields = {f"value_{number}": number for number in range(LARGEST + 1)}
+    keys = [{"field": f"fields__{name}"} for name in fields]
+    condition: dict[str, object] = {"name": "fields__value_0", "op": "==", "val": 0}
+    for _ in range(LARGEST - 1):
+        condition = {"not": condition}
+    limits = {"max_sort_keys": LARGEST, "max_filter_depth": LARGEST}
+    async with worker(migrated_url, **limits) as app, client_of(app, tokens[Level.SYSTEM]) as client:
+        ids = [(await create(client, fields=fields))["factory_log_id"] for _ in range(3)]
+        page = await ask(client, q={"order_by": keys[:LARGEST]}, results_per_page=1, cursor="")
+        found = page.json()["objects"]
+        while "next" in page.links:
+            page = await client.get(page.links["next"]["url"])
+            found += page.json()["objects"]
+        assert [log["factory_log_id"] for log in found] == ids
+        assert "up to 50 entries, not 51" in str(assert_error(await ask(client, q={"order_by": keys}), 400))
+        assert (await ask(client, q={"filters": [condition]})).json()["num_results"] == 0  # 49 times `not`
+        assert "50 deep" in str(assert_error(await ask(client, q={"filters": [{"not": condition}]}), 400))
+    for name in limits:
+        with pytest.raises(ValidationError):
+            Settings(**{name: LARGEST + 1})
