@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import asyncpg
 import pytest
 
-from factory_logs.embedded import EmbeddedPostgresError, is_running, running
+from factory_logs.embedded import EmbeddedPostgresError, is_running, running, server
 
 pytestmark = pytest.mark.slow
 
@@ -187,6 +187,18 @@ def test_a_killed_server_is_recovered(data_dir: Path) -> None:
         with running(data_dir) as url:
             assert fetch(url, "select answer from kept") == 42
     assert not is_running(data_dir)
+
+
+def test_a_recovery_is_waited_for_however_long_it_takes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = data_dir / "pgdata"
+    with (cluster / "postgresql.conf").open("a") as file:
+        file.write("restore_command = 'sleep 3; false'\nhot_standby = off\n")
+    (cluster / "recovery.signal").touch()
+    shutil.chown(cluster / "recovery.signal", *cluster.stat()[4:6])
+    monkeypatch.setattr(server, "START_SECONDS", 1)
+    with running(data_dir) as url:
+        assert fetch(url, "select pg_is_in_recovery()") is False
+        assert "starting archive recovery" in (data_dir / "postgres.log").read_text()
 
 
 def test_a_process_id_that_another_program_has_is_not_mistaken_for_the_server(data_dir: Path) -> None:

@@ -31,7 +31,10 @@ from factory_logs.embedded.users import CLUSTER_FOLDER, ServerUser, cluster_dir
 
 DATABASE = "factory_logs"
 START_SECONDS = 60
-"""The time limit for a start. Crash recovery after a power cut reads up to `max_wal_size`."""
+"""The time limit for a start without recovery. A recovery reads up to `max_wal_size`, and has no limit: if it were
+stopped, it would begin again."""
+RESPONSE_SECONDS = 60
+"""How long a running server may not respond. It responds during recovery."""
 STOP_SECONDS = 60
 PID_FILE = "postmaster.pid"
 NO_PID = "2147483646"
@@ -140,7 +143,7 @@ def ensure_running(server: Server) -> None:
 def _is_up(server: Server) -> bool:
     """Return whether a running server accepts connections. If it is starting, recovering or stopping, wait for the end
     of that."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + RESPONSE_SECONDS
     while True:
         # The exit codes of pg_isready: 0 accepts connections, 1 refuses them for now, 2 does not respond.
         asked = server.run("pg_isready", "-q", "-h", str(server.socket_dir), "-d", DATABASE)
@@ -149,6 +152,8 @@ def _is_up(server: Server) -> bool:
             raise EmbeddedPostgresError(f"pg_isready does not run (exit code {exit_code}): {asked.stdout.strip()}")
         if exit_code == 0:
             return True
+        if exit_code == 1:
+            deadline = time.monotonic() + RESPONSE_SECONDS
         pid = postmaster_pid(server.cluster_dir)
         if exit_code != 1 and not is_server(pid, server.cluster_dir):
             if pid is not None:
@@ -267,7 +272,7 @@ def _start(server: Server) -> None:
         os.close(folder.open_or_make(LOG_FILE))
         rotate_log(folder, server.max_log_bytes)
     deadline = time.monotonic() + START_SECONDS
-    while (reason := _try_start(server)) is not None:
+    while (reason := _try_start(server)) is not None and not _is_up(server):
         end = server.end_of_log()
         # Processes of a killed server may take a moment to end.
         if "shared memory block" not in end or time.monotonic() > deadline:
