@@ -11,7 +11,8 @@ import pytest
 from factory_logs.client import Client, ClientSettings
 from factory_logs.client.errors import DiskFullError, SpoolFullError
 from factory_logs.client.spool import Spool
-from factory_logs.client.spool_folder import RESERVE_BYTES, SpoolLock
+from factory_logs.client.spool_lock import SpoolLock
+from factory_logs.client.spool_reserve import RESERVE_BYTES
 from tests.client.factories import drain
 from tests.client.scripted_server import Server, put, sender_of
 from tests.faults.disk import SmallDisk, small_disk

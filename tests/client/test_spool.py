@@ -13,7 +13,8 @@ from factory_logs.client.errors import SpoolError, SpoolFullError
 from factory_logs.client.outbox import Outbox
 from factory_logs.client.spool import ROW_BYTES, FilePosition, RejectedLine, Spool
 from factory_logs.client.spool_file import WAL_BYTES_KEPT, SpoolFile
-from factory_logs.client.spool_folder import RESERVE_BYTES, SpoolLock
+from factory_logs.client.spool_lock import SpoolLock
+from factory_logs.client.spool_reserve import RESERVE_BYTES
 from tests.client.factories import query
 
 

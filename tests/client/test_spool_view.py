@@ -11,7 +11,7 @@ from factory_logs.client import Client
 from factory_logs.client.errors import SpoolError
 from factory_logs.client.outbox import Outbox
 from factory_logs.client.spool import Spool
-from factory_logs.client.spool_folder import SpoolLock
+from factory_logs.client.spool_lock import SpoolLock
 from factory_logs.client.spool_view import SpoolView
 from tests.client.factories import NOWHERE, settings
 from tests.client.links import Switched

@@ -59,7 +59,7 @@ def test_a_log_is_sent_a_file_shipped_and_both_are_read(online: dict[str, str], 
 def test_without_a_link_logs_stay_on_the_disk_and_one_of_two_clients_sends(tmp_path: Path) -> None:
     script = """
 from factory_logs.client import Client, ClientSettings
-from factory_logs.client.spool_folder import SpoolLock
+from factory_logs.client.spool_lock import SpoolLock
 from factory_logs.client.spool_view import SpoolView
 
 settings = ClientSettings(exit_seconds=0)

@@ -24,8 +24,8 @@ from factory_logs.client.sender_thread import FlushThread, SenderThread
 from factory_logs.client.settings import ClientSettings, checked_url, tls_verification
 from factory_logs.client.spool import FilePosition, RejectedLine, Spool, SpoolTotals
 from factory_logs.client.spool_file import SpoolFile
-from factory_logs.client.spool_folder import SenderStatus, SpoolLock
 from factory_logs.client.spool_line import log_line
+from factory_logs.client.spool_lock import SenderStatus, SpoolLock
 from factory_logs.client.token_source import environment_source, token_source
 from factory_logs.schemas.record_limits import RecordLimits
 

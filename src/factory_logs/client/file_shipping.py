@@ -19,7 +19,7 @@ from typing import BinaryIO, Self
 from factory_logs.client.client import Client
 from factory_logs.client.errors import InvalidLogError, SpoolError
 from factory_logs.client.spool import FilePosition, RejectedLine
-from factory_logs.client.spool_folder import SpoolLock
+from factory_logs.client.spool_lock import SpoolLock
 
 BOM = b"\xef\xbb\xbf"
 MARK_BYTES = 256

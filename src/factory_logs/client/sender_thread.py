@@ -10,7 +10,7 @@ from typing import Protocol
 from factory_logs.client.errors import SpoolError
 from factory_logs.client.sender import Pause
 from factory_logs.client.settings import ClientSettings
-from factory_logs.client.spool_folder import SpoolLock
+from factory_logs.client.spool_lock import SpoolLock
 
 TROUBLE_SECONDS = 5.0
 

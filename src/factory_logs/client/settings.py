@@ -11,7 +11,7 @@ from typing import Literal
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from factory_logs.client.spool_folder import RESERVE_BYTES
+from factory_logs.client.spool_reserve import RESERVE_BYTES
 
 MIB = 1024 * 1024
 

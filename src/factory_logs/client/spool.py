@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from factory_logs.client.errors import DiskFullError, SpoolFullError
 from factory_logs.client.spool_file import SpoolFile, free_bytes
-from factory_logs.client.spool_folder import RESERVE_BYTES
+from factory_logs.client.spool_reserve import RESERVE_BYTES
 
 ROW_BYTES = 32
 """The approximate size of a log in the file in addition to its own bytes."""

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 
 from factory_logs.client import forks
 from factory_logs.client.errors import DiskFullError, SpoolDamagedError, SpoolError
-from factory_logs.client.spool_folder import RESERVE_BYTES, Reserve, make_folder
+from factory_logs.client.spool_reserve import RESERVE_BYTES, Reserve
 
 T = TypeVar("T")
 
@@ -168,7 +168,7 @@ class SpoolFile:
         return self._connection
 
     def _opened(self) -> sqlite3.Connection:
-        make_folder(self.path.parent)
+        _make_folder(self.path.parent)
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             _switch_to_wal(connection)
@@ -228,6 +228,29 @@ def _has_no_room(code: int, folder: Path) -> bool:
         return free_bytes(folder) < LEAST_ROOM
     except OSError:
         return False
+
+
+def _make_folder(folder: Path) -> None:
+    """Create the folder, accessible only by this user. Flush each new name, so that it survives a power cut."""
+    if folder.is_dir():
+        return
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in reversed(new):
+            _flush_folder(path.parent)
+    except OSError as error:
+        raise SpoolError(f"the spool folder {folder} cannot be created: {error.strerror}") from None
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def free_bytes(folder: Path) -> int:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from factory_logs.client.errors import SpoolError
 from factory_logs.client.spool import RejectedLog, SpoolTotals, read_totals, rejected_logs
 from factory_logs.client.spool_file import current_file
-from factory_logs.client.spool_folder import SENDER, SenderStatus, Trouble
+from factory_logs.client.spool_lock import SENDER, SenderStatus, Trouble
 
 T = TypeVar("T")
 

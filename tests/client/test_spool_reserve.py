@@ -1,62 +1,16 @@
-"""The small files of a spool's folder: lock, status, reserve."""
+"""The reserve of a spool's folder."""
 
 import os
-import shutil
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from factory_logs.client import spool_folder
-from factory_logs.client.errors import SpoolError
-from factory_logs.client.spool import Spool
-from factory_logs.client.spool_folder import STATUS_FILE, Reserve, SenderStatus, SpoolLock
+from factory_logs.client import spool_reserve
+from factory_logs.client.spool_reserve import Reserve
 
 MIB = 1024 * 1024
-LINE = b'{"n": 1}'
-
-
-def test_a_folder_that_cannot_be_created_is_a_clear_error(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(SpoolError, match="cannot be created"):
-        Spool(tmp_path / "file" / "spool").totals()
-
-
-@pytest.mark.skipif(os.name != "posix", reason="this system flushes no folders")
-def test_every_new_folder_on_the_path_of_the_spool_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flushed: list[Path] = []
-    fsync = os.fsync
-
-    def note(opened: int) -> None:
-        flushed.append(Path(f"/proc/self/fd/{opened}").readlink())
-        fsync(opened)
-
-    monkeypatch.setattr(os, "fsync", note)
-    Spool(tmp_path / "a" / "b" / "spool").put([LINE])
-    assert flushed == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
-    Spool(tmp_path / "a" / "b" / "spool").put([LINE])
-    Spool(tmp_path / "a" / "other").put([LINE])
-    assert flushed[3:] == [tmp_path / "a"]
-
-
-def test_only_one_process_holds_the_senders_lock(tmp_path: Path) -> None:
-    first, second = SpoolLock(tmp_path), SpoolLock(tmp_path)
-    assert first.acquire()
-    assert first.acquire()
-    assert not second.acquire()
-    first.close()
-    assert second.acquire()
-    second.close()
-
-
-def test_a_status_that_cannot_be_read_or_written_is_ignored(tmp_path: Path) -> None:
-    (tmp_path / STATUS_FILE).write_bytes(b"{")
-    assert SenderStatus(tmp_path).read() is None
-    gone = SenderStatus(tmp_path / "gone")
-    gone.write("trouble")
-    assert gone.read() is None
-    shutil.rmtree(tmp_path)
 
 
 def test_the_reserve_is_created_once_spent_once_and_created_again(tmp_path: Path) -> None:
@@ -76,7 +30,7 @@ def test_a_process_that_begins_to_reserve_does_not_empty_what_another_one_has_re
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, ended = threading.Event(), threading.Event()
-    allocate = spool_folder._allocate
+    allocate = spool_reserve._allocate
     second = threading.Thread(target=Reserve(tmp_path, MIB).restore)
 
     def in_steps(file: int, size: int) -> None:
@@ -88,7 +42,7 @@ def test_a_process_that_begins_to_reserve_does_not_empty_what_another_one_has_re
             second.start()
             assert begun.wait(60)
 
-    monkeypatch.setattr(spool_folder, "_allocate", in_steps)
+    monkeypatch.setattr(spool_reserve, "_allocate", in_steps)
     try:
         assert Reserve(tmp_path, MIB).restore()
     finally:

@@ -1,0 +1,25 @@
+"""The sender's lock and its status."""
+
+import shutil
+from pathlib import Path
+
+from factory_logs.client.spool_lock import STATUS_FILE, SenderStatus, SpoolLock
+
+
+def test_only_one_process_holds_the_senders_lock(tmp_path: Path) -> None:
+    first, second = SpoolLock(tmp_path), SpoolLock(tmp_path)
+    assert first.acquire()
+    assert first.acquire()
+    assert not second.acquire()
+    first.close()
+    assert second.acquire()
+    second.close()
+
+
+def test_a_status_that_cannot_be_read_or_written_is_ignored(tmp_path: Path) -> None:
+    (tmp_path / STATUS_FILE).write_bytes(b"{")
+    assert SenderStatus(tmp_path).read() is None
+    gone = SenderStatus(tmp_path / "gone")
+    gone.write("trouble")
+    assert gone.read() is None
+    shutil.rmtree(tmp_path)
