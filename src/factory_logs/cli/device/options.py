@@ -1,12 +1,10 @@
-"""The options that the device commands share: server, token and spool, the filters of reading commands
-(docs/reference/command-line.md#filters), and output formats.
+"""The options that the device commands share: server, token, spool and output formats.
 
 A jig sets its server and token once, in its environment. Every user of the machine can read a token or password on a
 command line, so the options can also read it from stdin, a file or the environment.
 """
 
 import json
-import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -82,15 +80,6 @@ SpoolFolder = Annotated[
     Path,
     typer.Option(
         "--spool", envvar=device_environment.SPOOL, help="The folder that stores logs until they are delivered."
-    ),
-]
-Q = Annotated[str | None, typer.Option("--q", help="The selected logs, as the API's q in JSON.", show_default="all")]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--where",
-        help="A filter such as app_name=tiger, 'fields.voltage>3', tags.jig_id!=J-07, repair_id=null; all given "
-        "filters must match. Operators: =, !=, <, <=, >, >=.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for other programs.")]
@@ -227,49 +216,3 @@ def check_formats(as_json: bool, as_csv: bool) -> None:
     """Raise CommandError if both formats are chosen."""
     if as_json and as_csv:
         raise CommandError("give one of --json and --csv")
-
-
-_WHERE = re.compile(r"\s*([^=!<>\s]+)\s*(==|!=|>=|<=|=|>|<)\s*(.*?)\s*", re.DOTALL)
-_NUMBERS = frozenset({"factory_log_id", "repair_id", "repair__repair_id", "repair__measured_battery_capacity"})
-_NULL = {"==": "is_null", "!=": "is_not_null"}
-
-
-def selection(q: str | None, where: Sequence[str] | None) -> dict[str, Any]:
-    """Return `q` as an object, with the filters of `--where` added. Raises CommandError."""
-    try:
-        asked = json.loads(q) if q else {}
-    except (ValueError, RecursionError) as error:
-        raise CommandError(f"--q is not JSON: {error}") from None
-    if not isinstance(asked, dict):
-        raise CommandError('--q is not a JSON object such as {"filters": []}')
-    if where:
-        filters = asked.get("filters") or []
-        if not isinstance(filters, list):
-            raise CommandError("--q: filters is not a list")
-        asked["filters"] = [*filters, *map(_filter, where)]
-    return asked
-
-
-def field_name(text: str) -> str:
-    """Return a field as the API names it: `fields.battery.voltage` is `fields__battery__voltage`."""
-    head, dot, rest = text.partition(".")
-    return f"{head}__{rest.replace('.', '__')}" if dot and head in ("tags", "fields", "repair") else text
-
-
-def _filter(text: str) -> dict[str, Any]:
-    match = _WHERE.fullmatch(text)
-    if match is None:
-        raise CommandError(f"--where {text!r} is not like app_name=tiger or 'fields.voltage>3'")
-    name, op = field_name(match[1]), "==" if match[2] == "=" else match[2]
-    if match[3] == "null":
-        if op not in _NULL:
-            raise CommandError(f"--where {text!r}: null can only be compared with = and !=")
-        return {"name": name, "op": _NULL[op]}
-    return {"name": name, "op": op, "val": _value(name, match[3])}
-
-
-def _value(name: str, text: str) -> Any:
-    """Return the value of a filter. For a JSON path or a number, valid JSON is parsed. For other columns, such as an
-    IMEI, the value is text."""
-    may_be_json = name in _NUMBERS or name.startswith(("tags__", "fields__")) or text.startswith('"')
-    return json_or_text(text) if may_be_json else text

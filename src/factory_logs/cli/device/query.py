@@ -6,17 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from factory_logs.cli.device.hints import explain_nothing
+from factory_logs.cli.device.filters import Q, Where, explain_nothing, field_name, selection
 from factory_logs.cli.device.options import (
     AsCsv,
     AsJson,
-    Q,
     ServerOptions,
     Wait,
-    Where,
     check_formats,
-    field_name,
-    selection,
     with_server_options,
 )
 from factory_logs.cli.output import (
