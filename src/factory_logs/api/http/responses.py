@@ -1,20 +1,12 @@
-"""JSON responses that cost as little as possible, because they are on every hot path.
+"""JSON responses that cost as little as possible, because they are on every hot path."""
 
-A record never changes, so a client may cache it. Only the client itself may do so (`private`), and only for the same
-token (`Vary`). A shared cache would also send the record to callers without the permission and to revoked tokens.
-"""
-
-import hashlib
 from collections.abc import Mapping, Sequence
 
 import orjson
-from fastapi import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from factory_logs.api.http.exchange import exchange_of
-
-DIGEST_BYTES = 12
 
 
 class JsonResponse(Response):
@@ -91,26 +83,6 @@ def _host(scope: Scope) -> str:
             return str(value.decode("latin-1"))
     server = scope.get("server") or ("localhost", None)
     return f"{server[0]}:{server[1]}" if server[1] else str(server[0])
-
-
-def cacheable_response(request: Request, body: bytes, seconds: int) -> Response:
-    """Return JSON that never changes with a strong ETag, or a 304 if the client already has it."""
-    etag = f'"{hashlib.blake2b(body, digest_size=DIGEST_BYTES).hexdigest()}"'
-    headers = {
-        "ETag": etag,
-        "Cache-Control": f"private, max-age={seconds}, immutable",
-        "Vary": "Authorization",
-    }
-    known = request.headers.get("if-none-match")
-    if known is not None and etag_matches(known, etag):
-        return Response(status_code=304, headers=headers)
-    return JsonResponse(body, headers=headers)
-
-
-def etag_matches(known: str, etag: str) -> bool:
-    """Return whether `If-None-Match` contains the ETag, by weak comparison (RFC 9110), because a proxy may have marked
-    the ETag as weak."""
-    return known.strip() == "*" or etag in (tag.strip().removeprefix("W/") for tag in known.split(","))
 
 
 def record_id(text: str) -> int:

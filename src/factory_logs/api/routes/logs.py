@@ -11,9 +11,10 @@ from starlette.types import Scope
 from factory_logs import metrics
 from factory_logs.api.asgi.fast_routes import FastRoute
 from factory_logs.api.dependencies import LogWriter, Reader, ServicesDep
+from factory_logs.api.http.caching import record_response
 from factory_logs.api.http.query_responses import query_response
 from factory_logs.api.http.request_body import Body
-from factory_logs.api.http.responses import REPLAYED, JsonResponse, cacheable_response, created, record_id, route_path
+from factory_logs.api.http.responses import REPLAYED, JsonResponse, created, record_id, route_path
 from factory_logs.api.http.streaming import cancel_on_disconnect
 from factory_logs.api.openapi.document import errors
 from factory_logs.api.openapi.parameters import CACHED, DOCUMENTATION, EXPORTS, IF_NONE_MATCH, PAGING
@@ -76,7 +77,7 @@ async def get_factory_log(request: Request, factory_log_id: str, _: Reader, serv
     record = await cancel_on_disconnect(request.receive, services.logs_by_id.get(record_id(factory_log_id)))
     if record is None:
         raise NotFoundError(f"There is no factory log {factory_log_id[:50]}")
-    return cacheable_response(request, record.encode(), services.settings.record_cache_seconds)
+    return record_response(request, record.encode(), services.settings.record_cache_seconds)
 
 
 async def _store_ndjson(

@@ -15,8 +15,8 @@ from fastapi import FastAPI, Header, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from factory_logs.api.http.caching import not_modified, strong_etag
 from factory_logs.api.http.content_coding import preferred
-from factory_logs.api.http.responses import etag_matches
 
 WEB = "/web"
 DIGEST_BYTES = 9
@@ -74,24 +74,21 @@ def install(app: FastAPI) -> None:
     async def page(
         request: Request,
         accept: Annotated[str, Header()] = "",
-        if_none_match: Annotated[str, Header()] = "",
+        if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
         # Only a request for HTML gets the page, because a script with a wrong base URL would take a 200 for success.
         if "text/html" not in accept.lower():
             raise HTTPException(404)
         body = web.page(request.scope.get("root_path", "").rstrip("/"))
-        etag = f'"{hashlib.blake2b(body, digest_size=DIGEST_BYTES).hexdigest()}"'
-        headers = HEADERS | {"ETag": etag, "Cache-Control": "no-cache", "Vary": "Accept"}
-        if etag_matches(if_none_match, etag):
-            return Response(status_code=304, headers=headers)
-        return Response(body, media_type="text/html", headers=headers)
+        headers = HEADERS | {"ETag": strong_etag(body), "Cache-Control": "no-cache", "Vary": "Accept"}
+        return not_modified(if_none_match, headers) or Response(body, media_type="text/html", headers=headers)
 
     @app.get(WEB + "/{digest}/{name}", include_in_schema=False)
     async def asset(
         digest: str,
         name: str,
         accept_encoding: Annotated[str, Header()] = "",
-        if_none_match: Annotated[str, Header()] = "",
+        if_none_match: Annotated[str | None, Header()] = None,
     ) -> Response:
         if digest != web.digest or name not in web.assets:
             raise HTTPException(404)
@@ -100,7 +97,6 @@ def install(app: FastAPI) -> None:
         headers["ETag"] = f'"{web.digest}-{coding}"'
         if coding == "gzip":
             headers["Content-Encoding"] = coding
-        if etag_matches(if_none_match, headers["ETag"]):
-            return Response(status_code=304, headers=headers)
         content = web.compressed[name] if coding == "gzip" else web.assets[name]
-        return Response(content, headers=headers, media_type=_TYPES[f".{name.rpartition('.')[2]}"])
+        media_type = _TYPES[f".{name.rpartition('.')[2]}"]
+        return not_modified(if_none_match, headers) or Response(content, headers=headers, media_type=media_type)
