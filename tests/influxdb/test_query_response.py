@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory_logs.influxdb.query_response import CsvWriter, JsonWriter, Piece, indented, number, pieces
-from factory_logs.influxql.results import Result, ResultSeries
+from factory_logs.influxql.series import Result, ResultSeries
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=5),

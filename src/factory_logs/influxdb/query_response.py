@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from factory_logs.influxql.evaluation import Value
-from factory_logs.influxql.results import Result, ResultSeries
+from factory_logs.influxql.series import Result, ResultSeries
 from factory_logs.influxql.text import format_time
 
 EPOCHS = {

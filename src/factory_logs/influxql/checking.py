@@ -28,9 +28,9 @@ from factory_logs.influxql.constants import (
     reduced,
     split_time,
 )
-from factory_logs.influxql.durations import format_duration
 from factory_logs.influxql.errors import InfluxqlError
 from factory_logs.influxql.evaluation import MATHEMATICS, OF_TWO_ARGUMENTS
+from factory_logs.influxql.lexer import format_duration
 from factory_logs.influxql.text import format_expression
 
 SELECTORS = frozenset({"first", "last", "min", "max", "percentile", "top", "bottom"})

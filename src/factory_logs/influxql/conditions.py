@@ -27,11 +27,18 @@ from factory_logs.influxql.ast import (
     Type,
     Wildcard,
 )
-from factory_logs.influxql.columns import JSON_TYPES, LOGS, field_json, string_text, tag_text
 from factory_logs.influxql.errors import InfluxqlError
 from factory_logs.influxql.evaluation import COMPARISONS
 from factory_logs.influxql.regexes import postgresql_pattern
-from factory_logs.influxql.schema import COLUMN_TAGS, MeasurementSchema
+from factory_logs.influxql.schema import (
+    COLUMN_TAGS,
+    JSON_TYPES,
+    LOGS,
+    MeasurementSchema,
+    field_json,
+    string_text,
+    tag_text,
+)
 from factory_logs.influxql.text import format_expression
 
 Condition = ColumnElement[bool]

@@ -10,9 +10,9 @@ from itertools import pairwise
 from typing import Any
 
 from factory_logs.influxql.ast import NUMBERS, Call, Duration, Literal, Type
-from factory_logs.influxql.durations import SECOND
 from factory_logs.influxql.errors import InfluxqlError
 from factory_logs.influxql.evaluation import Value, wrapped
+from factory_logs.influxql.lexer import SECOND
 from factory_logs.influxql.series import Others, PointSeries, Window
 from factory_logs.influxql.windows import Windows
 

@@ -1,7 +1,7 @@
 """Split the text of a query into the same tokens as InfluxDB 1.x (docs/reference/influxql.md).
 
 A token depends only on its position in the text, so the parser can go back to any position. Only regular expressions
-need the parser's help, because a slash can also mean division.
+need the parser's help, because a slash can also mean division. The functions at the end parse and format durations.
 """
 
 import re
@@ -33,6 +33,19 @@ _NAME, _LAST_NAME = re.compile("[A-Za-z0-9_]*"), re.compile("(?<![A-Za-z0-9_µ])
 _DURATION = re.compile("[A-Za-z0-9µ]*")
 _SIGNS = frozenset({"=~", "!=", "!~", ">=", "<=", "<>", "::", *"+-*/%&|^=><(),;:."})
 _ESCAPES = {"n": "\n", "\\": "\\", '"': '"', "'": "'"}
+
+MICROSECOND = 1_000
+MILLISECOND = 1_000_000
+SECOND = 1_000_000_000
+MINUTE, HOUR, DAY, WEEK = 60 * SECOND, 3600 * SECOND, 86400 * SECOND, 7 * 86400 * SECOND
+
+DURATION_UNITS = {
+    "w": WEEK, "d": DAY, "h": HOUR, "m": MINUTE, "s": SECOND, "ms": MILLISECOND, "u": MICROSECOND, "µ": MICROSECOND,
+    "ns": 1,
+}  # fmt: skip
+"""The nanoseconds of each unit, from the longest unit to the shortest."""
+_DURATION_PART = re.compile("([0-9]+)(ns|ms|[uµmshdw])")
+LONGEST_DURATION = 2**63 - 1
 
 
 class SyntaxToken(NamedTuple):
@@ -159,3 +172,25 @@ class Lexer:
             if sign in _SIGNS:
                 return SyntaxToken("!=" if sign == "<>" else sign, position, position + len(sign))
         return SyntaxToken(ILLEGAL, position, position + 1, self.text[position])
+
+
+def parse_duration(text: str) -> int:
+    """Return the nanoseconds of a duration such as `1h30m` and `500ms`. Raises ParseError."""
+    total, position = 0, 0
+    while position < len(text):
+        part = _DURATION_PART.match(text, position)
+        if part is None:
+            raise ParseError("invalid duration")
+        total += int(part[1][:20]) * DURATION_UNITS[part[2]]
+        if total > LONGEST_DURATION:
+            raise ParseError(f"overflowed duration {part[0]}: choose a smaller duration or INF")
+        position = part.end()
+    return total
+
+
+def format_duration(nanoseconds: int) -> str:
+    """Return a duration as text, in the longest unit that divides it evenly."""
+    if nanoseconds == 0:
+        return "0s"
+    unit, length = next((unit, length) for unit, length in DURATION_UNITS.items() if nanoseconds % length == 0)
+    return f"{nanoseconds // length}{unit}"

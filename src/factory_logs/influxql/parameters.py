@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from factory_logs.influxql import lexer
-from factory_logs.influxql.durations import format_duration
 from factory_logs.influxql.errors import InfluxqlError
+from factory_logs.influxql.lexer import format_duration
 
 Parameters = Mapping[str, tuple[str, str]]
 """The kind and text of the token for each parameter. If a value cannot be bound, the kind is PARAMETER and the text is

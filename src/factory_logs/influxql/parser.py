@@ -26,11 +26,11 @@ from factory_logs.influxql.ast import (
     Shown,
     Source,
     Statement,
+    nodes,
 )
 from factory_logs.influxql.errors import ParseError
 from factory_logs.influxql.expressions import ExpressionParser, ParserLimits
 from factory_logs.influxql.parameters import NONE, Parameters
-from factory_logs.influxql.traversal import nodes
 
 _BOOLEAN_OPERATORS = frozenset({"=", "!=", "=~", "!~", "<", "<=", ">", ">=", "AND", "OR"})
 _HEADS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -17,6 +17,8 @@ from factory_logs.influxql.ast import (
     SelectField,
     Type,
     Wildcard,
+    nodes,
+    rewrite,
 )
 from factory_logs.influxql.checking import Checked
 from factory_logs.influxql.errors import InfluxqlError
@@ -24,7 +26,6 @@ from factory_logs.influxql.evaluation import apply
 from factory_logs.influxql.regexes import matches
 from factory_logs.influxql.schema import MeasurementSchema, Schema
 from factory_logs.influxql.text import format_expression
-from factory_logs.influxql.traversal import nodes, rewrite
 
 FLOAT_FUNCTIONS = frozenset(
     {"mean", "median", "integral", "stddev", "derivative", "non_negative_derivative", "moving_average"}

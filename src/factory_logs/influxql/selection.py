@@ -32,12 +32,10 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by, array, distinct_o
 from sqlalchemy.types import TypeEngine
 
 from factory_logs.db.models import TIME
-from factory_logs.influxql.ast import Expression, Reference, Type
-from factory_logs.influxql.columns import LOGS, tag_text, typed_value
+from factory_logs.influxql.ast import Expression, Reference, Type, nodes
 from factory_logs.influxql.conditions import compile_condition
 from factory_logs.influxql.constants import EARLIEST, LATEST
-from factory_logs.influxql.schema import MeasurementSchema
-from factory_logs.influxql.traversal import nodes
+from factory_logs.influxql.schema import LOGS, MeasurementSchema, tag_text, typed_value
 
 LARGEST = 2**63 - 1
 EPOCH = datetime(1970, 1, 1)

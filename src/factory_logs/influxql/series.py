@@ -1,8 +1,9 @@
-"""Series of points in the order of time."""
+"""Series of points in the order of time, and series of rows in the result of a statement."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from factory_logs.influxql.ast import Type
 from factory_logs.influxql.evaluation import Value
@@ -84,3 +85,24 @@ def split_windows(series: PointSeries, windows: Windows, *, descending: bool) ->
                 stop += 1
         yield Window(start, times[begin:stop], values[begin:stop], others[begin:stop])
         begin = stop
+
+
+@dataclass(slots=True)
+class ResultSeries:
+    """A table in a result. If `has_time`, the first column is a time in nanoseconds, to be shown in `zone`."""
+
+    name: str
+    columns: Sequence[str]
+    rows: list[list[Value]] = field(default_factory=list)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    has_time: bool = False
+    zone: ZoneInfo | None = None
+
+
+@dataclass(slots=True)
+class Result:
+    """The result of one statement: series, or an error."""
+
+    statement_id: int
+    series: list[ResultSeries] = field(default_factory=list)
+    error: str | None = None

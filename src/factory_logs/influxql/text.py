@@ -24,8 +24,7 @@ from factory_logs.influxql.ast import (
     Type,
     Wildcard,
 )
-from factory_logs.influxql.durations import format_duration
-from factory_logs.influxql.lexer import KEYWORDS
+from factory_logs.influxql.lexer import KEYWORDS, format_duration
 
 _BARE = re.compile("[A-Za-z_][A-Za-z0-9_]*")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

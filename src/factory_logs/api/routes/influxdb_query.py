@@ -27,7 +27,7 @@ from factory_logs.influxql.expressions import ParserLimits
 from factory_logs.influxql.parameters import NONE
 from factory_logs.influxql.parameters import parse_parameters as parse_bound_parameters
 from factory_logs.influxql.parser import parse_query
-from factory_logs.influxql.results import Result
+from factory_logs.influxql.series import Result
 from factory_logs.permissions import Level
 from factory_logs.settings import Settings
 

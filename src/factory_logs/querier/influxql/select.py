@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from factory_logs.influxql.ast import Call, Expression, Fill, Reference, Type
+from factory_logs.influxql.ast import Call, Expression, Fill, Reference, Type, nodes
 from factory_logs.influxql.checking import SIMPLE_SELECTORS, TRANSFORMATIONS
 from factory_logs.influxql.constants import EARLIEST
 from factory_logs.influxql.evaluation import MATHEMATICS, Value, evaluate, wrapped
@@ -18,7 +18,6 @@ from factory_logs.influxql.regexes import matches
 from factory_logs.influxql.resolving import Resolved, call_type, top_arguments
 from factory_logs.influxql.selection import Aggregate
 from factory_logs.influxql.series import Others, PointSeries, Stream, split_windows
-from factory_logs.influxql.traversal import nodes
 from factory_logs.querier.influxql.plans import Plan, subquery_plan
 from factory_logs.querier.influxql.points import PointReader, as_number, can_bin
 from factory_logs.querier.influxql.windows import Tags

@@ -8,15 +8,14 @@ from sqlalchemy import Row, Select, Text, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from factory_logs.influxql.ast import Expression, KeyCondition, Measurement, Show, Shown
-from factory_logs.influxql.columns import LOGS, tag_text
 from factory_logs.influxql.constants import EARLIEST, LATEST, Context, TimeSpan, split_time
 from factory_logs.influxql.errors import InfluxqlError
 from factory_logs.influxql.evaluation import Value
 from factory_logs.influxql.regexes import matches
 from factory_logs.influxql.resolving import matching_measurements, typed_condition
-from factory_logs.influxql.results import ResultSeries
-from factory_logs.influxql.schema import Schema
+from factory_logs.influxql.schema import LOGS, Schema, tag_text
 from factory_logs.influxql.selection import Source, series_rows
+from factory_logs.influxql.series import ResultSeries
 from factory_logs.querier.influxql.catalog import InfluxqlCatalog, are_in_tags, series_in
 from factory_logs.querier.sums import Conditions, Summed, SumsOfSnapshot, TooManyRowsError, fetched
 from factory_logs.query import Query

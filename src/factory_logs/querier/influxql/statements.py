@@ -6,14 +6,13 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.exc import DBAPIError
 
 from factory_logs.errors import QueryTooLongError
-from factory_logs.influxql.ast import Call, CreateDatabase, Explain, Refused, Select, Show, Statement
+from factory_logs.influxql.ast import Call, CreateDatabase, Explain, Refused, Select, Show, Statement, nodes
 from factory_logs.influxql.checking import check
 from factory_logs.influxql.constants import Context
 from factory_logs.influxql.errors import InfluxqlError
 from factory_logs.influxql.evaluation import Value
 from factory_logs.influxql.resolving import ResolveLimits, resolve
-from factory_logs.influxql.results import Result, ResultSeries
-from factory_logs.influxql.traversal import nodes
+from factory_logs.influxql.series import Result, ResultSeries
 from factory_logs.querier.influxql.catalog import InfluxqlCatalog
 from factory_logs.querier.influxql.plans import Plan, top_plan
 from factory_logs.querier.influxql.points import PointLimits, PointReader
