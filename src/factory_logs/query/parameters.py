@@ -1,4 +1,5 @@
-"""Parse the query string of calls that aggregate logs: `bucket`, `by`, `field`, `tz`, `unit`, `passed` and numbers.
+"""Parse the query strings of the calls that aggregate logs: stats (docs/reference/http-api.md#stats), and yield,
+failures, distribution and facets (docs/reference/test-results.md).
 
 Each call lists its parameters. Any other parameter is an error, because a misspelt parameter would otherwise be
 ignored.
@@ -6,7 +7,7 @@ ignored.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -29,6 +30,18 @@ PASSED = "fields__passed"
 UNIT = "product_imei"
 ESCAPE_FORMULAS = "escape_formulas"
 NUMBERS = frozenset({Kind.INT, Kind.FLOAT})
+
+YIELD_PARAMETERS = ("q", "bucket", "by", "unit", "passed", "tz")
+FAILURES_PARAMETERS = ("q", "passed", "unit", "limit")
+DISTRIBUTION_PARAMETERS = ("q", "field", "bins", "by", "lower", "upper")
+FACETS_PARAMETERS = ("q", "field", "limit")
+DEFAULT_BINS, MAX_BINS = 20, 200
+DEFAULT_FAILURES = 100
+DEFAULT_FACET_VALUES = 10
+STATS_PARAMETERS = ("q", "bucket", "by", "field", "tz")
+MEASURES = ("count", "min", "avg", "max", "p50", "p95")
+
+Pairs = Iterable[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +66,7 @@ class Parameters:
     Each call can respond with CSV, so each accepts `escape_formulas`.
     """
 
-    def __init__(self, pairs: Iterable[tuple[str, str]], known: Sequence[str], resource: Resource) -> None:
+    def __init__(self, pairs: Pairs, known: Sequence[str], resource: Resource) -> None:
         self._resource = resource
         self._errors: list[FieldError] = []
         self._values: defaultdict[str, list[str]] = defaultdict(list)
@@ -181,3 +194,124 @@ class Parameters:
         except ValueError as error:
             self.refuse(parameter, str(error))
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class StatsQuery:
+    """The parameters of stats: the logs of `query.filters` by time bucket (None means one bucket for all time) and the
+    fields `by`.
+
+    Each group has its count and the measures of each field in `fields`. `by` and `fields` are dicts by name.
+    """
+
+    query: Query
+    bucket: Bucket | None
+    by: Mapping[str, Field]
+    fields: Mapping[str, Field]
+
+
+def parse_stats(pairs: Pairs, resource: Resource, limits: QueryLimits, max_fields: int) -> StatsQuery:
+    """Return the parameters of stats. Raises BadRequestError that lists every error."""
+    parameters = Parameters(pairs, STATS_PARAMETERS, resource)
+    query = parameters.query(limits)
+    parameters.limit_names(max_fields, "by", "field")
+    stats = StatsQuery(query, parameters.bucket(), parameters.fields("by"), parameters.numbers("field"))
+    parameters.check()
+    return stats
+
+
+@dataclass(frozen=True, slots=True)
+class YieldQuery:
+    """The parameters of a yield: attempts and units among the logs of `query.filters`, by time bucket and the fields
+    `by`."""
+
+    query: Query
+    bucket: Bucket | None
+    by: Mapping[str, Field]
+    unit: Field
+    passed: Field
+
+
+@dataclass(frozen=True, slots=True)
+class FailuresQuery:
+    """The parameters of failures: the `limit` most frequent failures among the failed attempts of `query.filters`."""
+
+    query: Query
+    unit: Field
+    passed: Field
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class DistributionQuery:
+    """The parameters of a distribution: the numbers at `field` in the logs of `query.filters`, by the fields `by`.
+
+    `lower` and `upper` are the exact limits of a good value.
+    """
+
+    query: Query
+    field: Field
+    bins: int
+    by: Mapping[str, Field]
+    lower: Decimal | None
+    upper: Decimal | None
+
+
+@dataclass(frozen=True, slots=True)
+class FacetsQuery:
+    """The parameters of facets: the `limit` most frequent values of each field in `fields` in the logs of
+    `query.filters`."""
+
+    query: Query
+    fields: Mapping[str, Field]
+    limit: int
+
+
+def parse_yield(pairs: Pairs, resource: Resource, limits: QueryLimits, max_fields: int) -> YieldQuery:
+    """Return the parameters of a yield. Like the other functions here, raises BadRequestError that lists every
+    error."""
+    parameters = Parameters(pairs, YIELD_PARAMETERS, resource)
+    query = parameters.query(limits)
+    parameters.limit_names(max_fields, "by")
+    yield_query = YieldQuery(
+        query, parameters.bucket(), parameters.fields("by"), parameters.unit(), parameters.passed()
+    )
+    parameters.check()
+    return yield_query
+
+
+def parse_failures(pairs: Pairs, resource: Resource, limits: QueryLimits, max_rows: int) -> FailuresQuery:
+    parameters = Parameters(pairs, FAILURES_PARAMETERS, resource)
+    limit = parameters.integer("limit", min(DEFAULT_FAILURES, max_rows), max_rows)
+    failures_query = FailuresQuery(parameters.query(limits), parameters.unit(), parameters.passed(), limit)
+    parameters.check()
+    return failures_query
+
+
+def parse_distribution(pairs: Pairs, resource: Resource, limits: QueryLimits, max_fields: int) -> DistributionQuery:
+    parameters = Parameters(pairs, DISTRIBUTION_PARAMETERS, resource)
+    query = parameters.query(limits)
+    parameters.limit_names(max_fields, "by")
+    fields, by = parameters.numbers("field"), parameters.fields("by")
+    bins = parameters.integer("bins", DEFAULT_BINS, MAX_BINS)
+    lower, upper = parameters.number("lower"), parameters.number("upper")
+    if parameters.given("field") != 1:
+        parameters.refuse("field", "expected exactly one number or JSON path, such as fields__voltage")
+    if lower is not None and upper is not None and lower > upper:
+        parameters.refuse("upper", "upper must not be below lower")
+    parameters.check()
+    return DistributionQuery(query, next(iter(fields.values())), bins, by, lower, upper)
+
+
+def parse_facets(
+    pairs: Pairs, resource: Resource, limits: QueryLimits, max_fields: int, max_values: int
+) -> FacetsQuery:
+    parameters = Parameters(pairs, FACETS_PARAMETERS, resource)
+    query = parameters.query(limits)
+    parameters.limit_names(max_fields, "field")
+    fields = parameters.fields("field")
+    limit = parameters.integer("limit", min(DEFAULT_FACET_VALUES, max_values), max_values)
+    if not parameters.given("field"):
+        parameters.refuse("field", "expected at least one field or JSON path, such as app_name or tags__jig_id")
+    parameters.check()
+    return FacetsQuery(query, fields, limit)

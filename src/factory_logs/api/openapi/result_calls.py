@@ -9,8 +9,15 @@ from factory_logs.api.openapi.document import errors
 from factory_logs.api.openapi.parameters import ESCAPE_FORMULAS, Q
 from factory_logs.api.openapi.q_parameter import PATH_PARTS
 from factory_logs.query import DURATION
-from factory_logs.query.aggregates import DEFAULT_BINS, DEFAULT_FACET_VALUES, DEFAULT_FAILURES, MAX_BINS
-from factory_logs.query.parameters import NUMBER, PASSED, ZONE
+from factory_logs.query.parameters import (
+    DEFAULT_BINS,
+    DEFAULT_FACET_VALUES,
+    DEFAULT_FAILURES,
+    MAX_BINS,
+    NUMBER,
+    PASSED,
+    ZONE,
+)
 from factory_logs.query.parameters import UNIT as UNIT_NAME
 from factory_logs.settings import default
 
