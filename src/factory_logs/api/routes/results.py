@@ -6,9 +6,9 @@ from starlette.responses import Response
 
 from factory_logs.api.asgi.fast_routes import FastRoute
 from factory_logs.api.dependencies import Reader, ServicesDep
-from factory_logs.api.http.result_responses import formatted_response, result_response
+from factory_logs.api.http.aggregate_responses import formatted_response, result_response
 from factory_logs.api.http.streaming import cancel_on_disconnect
-from factory_logs.api.openapi import result_calls as openapi
+from factory_logs.api.openapi import aggregate_calls as openapi
 from factory_logs.errors import NotFoundError
 from factory_logs.querier.catalog import read_catalog
 from factory_logs.querier.results import read_distribution, read_facets, read_failures, read_unit, read_yield

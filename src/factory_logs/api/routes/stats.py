@@ -5,8 +5,8 @@ from starlette.responses import Response
 
 from factory_logs.api.asgi.fast_routes import FastRoute
 from factory_logs.api.dependencies import Reader, ServicesDep
-from factory_logs.api.http.result_responses import result_response
-from factory_logs.api.openapi import result_calls as openapi
+from factory_logs.api.http.aggregate_responses import result_response
+from factory_logs.api.openapi import aggregate_calls as openapi
 from factory_logs.querier.stats import read_stats
 from factory_logs.query import FACTORY_LOGS, parse_stats
 from factory_logs.schemas.results import StatsResult
