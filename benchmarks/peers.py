@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from factory_logs.api.http.exchange import exchange_of
+from factory_logs.api.http.exchange import find_exchange
 from factory_logs.api.http.responses import JsonResponse
 from factory_logs.db.models import FactoryLog
 from factory_logs.schemas.timestamps import parse_timestamp
@@ -54,7 +54,7 @@ def silent() -> ASGIApp:
     """Return an app that reads a body and responds with 201, by the short way of `Exchange`: the cost of HTTP alone."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = exchange_of(receive)
+        exchange = find_exchange(receive)
         if scope["type"] == "http" and exchange is not None:
             if exchange.whole_body() is None:
                 await receive()

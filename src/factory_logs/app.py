@@ -41,8 +41,8 @@ from factory_logs.querier.catalog import CatalogUpdates
 from factory_logs.querier.counts import LogCounts
 from factory_logs.querier.exports import Exports
 from factory_logs.querier.influxql.statements import InfluxqlQueries
-from factory_logs.querier.known_results import KnownResults
 from factory_logs.querier.pages import Pages
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.querier.sums import Sums
 from factory_logs.querier.tail import LogTail
 from factory_logs.query import FACTORY_LOGS, REPAIRS, QueryLimits
@@ -148,7 +148,7 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
     group_commit = GroupCommit(database, settings, disk)
     login = LoginService(database, authenticator, settings)
     connections = BatchConnections(database, settings)
-    known, aggregates = KnownResults(database, settings), Aggregates(database, settings)
+    known, aggregates = ResultCache(database, settings), Aggregates(database, settings)
     sums = Sums(known, aggregates, settings)
     counts = LogCounts(known)
     limits = RecordLimits(settings.max_record_bytes, settings.max_nesting, settings.max_reported_errors)

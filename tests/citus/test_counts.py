@@ -11,8 +11,8 @@ import pytest
 from factory_logs.db.citus import wait_for_prepared_writers
 from factory_logs.db.engine import Database
 from factory_logs.querier.counts import LogCounts
-from factory_logs.querier.known_results import KnownResults
 from factory_logs.querier.pages import Pages
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.query import FACTORY_LOGS, QueryLimits, compile_count, parse_query
 from factory_logs.settings import Settings
 from tests.querier.writers import QUERIES, Writers, run_sql
@@ -24,7 +24,7 @@ PARSED = [parse_query(json.dumps(q), FACTORY_LOGS, QueryLimits()) for q in QUERI
 @asynccontextmanager
 async def pages_of_a_worker(database: Database) -> AsyncIterator[Pages]:
     settings = Settings().model_copy(update=EAGER)
-    known = KnownResults(database, settings)
+    known = ResultCache(database, settings)
     pages = Pages(database, LogCounts(known), settings)
     keeping = asyncio.create_task(known.run())
     try:

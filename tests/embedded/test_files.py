@@ -19,8 +19,8 @@ import pytest
 
 from factory_logs.embedded import EmbeddedPostgresError, is_running, running, server, sharing
 from factory_logs.embedded.files import Folder, open_folder, rotate_log
+from factory_logs.embedded.os_user import ServerUser
 from factory_logs.embedded.sharing import prepare
-from factory_logs.embedded.users import ServerUser
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from factory_logs.embedded import EmbeddedPostgresError, binaries, default_data_dir, is_running, running, users
-from factory_logs.embedded.users import server_user
+from factory_logs.embedded import EmbeddedPostgresError, binaries, default_data_dir, is_running, os_user, running
+from factory_logs.embedded.os_user import server_user
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -41,7 +41,7 @@ def tree(closed: Path, copies: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_first_start_in_a_folder_that_only_root_can_enter_works(
     tree: Path, closed: Path, copies: Path, short_tmp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(users, "ROOT_DATA_DIR", short_tmp / "lib" / "factory-logs")
+    monkeypatch.setattr(os_user, "ROOT_DATA_DIR", short_tmp / "lib" / "factory-logs")
     monkeypatch.chdir(closed)
     data_dir = default_data_dir(Path("data"))
     assert data_dir == short_tmp / "lib" / "factory-logs"

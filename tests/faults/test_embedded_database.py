@@ -12,7 +12,7 @@ import asyncpg
 import httpx
 import pytest
 
-from factory_logs.embedded import server, sharing, users
+from factory_logs.embedded import os_user, server, sharing
 from tests.faults import processes
 from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.service import Service
@@ -44,7 +44,7 @@ class EmbeddedSite:
 
     def postgres(self) -> list[int]:
         """Return the processes of the server; none if it does not run."""
-        cluster = self.folder / users.CLUSTER_FOLDER
+        cluster = self.folder / os_user.CLUSTER_FOLDER
         pid = server.postmaster_pid(cluster)
         return [pid, *processes.children(pid)] if pid and server.is_server(pid, cluster) else []
 

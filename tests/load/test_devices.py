@@ -9,8 +9,8 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
-from factory_logs.load.counts import LoadCounts
 from factory_logs.load.devices import DeviceGroup, Load, LoadError, count_stored
+from factory_logs.load.statistics import LoadCounts
 from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
 from tests.client.servers import Server

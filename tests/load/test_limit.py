@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from factory_logs.load.counts import LoadCounts
 from factory_logs.load.limit import Measured, ServiceTimes, limit, service_times
+from factory_logs.load.statistics import LoadCounts
 from tests.client.servers import Server
 
 

@@ -5,9 +5,9 @@ import multiprocessing
 import pytest
 
 from factory_logs.load import processes
-from factory_logs.load.counts import LoadCounts
 from factory_logs.load.devices import Load, LoadError, count_stored
 from factory_logs.load.processes import run_load
+from factory_logs.load.statistics import LoadCounts
 from tests.client.servers import Server
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from factory_logs.db.engine import Database
 from factory_logs.errors import BadRequestError
 from factory_logs.querier.aggregates import AggregateResult, Aggregates
-from factory_logs.querier.known_results import KnownResults
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.querier.results import read_distribution, read_facets, read_failures, read_yield
 from factory_logs.querier.stats import read_stats
 from factory_logs.querier.sums import Sums
@@ -71,7 +71,7 @@ class Worker:
     def __init__(self, database: Database) -> None:
         settings = Settings()
         self.aggregates = CountingAggregates(database, settings)
-        self.sums = Sums(KnownResults(database, settings), self.aggregates, settings)
+        self.sums = Sums(ResultCache(database, settings), self.aggregates, settings)
 
     def stats(self, pairs: Pairs) -> Awaitable[AggregateResult]:
         return read_stats(self.sums, self.aggregates, parse_stats(pairs, FACTORY_LOGS, QueryLimits(), 10), MAX_ROWS)

@@ -15,7 +15,7 @@ from factory_logs.errors import BadRequestError, OverloadedError
 from factory_logs.metrics import CATALOG_MISSING, CATALOG_SECONDS
 from factory_logs.querier.aggregates import Aggregates
 from factory_logs.querier.catalog import APPS, PATHS, CatalogUpdates, read_catalog
-from factory_logs.querier.known_results import KnownResults
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.querier.sums import Sums
 from factory_logs.settings import Settings
 from tests.querier.writers import run_sql, until_kept
@@ -42,7 +42,7 @@ async def store(database: Database, logs: int) -> None:
 async def worker(database: Database, **settings: object) -> AsyncIterator[Sums]:
     """Run a worker that stores complete parts in the database, and nothing that merely took long."""
     own = Settings().model_copy(update={"count_look_seconds": 0.001, "kept_count_seconds": 60.0, **settings})
-    known = KnownResults(database, own)
+    known = ResultCache(database, own)
     keeping = asyncio.create_task(known.run())
     try:
         yield Sums(known, Aggregates(database, own), own)
@@ -170,7 +170,7 @@ async def test_it_uses_one_connection_for_reads_and_one_processor(migrated_url: 
     await store(database, 16)
     own = Database(migrated_url, Settings())
     try:
-        sums = Sums(KnownResults(own, Settings()), Aggregates(own, Settings()), Settings())
+        sums = Sums(ResultCache(own, Settings()), Aggregates(own, Settings()), Settings())
         await updates(sums).add_new_logs()
         opened = {pool: engine.pool.checkedin() for pool, engine in own.engines.items()}  # type: ignore[attr-defined]
         assert opened == {Pool.READING: 1, Pool.WRITING: 0, Pool.AUTHENTICATION: 0}

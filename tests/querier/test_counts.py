@@ -24,7 +24,7 @@ from factory_logs.db.log_inserts import NewRow
 from factory_logs.db.retention import START, bring_back, remove_batch, remove_logs
 from factory_logs.embedded import running
 from factory_logs.querier.counts import MAX_ATTEMPTS, LogCounts
-from factory_logs.querier.known_results import KnownResults
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.query import FACTORY_LOGS, QueryLimits, compile_count, compile_rows, parse_query
 from factory_logs.settings import Settings
 from tests.conftest import CITUS_URL, ONE_SNAPSHOT, as_role
@@ -61,7 +61,7 @@ EAGER = {"count_look_seconds": 0.001, "kept_count_seconds": 0.0, "max_known_coun
 
 @asynccontextmanager
 async def worker(database: Database, **settings: object) -> AsyncIterator[LogCounts]:
-    known = KnownResults(database, Settings().model_copy(update={**EAGER, **settings}))
+    known = ResultCache(database, Settings().model_copy(update={**EAGER, **settings}))
     counts = LogCounts(known)
     keeping = asyncio.create_task(known.run())
     try:
@@ -233,7 +233,7 @@ async def test_the_count_of_all_logs_stays_known_when_retention_removes_some(dat
         assert (await remove_batch(connection, DAY + timedelta(minutes=7), 2, removal)).logs == 1
         await connection.close()
         await run_sql(database, "delete from factory_logs where factory_log_id = 9")
-        for worker_of_then_or_now in (counts, LogCounts(KnownResults(database, Settings().model_copy(update=EAGER)))):
+        for worker_of_then_or_now in (counts, LogCounts(ResultCache(database, Settings().model_copy(update=EAGER)))):
             assert await found(worker_of_then_or_now, database, {}) == 6
             assert await found(worker_of_then_or_now, database) == 5
 
@@ -250,7 +250,7 @@ async def test_the_count_of_all_logs_stays_known_when_archived_logs_are_imported
         assert (await bring_back(connection, lines, START)).logs == 0
         await connection.close()
         await run_sql(database, "delete from factory_logs where factory_log_id = 9")
-        for worker_of_then_or_now in (counts, LogCounts(KnownResults(database, Settings().model_copy(update=EAGER)))):
+        for worker_of_then_or_now in (counts, LogCounts(ResultCache(database, Settings().model_copy(update=EAGER)))):
             assert await found(worker_of_then_or_now, database, {}) == 9
             assert await found(worker_of_then_or_now, database) == 8
 

@@ -11,8 +11,8 @@ from factory_logs.db.engine import Database
 from factory_logs.db.prepared_statements import PreparedStatements, compile_statement
 from factory_logs.errors import BadRequestError
 from factory_logs.querier.counts import LogCounts, OnTop
-from factory_logs.querier.known_results import KnownResults
 from factory_logs.querier.pages import Pages, compile_page, page_with_placeholders
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.query import FACTORY_LOGS, REPAIRS, QueryLimits, parse_query, with_placeholders
 from factory_logs.settings import Settings
 from tests.conftest import CITUS_URL
@@ -68,7 +68,7 @@ CACHE: dict[str, PreparedStatements] = {}
 
 
 async def test_queries_that_share_a_statement_read_their_own_pages(filled: Database) -> None:  # noqa: F811
-    pages = Pages(filled, LogCounts(KnownResults(filled, Settings())), Settings())
+    pages = Pages(filled, LogCounts(ResultCache(filled, Settings())), Settings())
     try:
         for name, expected in (("cit", [1, 6]), ("CIT", [2]), ("nobody", []), ("cit", [1, 6])):
             q = {"filters": [{"name": "app_name", "op": "==", "val": name}]}
@@ -82,7 +82,7 @@ async def test_queries_that_share_a_statement_read_their_own_pages(filled: Datab
 
 async def test_the_number_of_prepared_statements_is_limited(database: Database) -> None:
     pages = Pages(
-        database, LogCounts(KnownResults(database, Settings())), Settings().model_copy(update={"max_query_shapes": 2})
+        database, LogCounts(ResultCache(database, Settings())), Settings().model_copy(update={"max_query_shapes": 2})
     )
     try:
         for name in ("app_name", "product_imei", "created_by"):

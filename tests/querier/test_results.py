@@ -18,7 +18,7 @@ from factory_logs.errors import BadRequestError
 from factory_logs.ingest.validation import NewLog
 from factory_logs.querier.aggregates import Aggregates
 from factory_logs.querier.catalog import read_catalog
-from factory_logs.querier.known_results import KnownResults
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.querier.results import read_distribution, read_facets, read_failures, read_yield
 from factory_logs.querier.stats import read_stats
 from factory_logs.querier.sums import Sums
@@ -143,7 +143,7 @@ def aggregates(database: Database) -> Aggregates:
 def sums(database: Database, aggregates: Aggregates) -> Sums:
     """Return sums that are cached at once, with a watermark that is read at once."""
     eager = Settings().model_copy(update={"known_sums_seconds": 0.0, "count_look_seconds": 0.0001})
-    return Sums(KnownResults(database, eager), aggregates, eager)
+    return Sums(ResultCache(database, eager), aggregates, eager)
 
 
 @pytest.mark.slow

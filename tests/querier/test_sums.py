@@ -26,8 +26,8 @@ from factory_logs.querier import sum_parts
 from factory_logs.querier import sums as sums_module
 from factory_logs.querier.aggregates import Aggregates, shown
 from factory_logs.querier.catalog import APPS, PATHS, TABLES, TAG_SETS
-from factory_logs.querier.influxql.windows import window_sums
-from factory_logs.querier.known_results import KnownResults
+from factory_logs.querier.influxql.window_aggregates import window_sums
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.querier.results import facet_sums, failure_sums, yield_sums
 from factory_logs.querier.stats import count_sums
 from factory_logs.querier.sum_parts import KnownParts
@@ -173,7 +173,7 @@ KINDS: dict[str, Callable[[str], Summed]] = {
 @asynccontextmanager
 async def worker(database: Database, **settings: object) -> AsyncIterator[Sums]:
     own = Settings().model_copy(update={**EAGER, **settings})
-    known = KnownResults(database, own)
+    known = ResultCache(database, own)
     keeping = asyncio.create_task(known.run())
     try:
         yield Sums(known, Aggregates(database, own), own)

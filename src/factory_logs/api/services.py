@@ -21,8 +21,8 @@ from factory_logs.querier.by_id import LogsById
 from factory_logs.querier.counts import LogCounts
 from factory_logs.querier.exports import Exports
 from factory_logs.querier.influxql.statements import InfluxqlQueries
-from factory_logs.querier.known_results import KnownResults
 from factory_logs.querier.pages import Pages
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.querier.sums import Sums
 from factory_logs.querier.tail import LogTail
 from factory_logs.query import FACTORY_LOGS, QueryLimits, Resource
@@ -59,7 +59,7 @@ class Services:
     pages: Pages
     exports: Exports
     aggregates: Aggregates
-    known: KnownResults
+    known: ResultCache
     sums: Sums
     influxql: InfluxqlQueries
     tail: LogTail

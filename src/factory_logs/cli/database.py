@@ -108,7 +108,7 @@ def disk_reserve(database: Database, settings: Settings) -> DiskReserve:
     """Return the DiskReserve of the database, for a command that writes logs into the database."""
     if settings.database_url is not None:
         return DiskReserve(database, settings, None)
-    from factory_logs.embedded.users import cluster_dir
+    from factory_logs.embedded.os_user import cluster_dir
 
     return DiskReserve(database, settings, cluster_dir(settings.data_dir.expanduser().resolve()))
 

@@ -20,9 +20,9 @@ from factory_logs.durations import parse_duration
 from factory_logs.processors import processor_times, usable_cores
 
 if TYPE_CHECKING:
-    from factory_logs.load.counts import LoadCounts
     from factory_logs.load.devices import Load
     from factory_logs.load.limit import Measured
+    from factory_logs.load.statistics import LoadCounts
 
 RATE_SAMPLES = 10
 PICTURE_COLUMNS = 100

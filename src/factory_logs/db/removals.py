@@ -31,10 +31,10 @@ class Removals(NamedTuple):
 
     def within(self, above: int, up_to: int) -> int:
         """Return the count of the blocks that contain the ids above `above`, up to `up_to`."""
-        return sum(self.by_block.get(block, 0) for block in range(block_of(above + 1), block_of(up_to) + 1))
+        return sum(self.by_block.get(block, 0) for block in range(removal_block(above + 1), removal_block(up_to) + 1))
 
 
-def block_of(factory_log_id: int) -> int:
+def removal_block(factory_log_id: int) -> int:
     return (factory_log_id - 1) // BLOCK
 
 

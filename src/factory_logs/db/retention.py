@@ -54,7 +54,7 @@ class OldLogs(NamedTuple):
     newest: datetime
 
 
-class Removal(NamedTuple):
+class RemovalProgress(NamedTuple):
     """The progress of a run: how many logs its last batch removed, and up to which `timestamp` it has read."""
 
     run_id: int | None
@@ -62,7 +62,7 @@ class Removal(NamedTuple):
     reached: datetime
 
 
-START = Removal(None, 0, datetime.min)
+START = RemovalProgress(None, 0, datetime.min)
 
 
 def expired(cutoff: datetime, conditions: Conditions = ()) -> Conditions:
@@ -78,8 +78,8 @@ async def old_logs(connection: asyncpg.Connection, old: Conditions) -> Sequence[
 
 
 async def remove_batch(
-    connection: asyncpg.Connection, cutoff: datetime, most: int, before: Removal, conditions: Conditions = ()
-) -> Removal:
+    connection: asyncpg.Connection, cutoff: datetime, most: int, before: RemovalProgress, conditions: Conditions = ()
+) -> RemovalProgress:
     """Remove the next logs before the cutoff that match all of `conditions`, at most `most`; fewer if no more are left.
 
     `before` is the result of the previous batch, or `START` for the first one. A run that removes nothing stores
@@ -95,14 +95,16 @@ async def remove_batch(
     return await _remove(connection, func.array(next_ones.scalar_subquery()), cutoff, before)
 
 
-async def remove_logs(connection: asyncpg.Connection, ids: Sequence[int], cutoff: datetime, before: Removal) -> Removal:
+async def remove_logs(
+    connection: asyncpg.Connection, ids: Sequence[int], cutoff: datetime, before: RemovalProgress
+) -> RemovalProgress:
     """Remove the logs with these ids. `before` and the result are the same as in `remove_batch`."""
     return await _remove(connection, literal(list(ids), ARRAY(BigInteger)), cutoff, before)
 
 
 async def _remove(
-    connection: asyncpg.Connection, ids: ColumnElement[Any], cutoff: datetime, before: Removal
-) -> Removal:
+    connection: asyncpg.Connection, ids: ColumnElement[Any], cutoff: datetime, before: RemovalProgress
+) -> RemovalProgress:
     async with _marked(connection), connection.transaction():
         await connection.execute(_ALONE)
         removed = await connection.fetchval(_REMOVED)
@@ -120,7 +122,7 @@ async def _remove(
             run_id = await connection.fetchval(_BEGIN_RUN, cutoff, logs)
         else:
             await connection.execute(_GO_ON, run_id, logs)
-        return Removal(run_id, logs, max(block["reached"] for block in gone))
+        return RemovalProgress(run_id, logs, max(block["reached"] for block in gone))
 
 
 @asynccontextmanager
@@ -278,7 +280,7 @@ WHERE NOT EXISTS (SELECT FROM factory_logs WHERE factory_log_id = {_ID} AND {jso
 """  # noqa: S608
 
 
-async def bring_back(connection: asyncpg.Connection, lines: Sequence[str], before: Removal) -> Removal:
+async def bring_back(connection: asyncpg.Connection, lines: Sequence[str], before: RemovalProgress) -> RemovalProgress:
     """Store the archived logs, given as JSON, whose ids are missing. `logs` in the result is their number.
 
     `before` is the result of the previous batch, or `START` for the first one. Raises OtherLogError if another log has
@@ -299,7 +301,7 @@ async def bring_back(connection: asyncpg.Connection, lines: Sequence[str], befor
                 raise OtherLogError(_other_log(different[0][0]))
         if not back["logs"]:
             return before._replace(logs=0)
-        await removals.note_removals(connection, Counter(map(removals.block_of, back["ids"])))
+        await removals.note_removals(connection, Counter(map(removals.removal_block, back["ids"])))
         if known is not None:
             await connection.execute(_ADD, EVERYTHING, back["known"], back["logs"], back["lowest"])
         await connection.execute(_OUTDATED, removed + back["logs"])
@@ -308,7 +310,7 @@ async def bring_back(connection: asyncpg.Connection, lines: Sequence[str], befor
             run_id = await connection.fetchval(_BEGIN_RUN, back["reached"], back["logs"])
         else:
             await connection.execute(_GO_ON, run_id, back["logs"])
-        return Removal(run_id, back["logs"], back["reached"])
+        return RemovalProgress(run_id, back["logs"], back["reached"])
 
 
 async def _bring_back_to_cluster(connection: asyncpg.Connection, lines: Sequence[str], known: int) -> asyncpg.Record:

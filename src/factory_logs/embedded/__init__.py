@@ -9,7 +9,7 @@ PostgreSQL refuses to run as root. If root starts it, the server runs as the own
 """
 
 from factory_logs.embedded.errors import EmbeddedPostgresError
+from factory_logs.embedded.os_user import default_data_dir
 from factory_logs.embedded.sharing import has_database, is_running, running
-from factory_logs.embedded.users import default_data_dir
 
 __all__ = ["EmbeddedPostgresError", "default_data_dir", "has_database", "is_running", "running"]

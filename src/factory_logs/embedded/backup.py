@@ -18,9 +18,9 @@ from typing import IO, BinaryIO
 
 from factory_logs.embedded.errors import EmbeddedPostgresError
 from factory_logs.embedded.files import Folder, flush_folder, make_data_dir, open_folder
+from factory_logs.embedded.os_user import CLUSTER_FOLDER, check_reachable, server_user
 from factory_logs.embedded.server import Server
 from factory_logs.embedded.sharing import POSTGRES_LOCK, has_database, held, is_running, open_lock, prepare, running
-from factory_logs.embedded.users import CLUSTER_FOLDER, check_reachable, server_user
 
 RESTORING = "restoring"
 """The folder of an incomplete restore, in the data directory."""

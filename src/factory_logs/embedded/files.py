@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory_logs.embedded.errors import EmbeddedPostgresError
-from factory_logs.embedded.users import ServerUser
+from factory_logs.embedded.os_user import ServerUser
 
 SUN_PATH_BYTES = 107
 """The maximum length of a Unix socket's path on Linux, without the terminating zero."""

@@ -26,8 +26,8 @@ from factory_logs.embedded.files import (
     open_folder,
     rotate_log,
 )
+from factory_logs.embedded.os_user import CLUSTER_FOLDER, ServerUser, cluster_dir
 from factory_logs.embedded.sizing import machine_memory, sized_settings
-from factory_logs.embedded.users import CLUSTER_FOLDER, ServerUser, cluster_dir
 
 DATABASE = "factory_logs"
 START_SECONDS = 60

@@ -16,9 +16,9 @@ from factory_logs.influxql.ast import (
     Type,
     Wildcard,
 )
+from factory_logs.influxql.bound_parameters import NONE, Parameters
 from factory_logs.influxql.errors import InfluxqlError, ParseError
 from factory_logs.influxql.lexer import Lexer, SyntaxToken, parse_duration
-from factory_logs.influxql.parameters import NONE, Parameters
 from factory_logs.influxql.regexes import compiled
 from factory_logs.influxql.text import quote_identifier
 

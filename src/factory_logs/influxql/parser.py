@@ -28,9 +28,9 @@ from factory_logs.influxql.ast import (
     Statement,
     nodes,
 )
+from factory_logs.influxql.bound_parameters import NONE, Parameters
 from factory_logs.influxql.errors import ParseError
 from factory_logs.influxql.expressions import ExpressionParser, ParserLimits
-from factory_logs.influxql.parameters import NONE, Parameters
 
 _BOOLEAN_OPERATORS = frozenset({"=", "!=", "=~", "!~", "<", "<=", ">", ">=", "AND", "OR"})
 _HEADS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -213,12 +213,12 @@ class _Parser(ExpressionParser):
             dimensions.append(self.regex() or self.expression())
         return tuple(dimensions)
 
-    def _is_call_of(self, name: str) -> bool:
+    def _is_call_to(self, name: str) -> bool:
         token = self.peek()
         return token.kind == lexer.IDENTIFIER and token.text.lower() == name
 
     def _fill(self) -> tuple[Fill, float | int | None]:
-        if not self._is_call_of("fill"):
+        if not self._is_call_to("fill"):
             return Fill.NULL, None
         call = self.expression()
         if not isinstance(call, Call):
@@ -233,7 +233,7 @@ class _Parser(ExpressionParser):
         raise ParseError("fill requires an argument, e.g.: 0, null, none, previous, linear")
 
     def _zone(self) -> str | None:
-        if not self._is_call_of("tz"):
+        if not self._is_call_to("tz"):
             return None
         call = self.expression()
         if not isinstance(call, Call):

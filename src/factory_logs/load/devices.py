@@ -23,7 +23,7 @@ import orjson
 
 from factory_logs.client.retry import Backoff, retry_after
 from factory_logs.client.settings import tls_verification
-from factory_logs.load.counts import LoadCounts
+from factory_logs.load.statistics import LoadCounts
 from factory_logs.load.transport import DeviceTransport
 
 PATH = "v1/factory_logs"

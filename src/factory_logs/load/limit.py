@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from factory_logs.load.counts import LoadCounts
+from factory_logs.load.statistics import LoadCounts
 
 FULL = 0.85
 """If the processors are busier than this, they count as the limit. Measured shares are a few percent too low."""

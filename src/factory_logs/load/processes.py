@@ -8,8 +8,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import wait
 from typing import Any
 
-from factory_logs.load.counts import LoadCounts, merged
 from factory_logs.load.devices import DeviceGroup, Load, LoadError
+from factory_logs.load.statistics import LoadCounts, merged
 
 REPORT_SECONDS = 0.5
 END_SECONDS = 5.0

@@ -1,6 +1,6 @@
 """Count `num_results` exactly, while reading only the newer logs (docs/reference/http-api.md#pages).
 
-The count of the logs up to the watermark is remembered (querier/known_results.py). The statement for a page counts the
+The count of the logs up to the watermark is remembered (querier/result_cache.py). The statement for a page counts the
 newer logs, so that a page takes one round trip and reads one snapshot.
 """
 
@@ -14,7 +14,7 @@ from sqlalchemy import Select
 
 from factory_logs.db import count_cache
 from factory_logs.db.count_cache import Conditions, Counted, Known, TableState
-from factory_logs.querier.known_results import KnownResults
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.query import FACTORY_LOGS, Query, Resource, compile_count, compile_filters
 
 MAX_ATTEMPTS = 2
@@ -90,7 +90,7 @@ class PlainCount:
 class LogCounts:
     """Remembers the counts of filters in a worker, and adds newer logs to them."""
 
-    def __init__(self, known: KnownResults) -> None:
+    def __init__(self, known: ResultCache) -> None:
         self._results = known
 
     async def prepare(self, query: Query, attempt: int = 0) -> Count:
@@ -113,7 +113,7 @@ class LogCounts:
         return _CountOnTop(self._results, name, query, known, on_top, self._results.seen)
 
     async def wait_for_watermark(self) -> int | None:
-        """See `KnownResults.wait_for_watermark`."""
+        """See `ResultCache.wait_for_watermark`."""
         return await self._results.wait_for_watermark()
 
     async def _find(self, name: bytes, conditions: Conditions) -> Known | None:
@@ -141,7 +141,7 @@ class LogCounts:
 class _CountOnTop:
     """Counts the logs that are newer than the known count of the filter."""
 
-    results: KnownResults
+    results: ResultCache
     name: bytes
     query: Query
     known: Known

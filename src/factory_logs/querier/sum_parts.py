@@ -21,7 +21,7 @@ MOST_PARTS = 1_000
 """Each request that finds new logs looks at all parts, which takes about 3 ms for this many."""
 
 
-class Part(NamedTuple):
+class SumPart(NamedTuple):
     """The sums over the logs with ids above `begin`, up to `up_to`. The part is complete if `up_to` is its `end`.
 
     `removed` is how many logs had been removed from its blocks when it was read.
@@ -40,7 +40,7 @@ class KnownParts(NamedTuple):
 
     state: TableState
     uncounted: int
-    parts: Sequence[Part]
+    parts: Sequence[SumPart]
     table: Table | None
 
     @property
@@ -69,7 +69,7 @@ class Missing(NamedTuple):
 
     above: int
     up_to: int
-    part: Part | None
+    part: SumPart | None
 
 
 class Merging(NamedTuple):
@@ -107,7 +107,7 @@ def distinct(*tables: Table | None) -> Sequence[Table]:
     return list({id(table): table for table in tables if table is not None}.values())
 
 
-def missing(parts: Sequence[Part], length: int, goal: int) -> Iterator[Missing]:
+def missing(parts: Sequence[SumPart], length: int, goal: int) -> Iterator[Missing]:
     """Yield the ranges of ids up to `goal` that no part covers, each with at most `length` ids."""
     reached = 0
     for part in parts:
@@ -125,7 +125,7 @@ def _new(above: int, up_to: int, length: int) -> Iterator[Missing]:
 
 def valid_parts(known: KnownParts, state: TableState, removals: Removals, merging: Merging) -> KnownParts:
     """Return the parts from which no log was removed since they were read; `removals` are those of `state`."""
-    kept: list[Part] = []
+    kept: list[SumPart] = []
     if known.uncounted == removals.uncounted:
         kept = [part for part in known.parts if part.removed == removals.within(part.begin, part.end)]
     if known.table is not None and len(kept) == len(known.parts):
@@ -147,7 +147,7 @@ def with_rows(
     # Most parts have the same rows as all logs, or as the last part. They share one table.
     table = next((each for each in (total, *(other.table for other in known.parts[-1:])) if each == table), table)
     begin, end = (found.above, found.above + length) if part is None else (part.begin, part.end)
-    now = Part(begin, end, found.up_to, removed, table)
+    now = SumPart(begin, end, found.up_to, removed, table)
     parts = sorted((*(each for each in known.parts if each.begin != begin), now), key=lambda each: each.begin)
     return known._replace(parts=tuple(parts), table=total)
 
@@ -163,7 +163,7 @@ def fewer_parts(known: KnownParts, most_rows: int, merging: Merging) -> KnownPar
     return known
 
 
-def _pairs(parts: Sequence[Part], merging: Merging) -> Iterator[Part]:
+def _pairs(parts: Sequence[SumPart], merging: Merging) -> Iterator[SumPart]:
     """Yield the parts, with complete neighbours merged in pairs."""
     left = list(reversed(parts))
     while left:
@@ -172,7 +172,7 @@ def _pairs(parts: Sequence[Part], merging: Merging) -> Iterator[Part]:
             other = left.pop()
             merged = merging.merged((part.table, other.table))
             table = next((each for each in (part.table, other.table) if each == merged), merged)
-            part = Part(part.begin, other.end, other.up_to, part.removed + other.removed, table)
+            part = SumPart(part.begin, other.end, other.up_to, part.removed + other.removed, table)
         yield part
 
 
@@ -189,5 +189,5 @@ def decode(stored: Known, merging: Merging) -> KnownParts:
     """Return the parts that the database has stored. Not all of them need be valid."""
     uncounted, parts, rows = json.loads(zlib.decompress(stored.content or b""))
     tables = list(map(decoded_rows, rows))
-    found = tuple(Part(begin, end, up_to, removed, tables[index]) for begin, end, up_to, removed, index in parts)
+    found = tuple(SumPart(begin, end, up_to, removed, tables[index]) for begin, end, up_to, removed, index in parts)
     return KnownParts(stored.state, uncounted, found, merging.merged(part.table for part in found))

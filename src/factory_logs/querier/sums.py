@@ -1,6 +1,6 @@
 """Compute sums over logs by bucket, group or value, and read only logs that no earlier sum covers.
 
-A known sum covers the logs up to a watermark in a time range (querier/known_results.py). A request for another time
+A known sum covers the logs up to a watermark in a time range (querier/result_cache.py). A request for another time
 range or for newer logs reads only the logs that one of the two covers and the other does not. A sum over logs is
 corrected by adding and subtracting these logs. A sum over units, such as the units that passed at first, is corrected
 unit by unit: if a unit has one of these logs, its old contribution is subtracted, and its new contribution is added. So
@@ -34,7 +34,7 @@ from factory_logs.db.count_cache import Known, TableState, load, snapshot_state
 from factory_logs.db.models import TIME
 from factory_logs.db.removals import Removals, load_removals
 from factory_logs.querier.aggregates import Aggregates, canonical, log_value, sample_condition, shown, too_many_groups
-from factory_logs.querier.known_results import Fact, KnownResults
+from factory_logs.querier.result_cache import CachedResult, ResultCache
 from factory_logs.querier.sum_parts import KnownParts, Merging, Missing, fewer_parts, missing, valid_parts, with_rows
 from factory_logs.querier.sum_parts import decode as decode_parts
 from factory_logs.querier.sum_parts import encode as encode_parts
@@ -204,7 +204,7 @@ class _Logs(NamedTuple):
 class Sums:
     """Computes sums for a worker, and remembers them."""
 
-    def __init__(self, known: KnownResults, aggregates: Aggregates, settings: Settings) -> None:
+    def __init__(self, known: ResultCache, aggregates: Aggregates, settings: Settings) -> None:
         self._known = known
         self._aggregates = aggregates
         self.learn_seconds = settings.known_sums_seconds
@@ -321,7 +321,7 @@ class SumsOfSnapshot:
     state: TableState
     watermark: int
     drawn: int | None
-    before: Mapping[bytes, Fact]
+    before: Mapping[bytes, CachedResult]
     part_seconds: float
     learned: list[Callable[[], None]] | None = None
     """On a cluster, the sums to remember after the snapshot if the state of the table is still the same."""

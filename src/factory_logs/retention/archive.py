@@ -31,7 +31,7 @@ Progress = Callable[[int], None]
 """A function that is called with the number of processed logs."""
 
 
-class Part(BaseModel):
+class ArchivePart(BaseModel):
     """A part: one file of an archive. `sha256` is the hash of the compressed file."""
 
     file: Annotated[str, Field(pattern=r"^part-[0-9]{5,9}\.ndjson\.zst$")]
@@ -48,7 +48,7 @@ class Manifest(BaseModel):
     cutoff: datetime
     q: str | None
     logs: int
-    parts: list[Part]
+    parts: list[ArchivePart]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ async def write_archive(
     with _explained(folder):
         await asyncio.to_thread(_make_folder, folder)
     try:
-        parts: list[Part] = []
+        parts: list[ArchivePart] = []
         done = 0
         while more is not None:
             path = folder / f"part-{len(parts) + 1:05}.ndjson.zst"
@@ -144,7 +144,7 @@ async def write_archive(
                 finally:
                     await asyncio.to_thread(file.close)
                 digest = await asyncio.to_thread(_sha256, path)
-            parts.append(Part(file=path.name, logs=in_part, sha256=digest))
+            parts.append(ArchivePart(file=path.name, logs=in_part, sha256=digest))
             done += in_part
         manifest = Manifest(created_at=now, cutoff=cutoff, q=q, logs=done, parts=parts)
         with _explained(folder / MANIFEST):

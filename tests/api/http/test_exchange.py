@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from factory_logs.api.http.exchange import Exchange, exchange_of
+from factory_logs.api.http.exchange import Exchange, find_exchange
 from factory_logs.api.http.responses import JsonResponse, NoContentResponse
 
 HEADERS = {"Location": "http://x/v1/factory_logs/7", "X-Request-ID": "7"}
@@ -142,5 +142,5 @@ async def test_a_layer_that_wraps_the_messages_sees_them() -> None:
 
     async def send(message: Message) -> None: ...
 
-    assert exchange_of(started.exchange.send) is started.exchange  # type: ignore[arg-type]
-    assert exchange_of(send) is None
+    assert find_exchange(started.exchange.send) is started.exchange  # type: ignore[arg-type]
+    assert find_exchange(send) is None

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factory_logs.api.http.pagination import write_cursor
-from factory_logs.querier import known_results
+from factory_logs.querier import result_cache
 from factory_logs.querier.pages import CursorPosition
 from factory_logs.query import FACTORY_LOGS, REPAIRS, QueryLimits, parse_query
 from tests.api.conftest import ask
@@ -134,7 +134,7 @@ async def late(client: httpx.AsyncClient, migrated_url: str) -> AsyncIterator[as
 async def test_the_first_page_by_cursor_waits_for_running_transactions_and_counts_their_logs(
     filled: httpx.AsyncClient, late: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, q: dict[str, object]
 ) -> None:
-    monkeypatch.setattr(known_results, "WATERMARK_SECONDS", 60.0)
+    monkeypatch.setattr(result_cache, "WATERMARK_SECONDS", 60.0)
     first = asyncio.create_task(ask(filled, q=q, cursor="", results_per_page=100))
     await asyncio.wait({first}, timeout=0.3)
     assert not first.done()
@@ -147,7 +147,7 @@ async def test_the_first_page_by_cursor_waits_for_running_transactions_and_count
 async def test_pages_by_cursor_do_not_wait_for_a_long_transaction_and_include_its_logs_beyond_the_count(
     filled: httpx.AsyncClient, late: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known_results, "WATERMARK_SECONDS", 0.02)
+    monkeypatch.setattr(result_cache, "WATERMARK_SECONDS", 0.02)
     first = await ask(filled, cursor="", results_per_page=20)
     assert first.json()["num_results"] == 26
     await late.execute("COMMIT")

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from factory_logs.cli import app
 from factory_logs.embedded import binaries, has_database
-from factory_logs.embedded.users import server_user
+from factory_logs.embedded.os_user import server_user
 from tests.cli.factories import LOG, lines
 
 pytestmark = pytest.mark.slow

@@ -8,12 +8,12 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import NewRow, insert_logs
-from factory_logs.influxql.parameters import NONE
+from factory_logs.influxql.bound_parameters import NONE
 from factory_logs.influxql.parser import parse_query
 from factory_logs.ingest.validation import NewLog
 from factory_logs.querier.aggregates import Aggregates
 from factory_logs.querier.influxql.statements import InfluxqlQueries
-from factory_logs.querier.known_results import KnownResults
+from factory_logs.querier.result_cache import ResultCache
 from factory_logs.querier.sums import Sums
 from factory_logs.settings import Settings
 from tests.querier.writers import run_sql
@@ -33,7 +33,7 @@ async def store(database: Database, *tags: dict[str, Any] | None, app: str = "ti
 
 def queries(database: Database, **changed: object) -> InfluxqlQueries:
     settings = Settings().model_copy(update={"known_sums_seconds": 0.0, "count_look_seconds": 0.001, **changed})
-    return InfluxqlQueries(Sums(KnownResults(database, settings), Aggregates(database, settings), settings), settings)
+    return InfluxqlQueries(Sums(ResultCache(database, settings), Aggregates(database, settings), settings), settings)
 
 
 async def shown(own: InfluxqlQueries, statement: str) -> list[list[Any]]:

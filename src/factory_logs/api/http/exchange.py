@@ -64,7 +64,7 @@ class Exchange(RequestResponseCycle):
         return True
 
 
-def exchange_of(channel: Receive | Send) -> Exchange | None:
+def find_exchange(channel: Receive | Send) -> Exchange | None:
     """Return the exchange that this `receive` or `send` belongs to; None if a layer has wrapped it, or under another
     server."""
     owner: Any = getattr(channel, "__self__", None)

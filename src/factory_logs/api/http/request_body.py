@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
 from factory_logs.api.http.content_coding import Decoder, decoder
-from factory_logs.api.http.exchange import exchange_of
+from factory_logs.api.http.exchange import find_exchange
 from factory_logs.api.http.responses import route_path
 from factory_logs.api.services import Services
 from factory_logs.errors import RequestTimeoutError, TooLargeError, UnsupportedMediaTypeError
@@ -168,7 +168,7 @@ class Body:
 
     def _whole(self) -> Message | None:
         """Return the message of a body that has already arrived: it needs no timer."""
-        exchange = exchange_of(self._receive)
+        exchange = find_exchange(self._receive)
         body = None if exchange is None else exchange.whole_body()
         return None if body is None else {"type": "http.request", "body": body}
 

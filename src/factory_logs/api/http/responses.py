@@ -6,7 +6,7 @@ import orjson
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from factory_logs.api.http.exchange import exchange_of
+from factory_logs.api.http.exchange import find_exchange
 
 
 class JsonResponse(Response):
@@ -26,7 +26,7 @@ class JsonResponse(Response):
             self.raw_headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = exchange_of(send)
+        exchange = find_exchange(send)
         if exchange is not None and exchange.respond(self.status_code, self.raw_headers, self.body):
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

@@ -22,10 +22,10 @@ from factory_logs.influxdb.query_response import DEFAULT_CHUNK_ROWS, EPOCHS, Csv
 from factory_logs.influxdb.requests import MAX_PARAMETERS, parse_parameters
 from factory_logs.influxdb.responses import VERSION_HEADERS, Version1, Version2
 from factory_logs.influxql.ast import Explain, Refused, Select, Statement
+from factory_logs.influxql.bound_parameters import NONE
+from factory_logs.influxql.bound_parameters import parse_parameters as parse_bound_parameters
 from factory_logs.influxql.errors import InfluxqlError, ParseError
 from factory_logs.influxql.expressions import ParserLimits
-from factory_logs.influxql.parameters import NONE
-from factory_logs.influxql.parameters import parse_parameters as parse_bound_parameters
 from factory_logs.influxql.parser import parse_query
 from factory_logs.influxql.series import Result
 from factory_logs.permissions import Level

@@ -153,7 +153,7 @@ def _free(folder: Path) -> str:
 
 def _data_dir(settings: "Settings") -> Iterator[Check]:
     """Check the data directory of the embedded database and its disk."""
-    from factory_logs.embedded.users import cluster_dir, server_user
+    from factory_logs.embedded.os_user import cluster_dir, server_user
     from factory_logs.ingest.disk_reserve import free_bytes
 
     data_dir = settings.data_dir.expanduser().resolve()

@@ -131,7 +131,7 @@ def _hand_to_workers(settings: Settings, url: str) -> None:
         "FACTORY_LOGS_WORKERS": str(settings.workers),
     }
     if settings.database_url is None:
-        from factory_logs.embedded.users import cluster_dir
+        from factory_logs.embedded.os_user import cluster_dir
 
         os.environ[CLUSTER_VARIABLE] = str(cluster_dir(settings.data_dir.expanduser().resolve()))
 

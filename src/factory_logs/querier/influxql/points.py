@@ -29,7 +29,7 @@ from factory_logs.influxql.series import PointSeries
 from factory_logs.influxql.windows import Windows
 from factory_logs.querier.influxql.catalog import InfluxqlCatalog, are_in_tags, series_in
 from factory_logs.querier.influxql.plans import Plan
-from factory_logs.querier.influxql.windows import EDGES, AggregatedSeries, Tags, in_windows, window_sums
+from factory_logs.querier.influxql.window_aggregates import EDGES, AggregatedSeries, Tags, in_windows, window_sums
 from factory_logs.querier.sums import SumsOfSnapshot, TooManyRowsError
 from factory_logs.settings import Settings
 

@@ -20,7 +20,7 @@ from factory_logs.influxql.selection import Aggregate
 from factory_logs.influxql.series import Others, PointSeries, Stream, split_windows
 from factory_logs.querier.influxql.plans import Plan, subquery_plan
 from factory_logs.querier.influxql.points import PointReader, as_number, can_bin
-from factory_logs.querier.influxql.windows import Tags
+from factory_logs.querier.influxql.window_aggregates import Tags
 
 T = TypeVar("T")
 Row = tuple[int, list[Value]]

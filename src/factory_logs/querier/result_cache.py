@@ -1,9 +1,9 @@
-"""Remember results about the logs up to the watermark. The memory in each worker is limited.
+"""Cache results for the logs up to the watermark: counts (querier/counts.py), and sums by bucket and group
+(querier/sums.py).
 
-Logs never change, and only retention removes them. So a result about the logs up to the watermark stays valid, both a
-count (querier/counts.py) and a sum by bucket and group (querier/sums.py). The next request reads only newer logs. Each
-worker remembers the results that it used last. Results that took long to compute are also stored in the database, so
-that another worker or a restarted worker need not compute them again.
+Logs never change, and only retention removes them. So a result for the logs up to the watermark stays valid, and the
+next request reads only newer logs. Each worker caches its most recently used results, in limited memory. Results that
+took long to compute are also stored in the database, for other workers and for the time after a restart.
 
 A result is valid for a snapshot if the state of the table is the same, and if the snapshot was taken after the result's
 id became the watermark (db/watermark.py). Filters may refer to repairs: a log's repair is stored before the log, exists
@@ -38,8 +38,8 @@ SMALL = 0
 _log = structlog.get_logger(__name__)
 
 
-class Fact(Protocol):
-    """A result about the logs up to a watermark, in one state of the table."""
+class CachedResult(Protocol):
+    """A result for the logs up to a watermark, in one state of the table."""
 
     @property
     def state(self) -> TableState: ...
@@ -47,8 +47,8 @@ class Fact(Protocol):
     def up_to(self) -> int: ...
 
 
-class KnownResults:
-    """Remembers the results that a worker uses. `run` must run in the background."""
+class ResultCache:
+    """The results that a worker has cached. `run` must run in the background."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self.database = database
@@ -58,7 +58,7 @@ class KnownResults:
         """The state of the table at the time when the watermark was last read."""
         self._watermark = Watermark(settings.count_look_seconds)
         self._looking = asyncio.Lock()
-        self._known: OrderedDict[bytes, tuple[Fact, int]] = OrderedDict()
+        self._known: OrderedDict[bytes, tuple[CachedResult, int]] = OrderedDict()
         self._bytes = 0
         self._most_known = settings.max_known_counts
         self._most_bytes = settings.max_known_bytes
@@ -114,11 +114,11 @@ class KnownResults:
             now = await count_cache.current_state(raw)
             return now == state and now.same_table(state)
 
-    def facts(self) -> Mapping[bytes, Fact]:
-        """Return all known results. They are valid for snapshots that begin from now on."""
+    def facts(self) -> Mapping[bytes, CachedResult]:
+        """Return all cached results. They are valid for snapshots that begin from now on."""
         return {name: fact for name, (fact, _) in self._known.items()}
 
-    def get(self, name: bytes) -> Fact | None:
+    def get(self, name: bytes) -> CachedResult | None:
         """Return the result with this name. Before using it, compare its state with that of the snapshot.
 
         The result is valid for snapshots that begin from now on. It is valid for an earlier snapshot only if the
@@ -130,8 +130,8 @@ class KnownResults:
         self._known.move_to_end(name)
         return known[0]
 
-    def learn(self, name: bytes, fact: Fact, size: int = SMALL) -> None:
-        """Remember a result. If there are too many results, forget those that were not used for the longest time."""
+    def learn(self, name: bytes, fact: CachedResult, size: int = SMALL) -> None:
+        """Cache a result. If there are too many results, drop the least recently used."""
         self.forget(name)
         self._known[name] = (fact, size)
         self._bytes += size

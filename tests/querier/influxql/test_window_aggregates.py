@@ -15,8 +15,8 @@ from factory_logs.influxql.constants import EARLIEST, LATEST
 from factory_logs.influxql.schema import FieldKey, MeasurementSchema
 from factory_logs.influxql.selection import Source, TimeBins
 from factory_logs.ingest.validation import NewLog
-from factory_logs.querier.influxql import windows
-from factory_logs.querier.influxql.windows import Tags, window_sums
+from factory_logs.querier.influxql import window_aggregates
+from factory_logs.querier.influxql.window_aggregates import Tags, window_sums
 from factory_logs.query import FACTORY_LOGS, compile_filters
 from factory_logs.query.rewriting import split_time
 
@@ -29,8 +29,8 @@ LARGE = 10_000
 
 @pytest.fixture(autouse=True)
 def few_logs_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "AT_EDGE", NEWEST)
-    monkeypatch.setattr(windows, "AT_EDGE_OF_SERIES", 1)
+    monkeypatch.setattr(window_aggregates, "AT_EDGE", NEWEST)
+    monkeypatch.setattr(window_aggregates, "AT_EDGE_OF_SERIES", 1)
 
 
 async def store(database: Database, logs: Sequence[tuple[int, str | None, int | None]]) -> None:

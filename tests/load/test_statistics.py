@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory_logs.load.counts import LONGEST_SECONDS, SHORTEST_SECONDS, STEP, Latencies, LoadCounts, merged
+from factory_logs.load.statistics import LONGEST_SECONDS, SHORTEST_SECONDS, STEP, Latencies, LoadCounts, merged
 
 SECONDS = st.lists(st.floats(SHORTEST_SECONDS, LONGEST_SECONDS), min_size=1, max_size=50)
 
