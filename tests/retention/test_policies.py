@@ -58,6 +58,13 @@ def test_policies_come_in_the_order_of_the_file(tmp_path: Path) -> None:
     )
 
 
+def test_a_byte_order_mark_before_q_is_ignored(tmp_path: Path) -> None:
+    marked, _ = read(tmp_path, VALID.replace("q = '", "q = '\ufeff"))
+    plain, _ = read(tmp_path, VALID)
+    now = datetime(2024, 5, 1, 2, 0, tzinfo=UTC)
+    assert marked.expired(now, LIMITS).query == plain.expired(now, LIMITS).query
+
+
 def test_a_line_for_people_shows_each_part(tmp_path: Path) -> None:
     koala, everything = map(str, read(tmp_path, VALID))
     assert koala == f"koala: logs older than 90d that {Q} selects, archived in {tmp_path}/archives"

@@ -262,6 +262,63 @@ async def test_a_policy_that_is_changed_while_another_one_runs_is_not_applied_as
     assert await stored(database) == ["tiger"]
 
 
+async def test_a_file_that_is_wrong_while_a_policy_runs_skips_no_run(
+    start: Start, database: Database, clock: Clock, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store(database, "tiger", "2024-01-01")
+    await store(database, "koala", "2024-01-01")
+    file.write_text(KOALA + TIGER)
+    schedule = start()
+    await schedule.check()
+    clock.tick(days=1)
+    run_policy = schedule._run_policy
+
+    async def save_a_mistake(connection: asyncpg.Connection, policy: Policy, hour: datetime) -> None:
+        await run_policy(connection, policy, hour)
+        file.write_text(KOALA + TIGER.replace("90d", "soon"))
+
+    monkeypatch.setattr(schedule, "_run_policy", save_a_mistake)
+    await schedule.check()
+    assert await stored(database) == ["tiger"]
+    monkeypatch.undo()
+    file.write_text(KOALA + TIGER)
+    await schedule.check()
+    assert await stored(database) == []
+
+
+async def test_a_run_while_the_clock_was_wrong_stops_no_later_run(
+    start: Start, database: Database, clock: Clock
+) -> None:
+    schedule = start()
+    await schedule.check()
+    clock.tick(days=3650)
+    await schedule.check()
+    clock.tick(days=-3649)
+    await store(database, "koala", "2024-01-01")
+    await schedule.check()
+    assert await stored(database) == []
+    await store(database, "koala", "2024-01-01")
+    await schedule.check()
+    await start().check()
+    assert await stored(database) == ["koala"]
+    clock.tick(days=1)
+    await start().check()
+    assert await stored(database) == []
+
+
+async def test_the_run_of_a_host_whose_clock_is_ahead_is_not_repeated(
+    start: Start, database: Database, clock: Clock
+) -> None:
+    schedule = start()
+    await schedule.check()
+    clock.tick(hours=15)
+    await schedule.check()
+    clock.tick(seconds=-30)
+    await store(database, "koala", "2024-01-01")
+    await start().check()
+    assert await stored(database) == ["koala"]
+
+
 async def test_a_file_that_becomes_wrong_lets_nothing_be_removed_and_is_reported_once(
     start: Start, database: Database, clock: Clock, file: Path
 ) -> None:

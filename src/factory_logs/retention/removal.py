@@ -58,7 +58,7 @@ def expired(cutoff: datetime, q: str | None, limits: QueryLimits) -> Expired:
     error.
     """
     query = parse_query(q, FACTORY_LOGS, limits)
-    if q is not None and json.loads(q).keys() != {"filters"}:
+    if q is not None and json.loads(q.removeprefix("\ufeff")).keys() != {"filters"}:
         raise BadRequestError(
             'q may have filters only, as in {"filters": [...]}: retention removes all logs that they select'
         )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -33,6 +34,8 @@ STATEMENT_SECONDS = 3600.0
 retention for days."""
 RETRY_AFTER = timedelta(minutes=10)
 """The time from the beginning of a failed or stopped run to the next attempt."""
+LARGEST_CLOCK_DIFFERENCE = timedelta(days=1)
+"""A run that was stored for a later time than this from now was made by a clock that was wrong."""
 
 _log = structlog.get_logger(__name__)
 
@@ -82,7 +85,7 @@ class RetentionSchedule:
         if not policies:
             return
         hour = last_hour(self._now(), self._at, self._zone)
-        if self._states.keys() != set(names) or any(state.done_for < hour for state in self._states.values()):
+        if self._states.keys() != set(names) or not all(map(partial(self._is_done, hour), names)):
             connection = await self._database.connect_raw()
             try:
                 await self._load_states(connection, names, hour)
@@ -121,11 +124,15 @@ class RetentionSchedule:
         self._states = states
 
     def _is_due(self, name: str, hour: datetime) -> bool:
-        state = self._states[name]
-        if state.done_for >= hour:
-            return False
-        now = self._now().astimezone(UTC).replace(tzinfo=None)
-        return state.tried_at is None or not state.tried_at <= now < state.tried_at + RETRY_AFTER
+        tried_at, now = self._states[name].tried_at, self._utc_now()
+        is_resting = tried_at is not None and tried_at <= now < tried_at + RETRY_AFTER
+        return not self._is_done(hour, name) and not is_resting
+
+    def _is_done(self, hour: datetime, name: str) -> bool:
+        return hour <= self._states[name].done_for < self._utc_now() + LARGEST_CLOCK_DIFFERENCE
+
+    def _utc_now(self) -> datetime:
+        return self._now().astimezone(UTC).replace(tzinfo=None)
 
     async def _run_due(self, connection: asyncpg.Connection, policies: tuple[Policy, ...], hour: datetime) -> None:
         """Run the policies that are due, except those that were changed or removed in the file before their turn."""
@@ -137,7 +144,8 @@ class RetentionSchedule:
             await self._load_states(connection, [each.name for each in current], hour)
             if self._is_due(policy.name, hour):
                 await self._run_policy(connection, policy, hour)
-        await self._load_states(connection, [each.name for each in self._policies()], hour)
+        if current := self._policies():  # a file that is not valid at the moment forgets no state
+            await self._load_states(connection, [each.name for each in current], hour)
 
     async def _run_policy(self, connection: asyncpg.Connection, policy: Policy, hour: datetime) -> None:
         now = self._now()
