@@ -205,6 +205,28 @@ def test_paths_that_cannot_be_written_are_errors(
     assert (rows["long bodies"]["state"], rows["audit file"]["state"]) == ("error", "error")
 
 
+def test_retention_policies_with_which_serve_does_not_start_are_an_error(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "retention" not in doctor()[1]
+    file = tmp_path / "retention.toml"
+    monkeypatch.setenv("FACTORY_LOGS_RETENTION_POLICIES", str(file))
+    (tmp_path / "a file").touch()
+    for text, found in {
+        None: "No such file",
+        '[[policy]]\nname = "old"\nolder_than = "soon"\n': "policy 'old': older_than: 'soon' is not a duration",
+        '[[policy]]\nname = "old"\nolder_than = "90d"\narchive = "a file"\n': "policy 'old': archive: ",
+    }.items():
+        if text is not None:
+            file.write_text(text)
+        code, rows = doctor()
+        assert (code, rows["retention"]["state"]) == (1, "error")
+        assert found in rows["retention"]["found"]
+        assert rows["retention"]["advice"]
+    file.write_text('[[policy]]\nname = "old"\nolder_than = "90d"\n')
+    assert (doctor()[1]["retention"]["state"], doctor()[1]["retention"]["found"]) == ("ok", f"{file}: old")
+
+
 def embedded(data_dir: Path, **settings: str) -> tuple[int, Rows]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACTORY_LOGS_DATA_DIR", str(data_dir))

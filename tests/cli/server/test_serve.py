@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from factory_logs.cli.output import CommandError
+from factory_logs.cli.server import startup
 from factory_logs.embedded import is_running
 from tests import forked
 from tests.serving import COMMAND, free_port, serving
@@ -137,3 +139,15 @@ def test_a_taken_port_is_an_error_before_anything_is_done(tmp_path: Path) -> Non
     assert result.returncode == 1
     assert result.stderr == f"error: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
     assert not (tmp_path / "data").exists()
+
+
+def test_a_port_that_another_program_takes_during_the_start_is_an_error() -> None:
+    """Until it listens, Linux lets two sockets with SO_REUSEADDR bind a port."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        ours = startup._bind(startup.Settings(port=port))
+        other.listen()
+        with ours, pytest.raises(CommandError, match=f"cannot listen on 127.0.0.1 port {port}: Address already in use"):
+            startup._listen(ours, 1, startup.Settings(port=port))

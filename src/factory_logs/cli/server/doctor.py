@@ -103,6 +103,8 @@ def _checks(url: str | None, token: str | None, ca_file: Path | None) -> Iterato
     yield Check("settings", State.OK, ", ".join(changed) or "all defaults")
     yield _open_files(settings)
     yield from _directories(settings)
+    if settings.retention_policies is not None:
+        yield _retention(settings, settings.retention_policies)
     if settings.database_url is None:
         yield from _data_dir(settings)
     yield from _database(settings)
@@ -144,6 +146,21 @@ def _directories(settings: "Settings") -> Iterator[Check]:
         yield Check(
             "audit file", State.OK if good else State.ERROR, f"{audit}{'' if good else ' cannot be written'}", advice
         )
+
+
+def _retention(settings: "Settings", file: Path) -> Check:
+    """Check what `serve` checks before it starts: the file of the policies, and their folders for archives."""
+    from factory_logs.errors import BadRequestError
+    from factory_logs.query import QueryLimits
+    from factory_logs.retention.policies import check_archives, read_policies
+
+    try:
+        policies = read_policies(file, QueryLimits.from_settings(settings))
+        check_archives(policies)
+    except BadRequestError as error:
+        found = "; ".join([error.message, *map(str, error.errors)])
+        return Check("retention", State.ERROR, found, f"correct it, or change {variable_name('retention_policies')}")
+    return Check("retention", State.OK, f"{file}: {', '.join(policy.name for policy in policies)}")
 
 
 def _free(folder: Path) -> str:

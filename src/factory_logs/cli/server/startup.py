@@ -55,7 +55,7 @@ def run(*, host: str | None, port: int | None, workers: int | None) -> None:
     settings = settings.model_copy(update={"port": listener.getsockname()[1]})
     with listener, database_url(settings, create=True, serving=True) as url:
         asyncio.run(_bring_up_to_date(url, settings))
-        listener.listen(config.backlog)
+        _listen(listener, config.backlog, settings)
         if settings.database_url is None and (token := asyncio.run(_first_token(url, settings))) is not None:
             show_first_token(settings, token)
         show_banner(settings)
@@ -83,8 +83,20 @@ def _bind(settings: Settings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise CommandError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}") from None
+        raise _cannot_listen(settings, error) from None
     return listener
+
+
+def _listen(listener: socket.socket, backlog: int, settings: Settings) -> None:
+    """Accept connections. Raises CommandError if another program has bound the port too and listens already."""
+    try:
+        listener.listen(backlog)
+    except OSError as error:
+        raise _cannot_listen(settings, error) from None
+
+
+def _cannot_listen(settings: Settings, error: OSError) -> CommandError:
+    return CommandError(f"cannot listen on {settings.host} port {settings.port}: {error.strerror}")
 
 
 async def _bring_up_to_date(url: str, settings: Settings) -> None:
