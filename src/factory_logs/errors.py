@@ -50,6 +50,8 @@ class FactoryLogsError(Exception):
         self.message = printable(message)
         super().__init__(self.message)
         self.errors = tuple(errors)
+        self.is_key_used: bool | None = None
+        """Whether a write is stored under the Idempotency-Key of the refused request; None if that was not checked."""
 
 
 class BadRequestError(FactoryLogsError):

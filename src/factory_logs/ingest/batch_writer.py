@@ -12,10 +12,17 @@ import asyncpg
 from factory_logs.db import idempotency_keys
 from factory_logs.db.connection_pool import BatchConnections
 from factory_logs.db.log_inserts import copy_logs, unknown_repairs
-from factory_logs.errors import BadRequestError, FieldError
+from factory_logs.errors import BadRequestError, FactoryLogsError, FieldError
 from factory_logs.ingest.batch_collector import Batch
 from factory_logs.ingest.disk_reserve import DiskReserve
-from factory_logs.ingest.idempotency import WriteKey, check_same, just_forgotten
+from factory_logs.ingest.idempotency import (
+    KeyedBody,
+    WriteKey,
+    check_same,
+    find_stored,
+    first_response,
+    just_forgotten,
+)
 from factory_logs.metrics import CommitMetrics
 from factory_logs.settings import Settings
 
@@ -108,6 +115,17 @@ class BatchWriter:
             return before.first
         _METRICS.committed(len(result.ids), time.perf_counter() - started)
         return WriteResponse(text)
+
+    async def first_response(self, key: WriteKey, error: FactoryLogsError) -> WriteResponse:
+        """Return the response to the first write with this key. If there is none, raise `error`; see
+        ingest/idempotency.py."""
+        first = await first_response(self._connections, key, error)
+        return WriteResponse(first.body or b"", replayed=True)
+
+    async def is_key_used(self, user_id: int, header: bytes) -> bool:
+        """Return whether a write is stored under the key, without its body. Raises BadRequestError for an invalid
+        key, OverloadedError, DatabaseUnavailableError."""
+        return await find_stored(self._connections, KeyedBody(user_id, header, "").key()) is not None
 
 
 class _StoredBeforeError(Exception):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from factory_logs.db import idempotency_keys
 from factory_logs.db.connection_pool import BatchConnections
-from factory_logs.errors import BadRequestError, ConflictError, OverloadedError
+from factory_logs.db.idempotency_keys import FirstResponse
+from factory_logs.errors import BadRequestError, ConflictError, FactoryLogsError, OverloadedError
 
 MAX_KEY_LENGTH = 255
 RETRY_PREFIX = " retry of "
@@ -71,6 +72,42 @@ def check_same(key: WriteKey, first_fingerprint: bytes) -> None:
     """Raise ConflictError if the key was first used for another request."""
     if key.fingerprint != first_fingerprint:
         raise ConflictError("This Idempotency-Key was already used with another body")
+
+
+class _UnusedKeyError(FactoryLogsError):
+    """Raised to roll back the claim of an unused key."""
+
+
+async def find_stored(connections: BatchConnections, key: WriteKey) -> FirstResponse | None:
+    """Return the response to the first write with this key, or None if no write is stored under it.
+
+    If a write with the key is being stored, wait for its end. Raises OverloadedError, DatabaseUnavailableError.
+    """
+    try:
+        async with connections.transaction() as connection:
+            if await idempotency_keys.claim(connection, key):
+                raise _UnusedKeyError("The key is unused")
+            first = await idempotency_keys.find(connection, key)
+    except _UnusedKeyError:
+        return None
+    if first is None:
+        raise just_forgotten()
+    return first
+
+
+async def first_response(connections: BatchConnections, key: WriteKey, error: FactoryLogsError) -> FirstResponse:
+    """Return the response to the first write with this key. If no write is stored under it, raise `error`, the reason
+    to refuse this request.
+
+    The service may have become stricter since it stored the first request, for example by a lower limit. Raises
+    ConflictError if the key was used for another body, OverloadedError, DatabaseUnavailableError.
+    """
+    first = await find_stored(connections, key)
+    if first is None:
+        error.is_key_used = False
+        raise error
+    check_same(key, first.fingerprint)
+    return first
 
 
 async def purge_old_keys(connections: BatchConnections, older_than_seconds: float) -> int:

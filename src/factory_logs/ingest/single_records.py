@@ -8,16 +8,18 @@ from typing import NamedTuple
 
 import orjson
 
+from factory_logs.db.connection_pool import BatchConnections
 from factory_logs.db.engine import Database
 from factory_logs.db.idempotency_keys import FirstResponse
 from factory_logs.db.log_inserts import Stored
 from factory_logs.db.records import record_text
 from factory_logs.db.repairs import COLUMNS, RepairRepository
+from factory_logs.errors import BadRequestError
 from factory_logs.ingest.batch_writer import WriteResponse
 from factory_logs.ingest.fast_validation import read_log
 from factory_logs.ingest.group_commit import GroupCommit
-from factory_logs.ingest.idempotency import WriteKey, check_same, just_forgotten
-from factory_logs.ingest.validation import NewLog
+from factory_logs.ingest.idempotency import WriteKey, check_same, first_response, just_forgotten
+from factory_logs.ingest.validation import NewLog, parse_model
 from factory_logs.schemas.record_limits import RecordLimits
 from factory_logs.schemas.repair import RepairIn
 from factory_logs.schemas.timestamps import SERVER_TIME, parse_timestamp
@@ -36,9 +38,14 @@ class SingleLogs:
     """Stores the single logs of a worker by group commit. `read` returns the JSON of a stored log by its id."""
 
     def __init__(
-        self, group_commit: GroupCommit, limits: RecordLimits, read: Callable[[int], Awaitable[str | None]]
+        self,
+        group_commit: GroupCommit,
+        connections: BatchConnections,
+        limits: RecordLimits,
+        read: Callable[[int], Awaitable[str | None]],
     ) -> None:
         self._group_commit = group_commit
+        self._connections = connections
         self._limits = limits
         self._read = read
 
@@ -47,6 +54,19 @@ class SingleLogs:
 
         Raises BadRequestError, ConflictError, OverloadedError, DatabaseUnavailableError.
         """
+        try:
+            return await self._store(text, username, key)
+        except BadRequestError as error:
+            if key is None:
+                raise
+            first_id = (await first_response(self._connections, key, error)).factory_log_id or 0
+            first = await self._read(first_id)
+            if first is None:  # retention has removed the log
+                error.is_key_used = True
+                raise
+            return StoredRecord(first_id, first.encode(), replayed=True)
+
+    async def _store(self, text: bytes, username: str, key: WriteKey | None) -> StoredRecord:
         log = read_log(text, self._limits)
         record = record_text(log, username)
         result = await self._group_commit.store(log, username, key)
@@ -76,14 +96,21 @@ class SingleLogs:
 class RepairWriter:
     """Stores repairs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, connections: BatchConnections) -> None:
         self._repairs = RepairRepository(database)
+        self._connections = connections
 
-    async def store(self, repair: RepairIn, username: str, key: WriteKey | None) -> StoredRecord:
-        """Store one repair. If the key was used before, store nothing and return the first record.
+    async def store(self, text: bytes, username: str, key: WriteKey | None) -> StoredRecord:
+        """Store one repair from its JSON text. If the key was used before, store nothing and return the first record.
 
-        Raises ConflictError, OverloadedError, DatabaseUnavailableError.
+        Raises BadRequestError, ConflictError, OverloadedError, DatabaseUnavailableError.
         """
+        try:
+            repair = parse_model(RepairIn, text)
+        except BadRequestError as error:
+            if key is None:
+                raise
+            return _replayed_repair(await first_response(self._connections, key, error))
         values = {name: getattr(repair, name) for name in COLUMNS}
         if key is None:
             return StoredRecord(*await self._repairs.add(values, username))
@@ -92,6 +119,10 @@ class RepairWriter:
             raise just_forgotten()
         if isinstance(result, FirstResponse):
             check_same(key, result.fingerprint)
-            first = result.body or b""
-            return StoredRecord(orjson.loads(first)["repair_id"], first, replayed=True)
+            return _replayed_repair(result)
         return StoredRecord(*result)
+
+
+def _replayed_repair(first: FirstResponse) -> StoredRecord:
+    text = first.body or b""
+    return StoredRecord(orjson.loads(text)["repair_id"], text, replayed=True)

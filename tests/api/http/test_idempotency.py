@@ -8,10 +8,13 @@ from collections.abc import Mapping
 import asyncpg
 import httpx
 import pytest
+import zstandard
 
 from factory_logs.db import idempotency_keys
 from factory_logs.db.engine import Database
 from factory_logs.db.users import UserRepository
+from factory_logs.errors import BadRequestError
+from factory_logs.ingest import single_records
 from factory_logs.ingest.idempotency import RETRY_PREFIX, RETRY_SECONDS
 from factory_logs.permissions import Level
 from factory_logs.security.tokens import issue_token
@@ -197,3 +200,135 @@ async def test_a_log_of_no_repair_is_a_400_under_a_key_too(client: httpx.AsyncCl
     refused = await post(client, "/v1/factory_logs", LOG | {"repair_id": 7})
     assert refused.status_code == 400
     assert refused.json()["errors"] == [{"field": "repair_id", "message": "there is no repair 7"}]
+
+
+LONG = {"fields": {"text": "x" * 300}}
+LOGS = [LOG | LONG, LOG, LOG]
+JSON_TYPE, NDJSON_TYPE = {"Content-Type": "application/json"}, {"Content-Type": "application/x-ndjson"}
+LINES = b"".join(json.dumps(log).encode() + b"\n" for log in LOGS)
+POINTS = b'tiger text="' + b"x" * 300 + b'" 1706708700123456789\ntiger passed=true 1706708700123456790\n'
+CODINGS = {"identity": bytes, "gzip": gzip.compress, "zstd": zstandard.compress}
+STRICTER = pytest.mark.parametrize(
+    ("path", "content_type", "body", "limits"),
+    [
+        ("/v1/factory_logs", JSON_TYPE, json.dumps(LOG | LONG).encode(), {"max_record_bytes": 200}),
+        ("/v1/factory_logs", JSON_TYPE, json.dumps(LOGS).encode(), {"max_record_bytes": 200}),
+        ("/v1/factory_logs", JSON_TYPE, json.dumps(LOGS).encode(), {"max_body_records": 2}),
+        ("/v1/factory_logs", NDJSON_TYPE, LINES, {"max_record_bytes": 200}),
+        ("/v1/factory_logs", NDJSON_TYPE, LINES, {"max_body_records": 2}),
+        ("/v1/factory_logs", NDJSON_TYPE, LINES, {"max_record_bytes": 200, "batch_part_bytes": 64}),
+        ("/v1/factory_logs", NDJSON_TYPE, LINES, {"max_body_records": 1, "batch_part_bytes": 64}),
+        ("/v1/factory_logs?on_error=skip", NDJSON_TYPE, LINES, {"max_record_bytes": 200, "batch_part_bytes": 64}),
+        ("/write?db=x", {}, POINTS, {"max_record_bytes": 200}),
+        ("/write?db=x", {}, POINTS, {"max_body_records": 1}),
+        ("/write?db=x", {}, POINTS, {"max_record_bytes": 10}),
+        ("/write?db=x", {}, POINTS, {"max_record_bytes": 10, "batch_part_bytes": 64}),
+        ("/write?db=x", {}, POINTS, {"max_body_records": 1, "batch_part_bytes": 64}),
+        ("/api/v2/write?bucket=x", {}, POINTS.partition(b"\n")[0], {"max_record_bytes": 200}),
+    ],
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@STRICTER
+async def test_a_service_that_has_become_stricter_still_returns_the_first_response_to_a_retry(
+    client: httpx.AsyncClient,
+    tokens: dict[Level, str],
+    migrated_url: str,
+    path: str,
+    content_type: dict[str, str],
+    body: bytes,
+    limits: dict[str, int],
+) -> None:
+    coding = list(CODINGS)[len(body) % len(CODINGS)]
+    headers, packed = KEY | content_type | {"Content-Encoding": coding}, CODINGS[coding]
+    first = await client.post(path, content=packed(body), headers=headers)
+    assert first.is_success
+    number = await count(client)
+    async with worker(migrated_url, **limits) as stricter, client_of(stricter, tokens[Level.SYSTEM]) as strict:
+        again = await strict.post(path, content=packed(body), headers=headers)
+        assert again.status_code == first.status_code
+        assert again.headers.get("location") == first.headers.get("location")
+        assert again.headers["idempotency-replayed"] == "true"
+        assert (again.json() if again.content else None) == (first.json() if first.content else None)
+
+        other = await strict.post(path, content=packed(body + body), headers=headers)
+        assert other.status_code == 409
+        if path == "/v1/factory_logs":  # the others store the good records
+            refused = await strict.post(path, content=packed(body), headers=headers | {"Idempotency-Key": "unused"})
+            assert refused.status_code in (400, 413)
+            assert refused.headers["idempotency-key-used"] == "false"
+            assert (await strict.post(path, content=packed(body), headers=content_type | {
+                "Content-Encoding": coding})).headers.get("idempotency-key-used") is None  # fmt: skip
+    assert await count(client) == number
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("coding", ["identity", "gzip"])
+async def test_a_413_that_is_sent_before_the_body_is_read_says_whether_the_key_is_used(
+    client: httpx.AsyncClient, tokens: dict[Level, str], migrated_url: str, coding: str
+) -> None:
+    headers = KEY | JSON_TYPE | {"Content-Encoding": coding}
+    packed = CODINGS[coding]
+    body = packed(json.dumps(LOGS).encode())
+    assert (await client.post("/v1/factory_logs", content=body, headers=headers)).status_code == 201
+    async with worker(migrated_url, max_body_bytes=100) as small, client_of(small, tokens[Level.SYSTEM]) as strict:
+        refused = await strict.post("/v1/factory_logs", content=body, headers=headers)
+        assert (refused.status_code, refused.headers["idempotency-key-used"]) == (413, "true")
+        refused = await strict.post("/v1/factory_logs", content=body, headers=headers | {"Idempotency-Key": "unused"})
+        assert (refused.status_code, refused.headers["idempotency-key-used"]) == (413, "false")
+    assert await count(client) == len(LOGS)
+
+
+@pytest.mark.slow
+async def test_a_refusal_waits_for_a_write_that_is_being_stored_under_its_key(
+    client: httpx.AsyncClient, tokens: dict[Level, str], migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, may_end, is_claimed = idempotency_keys.finish, asyncio.Event(), asyncio.Event()
+
+    async def finish_later(connection: asyncpg.Connection, key: idempotency_keys.Key, body: bytes) -> None:
+        is_claimed.set()
+        await may_end.wait()
+        await finish(connection, key, body)
+
+    monkeypatch.setattr(idempotency_keys, "finish", finish_later)
+    headers = KEY | NDJSON_TYPE
+    async with (
+        worker(migrated_url, max_body_records=1) as stricter,
+        client_of(stricter, tokens[Level.SYSTEM]) as strict,
+    ):
+        storing = asyncio.create_task(client.post("/v1/factory_logs", content=LINES, headers=headers))
+        await is_claimed.wait()
+        refusing = asyncio.create_task(strict.post("/v1/factory_logs", content=LINES, headers=headers))
+        async with asyncio.timeout(60):
+            while not await _is_waiting(migrated_url):
+                await asyncio.sleep(0.01)
+        may_end.set()
+        first, again = await storing, await refusing
+    assert (again.status_code, again.content) == (201, first.content)
+    assert await count(client) == len(LOGS)
+
+
+async def _is_waiting(url: str) -> bool:
+    """Return whether a transaction waits for the end of another one."""
+    connection = await asyncpg.connect(url)
+    try:
+        return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+    finally:
+        await connection.close()
+
+
+async def test_a_repair_that_is_refused_now_is_returned_to_a_retry(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await post(client, "/v1/repairs", REPAIR)
+
+    def refuse(*_: object) -> None:
+        raise BadRequestError("a new rule")
+
+    monkeypatch.setattr(single_records, "parse_model", refuse)
+    again = await post(client, "/v1/repairs", REPAIR)
+    assert (again.status_code, again.content) == (201, first.content)
+    assert again.headers["location"] == first.headers["location"]
+    refused = await post(client, "/v1/repairs", REPAIR, {"Idempotency-Key": "unused"})
+    assert (refused.status_code, refused.headers["idempotency-key-used"]) == (400, "false")

@@ -55,6 +55,8 @@ def error_headers(error: FactoryLogsError, challenge: str) -> dict[str, str]:
         headers["WWW-Authenticate"] = challenge
     if isinstance(error, RequestTimeoutError):
         headers["Connection"] = "close"  # otherwise the server would read the rest of the body as the next request
+    if error.is_key_used is not None:
+        headers["Idempotency-Key-Used"] = str(error.is_key_used).lower()
     return headers
 
 

@@ -19,7 +19,14 @@ from factory_logs.api.http.request_body import Body
 from factory_logs.api.http.responses import REPLAYED, JsonResponse, NoContentResponse, json_response, route_path
 from factory_logs.api.openapi.influxdb_calls import HEALTH, PING, WRITE_1, WRITE_2
 from factory_logs.api.services import Services
-from factory_logs.errors import HTTP_STATUS, BadRequestError, FactoryLogsError, FieldError, NotFoundError
+from factory_logs.errors import (
+    HTTP_STATUS,
+    BadRequestError,
+    FactoryLogsError,
+    FieldError,
+    NotFoundError,
+    TooLargeError,
+)
 from factory_logs.influxdb.line_reader import LineProtocolReader
 from factory_logs.influxdb.requests import authenticate, parse_parameters, time_unit
 from factory_logs.influxdb.responses import (
@@ -39,6 +46,7 @@ from factory_logs.permissions import CurrentUser, Level, check_permission
 
 router = APIRouter(tags=["InfluxDB"])
 writes = APIRouter(tags=["InfluxDB"], route_class=FastRoute)
+REFUSALS = (BadRequestError, TooLargeError)
 _VERSION_1, _VERSION_2 = Version1(), Version2()
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in VERSION_HEADERS.items()]
 _RAW_REPLAYED_HEADERS = _RAW_HEADERS + [(name.lower().encode(), value.encode()) for name, value in REPLAYED.items()]
@@ -138,23 +146,38 @@ class _Write:
             if body.is_announced_within(self._reader.piece_bytes):
                 text = await body.read()
                 self._keyed.feed(text)
-                self._reader.feed(text)
-                self._reader.finish()
-                return await self._store_batch(self._reader.take())
+                try:
+                    self._reader.feed(text)
+                    self._reader.finish()
+                    return await self._store_batch(self._reader.take())
+                except REFUSALS as error:
+                    return await self._first_response(error)
             size = await body.spool()
-            parts = read_parts(body.parts(settings.batch_part_bytes, self._keyed), self._reader)
-            if size <= settings.batch_part_bytes:
-                return await self._store_batch(await anext(parts))
-            result = await services.batches.store_stream(
-                parts, self._user.username, self._key, self._body, skip_bad=True
-            )
-            return self._response(result)
+            texts = body.parts(settings.batch_part_bytes, self._keyed)
+            parts = read_parts(texts, self._reader)
+            try:
+                if size <= settings.batch_part_bytes:
+                    return await self._store_batch(await anext(parts))
+                result = await services.batches.store_stream(
+                    parts, self._user.username, self._key, self._body, skip_bad=True
+                )
+                return self._response(result)
+            except REFUSALS as error:
+                async for _ in texts:
+                    pass  # the key covers the whole body
+                return await self._first_response(error)
+
+    async def _first_response(self, error: FactoryLogsError) -> Response:
+        """Return the response to the first write with the client's key. Raise `error` if there is none."""
+        if self._header is None:
+            raise error
+        return self._response(await self._services.batches.first_response(self._keyed.key(), error))
 
     async def _store_batch(self, batch: Batch) -> Response:
         if self._refuse_empty and self._reader.is_empty:
             raise BadRequestError("writing requires points")
         if not batch.logs:
-            return self._response(WriteResponse(self._body(BatchResult([], batch.rejected, batch.errors))))
+            return await self._rejected(BatchResult([], batch.rejected, batch.errors))
         if len(batch.logs) == 1 and not batch.rejected:
             return await self._store_one(batch)
         key = self._key()
@@ -168,8 +191,15 @@ class _Write:
             stored = await self._services.single_logs.store_point(batch.logs[0], self._user.username, key)
         except BadRequestError as error:
             errors = [FieldError(each.field, each.message, batch.positions[0]) for each in error.errors]
-            return self._response(WriteResponse(self._body(BatchResult([], 1, errors))))
+            return await self._rejected(BatchResult([], 1, errors))
         return self._response(stored)
+
+    async def _rejected(self, result: BatchResult) -> Response:
+        """Return a 400 for a body without good lines, or the response to the first write with the client's key."""
+        try:
+            return await self._first_response(BadRequestError("no line is good"))
+        except BadRequestError:
+            return self._response(WriteResponse(self._body(result)))
 
     def _key(self) -> WriteKey | None:
         """Return the client's key, or a key that is derived from the points and is therefore the same for a retry."""

@@ -19,7 +19,7 @@ from factory_logs.api.http.streaming import cancel_on_disconnect
 from factory_logs.api.openapi.document import errors
 from factory_logs.api.openapi.parameters import CACHED, DOCUMENTATION, EXPORTS, IF_NONE_MATCH, PAGING
 from factory_logs.api.services import Services
-from factory_logs.errors import BadRequestError, FieldError, NotFoundError
+from factory_logs.errors import BadRequestError, FactoryLogsError, FieldError, NotFoundError, TooLargeError
 from factory_logs.ingest.batch_collector import Batch, read_parts
 from factory_logs.ingest.batch_decoder import BatchReader, NdjsonReader
 from factory_logs.ingest.batch_writer import BatchResult, WriteBody, WriteResponse
@@ -29,30 +29,20 @@ from factory_logs.query import FACTORY_LOGS
 from factory_logs.schemas.factory_log import FactoryLogOut, FactoryLogPage
 
 router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"], route_class=FastRoute)
+REFUSALS = (BadRequestError, TooLargeError)
 
 
 @router.post("", status_code=201, **DOCUMENTATION)
 async def create_factory_logs(request: Request, user: LogWriter, services: ServicesDep) -> Response:
     """Store one log, or a batch: a JSON array or NDJSON. 201 means that PostgreSQL has flushed it to disk."""
     headers = dict(request.scope["headers"])
-    skip_bad = _skip_bad(request)
-    with Body(headers, request.receive, services.settings, services.bodies) as body:
-        if body.is_ndjson:
-            keyed = _keyed(headers, user, request.scope, "NDJSON", skip_bad)
-            return await _store_ndjson(body, keyed, user, services, skip_bad)
-        body.require_json()
-        text = await body.read()
-        is_array = text.lstrip()[:1] == b"["
-        keyed = _keyed(headers, user, request.scope, "JSON", skip_bad and is_array)
-        if keyed is not None:
-            keyed.feed(text)
-        key = _key(keyed)
-        if not is_array:
-            stored = await services.single_logs.store(text, user.username, key)
-            return created(stored.body, request.scope, stored.record_id, replayed=stored.replayed)
-        reader = BatchReader(services.limits, services.batch_limits)
-        await reader.read_array(text)
-        return await _store_batch(reader.take(), key, user, services, skip_bad)
+    try:
+        return await _store(request, headers, user, services)
+    except TooLargeError as error:
+        header = headers.get(b"idempotency-key")
+        if header is not None and error.is_key_used is None:  # the body was not read, so it is not known to be the same
+            error.is_key_used = await services.batches.is_key_used(user.user_id, header)
+        raise
 
 
 @router.get(
@@ -80,6 +70,30 @@ async def get_factory_log(request: Request, factory_log_id: str, _: Reader, serv
     return record_response(request, record.encode(), services.settings.record_cache_seconds)
 
 
+async def _store(request: Request, headers: dict[bytes, bytes], user: CurrentUser, services: Services) -> Response:
+    skip_bad = _skip_bad(request)
+    with Body(headers, request.receive, services.settings, services.bodies) as body:
+        if body.is_ndjson:
+            keyed = _keyed(headers, user, request.scope, "NDJSON", skip_bad)
+            return await _store_ndjson(body, keyed, user, services, skip_bad)
+        body.require_json()
+        text = await body.read()
+        is_array = text.lstrip()[:1] == b"["
+        keyed = _keyed(headers, user, request.scope, "JSON", skip_bad and is_array)
+        if keyed is not None:
+            keyed.feed(text)
+        key = _key(keyed)
+        if not is_array:
+            stored = await services.single_logs.store(text, user.username, key)
+            return created(stored.body, request.scope, stored.record_id, replayed=stored.replayed)
+        reader = BatchReader(services.limits, services.batch_limits)
+        try:
+            await reader.read_array(text)
+            return await _store_batch(reader.take(), key, user, services, skip_bad)
+        except REFUSALS as error:
+            return await _first_response(key, services, error)
+
+
 async def _store_ndjson(
     body: Body, keyed: KeyedBody | None, user: CurrentUser, services: Services, skip_bad: bool
 ) -> Response:
@@ -88,13 +102,26 @@ async def _store_ndjson(
     size = await body.spool()
     part_bytes = services.settings.batch_part_bytes
     reader = NdjsonReader(BatchReader(services.limits, services.batch_limits))
-    parts = read_parts(body.parts(part_bytes, keyed), reader)
-    if size <= part_bytes:
-        return await _store_batch(await anext(parts), _key(keyed), user, services, skip_bad)
-    result = await services.batches.store_stream(
-        parts, user.username, lambda: _key(keyed), _batch_body(skip_bad), skip_bad=skip_bad
-    )
-    return _batch_response(result)
+    texts = body.parts(part_bytes, keyed)
+    parts = read_parts(texts, reader)
+    try:
+        if size <= part_bytes:
+            return await _store_batch(await anext(parts), _key(keyed), user, services, skip_bad)
+        result = await services.batches.store_stream(
+            parts, user.username, lambda: _key(keyed), _batch_body(skip_bad), skip_bad=skip_bad
+        )
+        return _batch_response(result)
+    except REFUSALS as error:
+        async for _ in texts:
+            pass  # the key covers the whole body
+        return await _first_response(_key(keyed), services, error)
+
+
+async def _first_response(key: WriteKey | None, services: Services, error: FactoryLogsError) -> Response:
+    """Return the response to the first write with the key of a refused batch. Raise `error` if there is none."""
+    if key is None:
+        raise error
+    return _batch_response(await services.batches.first_response(key, error))
 
 
 async def _store_batch(

@@ -12,7 +12,6 @@ from factory_logs.api.http.streaming import cancel_on_disconnect
 from factory_logs.api.openapi.document import document_body, errors, link_to
 from factory_logs.api.openapi.parameters import CONTENT_ENCODING, EXPORTS, IDEMPOTENCY_KEY, PAGING
 from factory_logs.errors import NotFoundError
-from factory_logs.ingest.validation import parse_model
 from factory_logs.query import REPAIRS
 from factory_logs.schemas.repair import RepairIn, RepairOut, RepairPage
 
@@ -29,8 +28,7 @@ router = APIRouter(prefix="/v1/repairs", tags=["repairs"], route_class=FastRoute
 async def create_repair(request: Request, user: Writer, services: ServicesDep) -> Response:
     """Store one repair."""
     body, key = await json_body(request, services, user.user_id)
-    repair = parse_model(RepairIn, body)
-    stored = await services.repair_writer.store(repair, user.username, key)
+    stored = await services.repair_writer.store(body, user.username, key)
     return created(stored.body, request.scope, stored.record_id, replayed=stored.replayed)
 
 
