@@ -330,8 +330,10 @@ class Settings(BaseSettings):
         description="How long the rest of a body may take to arrive after an early response, before the connection is "
         "closed",
     )
-    idempotency_seconds: PositiveInt = Field(
-        24 * 3600, description="The minimum time for which an Idempotency-Key is stored"
+    idempotency_seconds: int = Field(
+        24 * 3600,
+        ge=24 * 3600,
+        description="The minimum time for which an Idempotency-Key is stored; devices rely on a day",
     )
     commit_timeout_seconds: PositiveFloat = Field(
         10.0, description="How long a group commit may take before the requests that wait for it get a 503"

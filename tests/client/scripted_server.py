@@ -27,12 +27,13 @@ PORTAL = "<h1>Sign in to the guest network</h1>"
 
 
 class Server:
-    """Sends the scripted responses, and then stores every request."""
+    """Sends the scripted responses, and then stores every request, once for each key."""
 
     def __init__(self) -> None:
         self.script: list[Answer] = []
         self.requests: list[httpx.Request] = []
         self.stored: list[str] = []
+        self.used_keys: set[str] = set()
         self.known: list[dict[str, object]] = []
         self.now = NOW
         self.is_portal = False
@@ -68,7 +69,9 @@ class Server:
 
     def store(self, request: httpx.Request) -> httpx.Response:
         lines = body_of(request).decode().splitlines()
-        self.stored += lines
+        if request.headers["idempotency-key"] not in self.used_keys:
+            self.stored += lines
+        self.used_keys.add(request.headers["idempotency-key"])
         return httpx.Response(201, json={"num_created": len(lines)})
 
     def found(self, request: httpx.Request) -> list[dict[str, object]] | None:
@@ -100,6 +103,13 @@ def body_of(request: httpx.Request) -> bytes:
 def error(status: int, message: str = "no", **more: object) -> httpx.Response:
     """Return an error of this API; the server adds the id of the request."""
     return httpx.Response(status, json={"message": message, "request_id": REQUEST_ID, **more})
+
+
+def refusal(status: int, *, is_key_used: bool, **more: object) -> httpx.Response:
+    """Return an error of this API after the server has looked for the request's key."""
+    response = error(status, **more)
+    response.headers["Idempotency-Key-Used"] = str(is_key_used).lower()
+    return response
 
 
 def foreign(status: int, **more: object) -> httpx.Response:

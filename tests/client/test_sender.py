@@ -28,6 +28,7 @@ from tests.client.scripted_server import (
     error,
     foreign,
     put,
+    refusal,
     sender_of,
 )
 
@@ -237,36 +238,132 @@ def test_a_400_without_an_index_is_narrowed_down_to_the_bad_log(spool: Spool, se
     assert [(log.line.decode(), log.reason) for log in spool.rejected()] == [(lines[13], "Unable to decode data")]
 
 
-@pytest.mark.parametrize("refusal", [error(400, "Invalid HTTP request received."), error(413, "too large")], ids=str)
+BAD = [{"index": 0, "field": "repair_id", "message": "there is no repair 9"}]
+REFUSALS = pytest.mark.parametrize(
+    "refused",
+    [
+        error(400, "Invalid HTTP request received."),
+        error(413, "too large"),
+        error(400, "Validation failed", errors=BAD),
+    ],
+    ids=["400", "413", "400 that names a log"],
+)
+
+
+def lost(server: Server, *, was_stored: bool) -> Answer:
+    """Return the script of a request whose response is lost."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if was_stored:
+            server.store(request)
+            server.known = [on_server(line) for line in server.stored]
+        raise httpx.ReadTimeout("silence")
+
+    return answer
+
+
+@REFUSALS
 @pytest.mark.parametrize("count", [1, 4])
 @pytest.mark.parametrize("is_restarted", [False, True])
 @pytest.mark.parametrize("was_stored", [True, False])
 def test_after_a_lost_response_a_refusal_does_not_decide_and_the_logs_are_looked_up(
-    spool: Spool, server: Server, refusal: httpx.Response, count: int, is_restarted: bool, was_stored: bool
+    spool: Spool, server: Server, refused: httpx.Response, count: int, is_restarted: bool, was_stored: bool
 ) -> None:
-    def lost(request: httpx.Request) -> httpx.Response:
-        if was_stored:
-            server.store(request)
-        raise httpx.ReadTimeout("silence")
-
     lines, clock = put(spool, count), Clock()
-    server.script = [lost, refusal, refusal]
+    server.script = [lost(server, was_stored=was_stored), refused]
     sender = sender_of(spool, server, clock=clock)
     sender.step()
     if is_restarted:
         sender = sender_of(spool, server, clock=clock)
-    server.known = [on_server(line) for line in server.stored]
     assert sender.step() == Pause(QUIET_SECONDS, firm=True)
     assert "though an earlier try may be stored" in str(sender.trouble)
     if is_restarted:
         sender = sender_of(spool, server, clock=clock)
+        assert sender.step().firm
+        assert len(server.requests) == 2
+    # Now every earlier request has ended, so the next one shows what is stored, unless it is refused again.
+    server.script = [refused, refused]
+    while server.script:
+        clock.seconds += QUIET_SECONDS
         sender.step()
-    clock.seconds += QUIET_SECONDS
-    server.script = []
+        if not spool.totals().pending:
+            break
     drain(sender)
     assert server.stored == lines
     assert len(set(server.keys)) == (1 if was_stored else 2)
     assert (spool.totals().delivered, spool.totals().rejected, spool.totals().pending) == (count, 0, 0)
+
+
+@REFUSALS
+def test_after_a_lost_response_the_batch_is_sent_again_when_earlier_requests_have_ended(
+    spool: Spool, server: Server, refused: httpx.Response, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "found", lambda request: None)  # a token that only stores logs cannot look them up
+    lines, clock = put(spool, 3), Clock()
+    server.script = [lost(server, was_stored=True), refused]
+    drain(sender_of(spool, server, clock=clock))
+    assert server.stored == lines
+    assert len(set(server.keys)) == 1
+    assert (spool.totals().delivered, spool.totals().rejected) == (3, 0)
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_server_that_has_looked_for_the_key_decides(
+    spool: Spool, server: Server, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "found", lambda request: None)
+    lines = put(spool, 3)
+    server.script = [lost(server, was_stored=True), refusal(status, is_key_used=True)]
+    drain(sender_of(spool, server, clock=Clock()))
+    assert server.stored == lines
+    assert len(server.requests) == 2
+    assert (spool.totals().delivered, spool.totals().rejected) == (3, 0)
+
+
+@pytest.mark.parametrize("is_quiet", [True, False])
+@pytest.mark.parametrize("status", [400, 413])
+def test_after_a_lost_response_a_refusal_decides_if_the_key_is_unused_and_earlier_requests_have_ended(
+    spool: Spool, server: Server, status: int, is_quiet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "found", lambda request: None)
+    lines, clock = put(spool, 4), Clock()
+    more = {"errors": [BAD[0] | {"index": 3}]} if status == 400 else {}
+    unused = refusal(status, is_key_used=False, **more)
+    server.script = [lost(server, was_stored=False), *([] if is_quiet else [unused]), unused]
+    sender = sender_of(spool, server, clock=clock)
+    sender.step()
+    if is_quiet:
+        clock.seconds += QUIET_SECONDS
+    else:
+        assert sender.step() == Pause(QUIET_SECONDS, firm=True)
+    drain(sender)
+    assert len(set(server.keys)) == (2 if status == 400 else 3)
+    assert server.stored == (lines[:3] if status == 400 else lines)
+    assert [log.line.decode() for log in spool.rejected()] == (lines[3:] if status == 400 else [])
+
+
+@pytest.mark.parametrize("why", ["old", "refused", "conflict"])
+@pytest.mark.parametrize("was_stored", [True, False])
+def test_scripts_that_are_shorter_than_the_wait_resolve_a_doubt_together(
+    spool: Spool, server: Server, why: str, was_stored: bool
+) -> None:
+    lines = put(spool, 3)
+    server.script = [lost(server, was_stored=was_stored)]
+    sender_of(spool, server, clock=Clock()).step()
+    if why == "old":
+        server.now += 24 * 3600
+        server.known = [on_server(line, NOW + 60) for line in server.stored]
+    later = put(spool, 1, 3)
+    end = server.now + 10 * QUIET_SECONDS
+    while spool.totals().pending and server.now < end:
+        answers = {"old": [], "refused": [error(413)], "conflict": [error(409)]}
+        server.script = list(answers[why]) if len(set(server.keys)) == 1 else []
+        sender = sender_of(spool, server, clock=Clock())
+        while not sender.step().seconds:
+            pass
+        server.now += 30
+    assert server.stored == lines + later
+    assert (spool.totals().delivered, spool.totals().rejected, spool.totals().pending) == (4, 0, 0)
 
 
 @pytest.mark.parametrize("status", [401, 403])

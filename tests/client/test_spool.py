@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from factory_logs.client.errors import SpoolError, SpoolFullError
-from factory_logs.client.outbox import Outbox
+from factory_logs.client.outbox import Doubt, Outbox
 from factory_logs.client.spool import ROW_BYTES, FilePosition, RejectedLine, Spool
 from factory_logs.client.spool_file import WAL_BYTES_KEPT, SpoolFile
 from factory_logs.client.spool_lock import SpoolLock
@@ -189,6 +189,31 @@ def test_a_spool_of_a_newer_version_is_refused_and_not_changed(tmp_path: Path) -
     with pytest.raises(SpoolError, match="newer version"):
         Spool(tmp_path).totals()
     assert [path.name for path in tmp_path.iterdir() if "damaged" in path.name] == []
+
+
+def test_a_spool_of_an_older_version_is_used_and_older_versions_can_still_use_it(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([b"a", b"b"])
+    spool.file.run(lambda connection: connection.execute("DROP TABLE doubt"))
+    spool.file.close()
+    outbox = Outbox(SpoolFile(tmp_path, "full"))
+    batch = outbox.open(1, 100, "ann", 1.0)
+    assert batch is not None
+    outbox.note_doubt(batch, Doubt(1.0, "refused", 2.0))
+    again = outbox.open(1, 100, "ann", 3.0)
+    assert again is not None
+    assert again.doubt == Doubt(1.0, "refused", 2.0)
+    # An older version closes the batch without its note, which then says nothing about the next batch.
+    spool.file.run(lambda connection: connection.execute("DELETE FROM open_batch"))
+    following = outbox.open(2, 100, "ann", 4.0)
+    assert following is not None
+    following = outbox.open(2, 100, "ann", 5.0)
+    assert following is not None
+    assert following.doubt is None
+    outbox.note_doubt(following, Doubt(6.0))
+    outbox.mark_delivered(following)
+    assert spool.file.run(query("SELECT * FROM doubt")) == []
+    spool.file.close()
 
 
 def test_many_threads_and_connections_put_at_once_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How long keys are stored: keys from clients for a day, keys derived from a request for an hour."""
 
 import pytest
+from pydantic import ValidationError
 
 from factory_logs.db import idempotency_keys
 from factory_logs.db.connection_pool import BatchConnections
@@ -52,3 +53,9 @@ async def test_a_key_made_of_the_request_itself_is_stored_for_an_hour(
 def test_no_client_can_send_a_key_with_the_prefix_of_derived_keys() -> None:
     with pytest.raises(BadRequestError):
         KeyedBody(1, RETRY_PREFIX.encode() + b"job 17", "JSON /v1/factory_logs")
+
+
+def test_keys_are_stored_for_a_day_at_least_because_devices_rely_on_it() -> None:
+    assert Settings(idempotency_seconds=24 * 3600).idempotency_seconds == 24 * 3600
+    with pytest.raises(ValidationError):
+        Settings(idempotency_seconds=24 * 3600 - 1)

@@ -40,22 +40,24 @@ class BatchStored:
 
 @dataclass(frozen=True, slots=True)
 class LogsRejected:
-    """No log was stored. The server names bad logs by their index in the batch, but perhaps not all of them."""
+    """This request stored nothing. The server names bad logs by their index in the batch, but perhaps not all of them.
+
+    `is_key_unused` means that the server has looked for the batch's key and has found nothing stored under it.
+    Otherwise, an earlier request with the key may be stored.
+    """
 
     reasons: Mapping[int, str]
+    is_key_unused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRefused:
     """This request stored nothing, because a log in the batch is bad, or because the batch is too large. The server
-    does not say which log is bad.
-
-    An earlier request with the same key may be stored, because the server may refuse a request before it checks the
-    key.
-    """
+    does not say which log is bad. `is_key_unused` is the same as in LogsRejected."""
 
     message: str
     too_large: bool = False
+    is_key_unused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,13 +203,19 @@ class ServerLink:
             return self._failed(response)
         if response.status == 403:
             return _unauthorised(response)
+        key_used = response.headers.get("idempotency-key-used")
+        if response.status in (400, 413) and key_used == "true":
+            return BatchStored()  # a batch never changes, so this key can belong only to this batch
+        is_unused = key_used == "false"
         if response.status == 413:
-            return BatchRefused(response.message, too_large=True)
+            return BatchRefused(response.message, too_large=True, is_key_unused=is_unused)
         if response.status == 409:
             return KeyConflict(response.message)
         if response.status == 400 and _LATE not in response.message:
             reasons = _reasons(content.get("errors"), len(batch.lines))
-            return LogsRejected(reasons) if reasons else BatchRefused(response.message)
+            if reasons:
+                return LogsRejected(reasons, is_unused)
+            return BatchRefused(response.message, is_key_unused=is_unused)
         return self._failed(response)
 
     def _failed(self, response: ApiResponse) -> TryLater:

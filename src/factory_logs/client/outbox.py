@@ -8,10 +8,24 @@ import hashlib
 import sqlite3
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from factory_logs.client.spool import ROW_BYTES, RejectedLine, set_aside
 from factory_logs.client.spool_file import SpoolFile
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A note about a batch in doubt, for the next processes: each of them may end before the doubt is resolved.
+
+    No request for the batch was sent after `since`; None means that it is sent again. `refusal` is the error of the
+    server if that is the reason for the doubt. The server reported at `missing_since` for the first time that it does
+    not contain the batch. Times are in seconds by the server's clock.
+    """
+
+    since: float | None
+    refusal: str | None = None
+    missing_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,7 @@ class OutboxBatch:
     seqs: Sequence[int]
     lines: Sequence[bytes]
     is_new: bool
+    doubt: Doubt | None = None
 
     @property
     def body(self) -> bytes:
@@ -60,7 +75,11 @@ class Outbox:
                 rows = connection.execute(
                     "SELECT seq, line FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)
                 ).fetchall()
-                return _batch(key, owner, first, last, started_at, rows, is_new=False)
+                doubt = connection.execute(
+                    "SELECT since, refusal, missing_since FROM doubt WHERE key = ?", (key,)
+                ).fetchone()
+                batch = _batch(key, owner, first, last, started_at, rows, is_new=False)
+                return batch if doubt is None else replace(batch, doubt=Doubt(*doubt))
             rows = _oldest(connection, max_records, max_bytes)
             if not rows:
                 return None
@@ -69,6 +88,13 @@ class Outbox:
             return _batch(*opened, rows, is_new=True)
 
         return self._file.run(work)
+
+    def note_doubt(self, batch: OutboxBatch, doubt: Doubt) -> None:
+        """Store the note about a batch in doubt, instead of the one before."""
+        row = batch.key, doubt.refusal, doubt.since, doubt.missing_since
+        self._file.run(
+            lambda connection: connection.execute("INSERT OR REPLACE INTO doubt VALUES (1, ?, ?, ?, ?)", row)
+        )
 
     def mark_delivered(self, batch: OutboxBatch) -> None:
         """Delete the batch's logs, because the server has stored all of them."""
@@ -140,6 +166,7 @@ def _oldest(connection: sqlite3.Connection, max_records: int, max_bytes: int) ->
 
 def _close(connection: sqlite3.Connection, batch: OutboxBatch) -> bool:
     """Close the batch; return whether it was open."""
+    connection.execute("DELETE FROM doubt")
     return connection.execute("DELETE FROM open_batch WHERE key = ?", (batch.key,)).rowcount == 1
 
 

@@ -6,7 +6,7 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from factory_logs.client.delivery import (
     BatchRefused,
@@ -19,7 +19,7 @@ from factory_logs.client.delivery import (
     Unauthorised,
     is_stored,
 )
-from factory_logs.client.outbox import Outbox, OutboxBatch
+from factory_logs.client.outbox import Doubt, Outbox, OutboxBatch
 from factory_logs.client.retry import Backoff
 from factory_logs.client.settings import ClientSettings
 
@@ -67,8 +67,8 @@ class Sender:
         self._max_bytes = settings.max_batch_bytes
         self._clock = clock
         self._tried_at = clock()  # another process may have sent just before this process began
-        self._refused_again: tuple[str, str] | None = None
-        """The key of a batch that was refused after an earlier attempt, and the reason why the batch is in doubt."""
+        self._recalled: str | None = None
+        """The key of the batch whose note of an earlier process was read, or was written by this process."""
         self._missing: tuple[str, float] | None = None
         """The key of a batch in doubt that the server did not contain, and the time when the server was first asked for
         it."""
@@ -88,12 +88,31 @@ class Sender:
         if batch is None:
             self._outbox.keep_reserve(is_idle=True)
             return Pause(self._settings.poll_seconds, idle=True)
+        self._recall(batch, now)
         why = self._reason_for_doubt(batch, account, now)
         if why is not None:
             return self._doubted(batch, why)
+        doubt = batch.doubt
+        if doubt is not None and doubt.since is not None:
+            if doubt.refusal is not None and self._quiet_rest() > 0:
+                return self._wait(batch, doubt.refusal)
+            self._note(batch, Doubt(None, missing_since=doubt.missing_since))
         outcome = self._link.deliver(batch)
-        self._tried_at = self._clock()
+        if not isinstance(outcome, LogsRejected | BatchRefused | Unauthorised):  # a refused request is finished
+            self._tried_at = self._clock()
         return self._after(batch, outcome)
+
+    def _recall(self, batch: OutboxBatch, now: float) -> None:
+        """Take over the times in the note of an earlier process, so that processes shorter than QUIET_SECONDS can
+        resolve a doubt together."""
+        if batch.doubt is None or self._recalled == batch.key:
+            return
+        self._recalled = batch.key
+        here = self._clock()
+        if batch.doubt.since is not None:
+            self._tried_at = min(self._tried_at, here - max(0.0, now - batch.doubt.since))
+        if batch.doubt.missing_since is not None:
+            self._missing = batch.key, here - max(0.0, now - batch.doubt.missing_since)
 
     def _reason_for_doubt(self, batch: OutboxBatch, account: str, now: float) -> str | None:
         """Return the reason why a retry with the same key cannot show whether the batch is stored; None if it can show
@@ -102,8 +121,6 @@ class Sender:
             return "it was first sent with another token"
         if not -CLOCK_TOLERANCE_SECONDS <= now - batch.started_at < self._settings.key_life_seconds:
             return "its Idempotency-Key is too old"
-        if self._refused_again is not None and self._refused_again[0] == batch.key:
-            return self._refused_again[1]
         return None
 
     def _after(self, batch: OutboxBatch, outcome: DeliveryOutcome) -> Pause:
@@ -112,6 +129,10 @@ class Sender:
                 self._outbox.mark_delivered(batch)
                 self._max_records = min(self._settings.max_batch_records, self._max_records * 2)
                 return self._went_through()
+            case LogsRejected() | BatchRefused() if not batch.is_new and (
+                self._quiet_rest() > 0 or not outcome.is_key_unused
+            ):
+                return self._refused_again(batch, outcome)
             case LogsRejected(reasons):
                 _log.warning(
                     "The server rejects %d of %d logs; see factory-logs spool show (trace %s)",
@@ -119,10 +140,6 @@ class Sender:
                 )  # fmt: skip
                 self._outbox.reject(batch, reasons)
                 return self._went_through()
-            case BatchRefused(message) if not batch.is_new:
-                why = f"it is refused, though an earlier try may be stored: {message}"
-                self._refused_again = batch.key, why
-                return self._doubted(batch, why)
             case BatchRefused(message, too_large):
                 self._refused(batch, message, too_large)
                 return self._went_through()
@@ -145,13 +162,31 @@ class Sender:
         if too_large:
             self._max_bytes = max(1, len(batch.body) // 2)
 
+    def _refused_again(self, batch: OutboxBatch, outcome: LogsRejected | BatchRefused) -> Pause:
+        """Send the batch once more after the server has certainly finished every earlier request: only then does a
+        refusal show that none of them is stored. If that refusal does not show it either, resolve the doubt."""
+        message = outcome.message if isinstance(outcome, BatchRefused) else next(iter(outcome.reasons.values()))
+        why = f"it is refused, though an earlier try may be stored: {message}"
+        return self._wait(batch, why, why) if self._quiet_rest() > 0 else self._resolve(batch, why)
+
     def _doubted(self, batch: OutboxBatch, why: str) -> Pause:
         """Resolve a batch in doubt, but only after the server has certainly finished every earlier request."""
-        rest = self._tried_at + QUIET_SECONDS - self._clock()
-        if rest <= 0:
-            return self._resolve(batch, why)
+        return self._wait(batch, why) if self._quiet_rest() > 0 else self._resolve(batch, why)
+
+    def _quiet_rest(self) -> float:
+        return self._tried_at + QUIET_SECONDS - self._clock()
+
+    def _wait(self, batch: OutboxBatch, why: str, refusal: str | None = None) -> Pause:
+        doubt = batch.doubt or Doubt(None)
+        if doubt.since is None or refusal is not None:
+            since = self._link.clock.now() - (self._clock() - self._tried_at)
+            self._note(batch, replace(doubt, since=since, refusal=refusal))
         self.trouble = f"a batch is in doubt: {why}"
-        return Pause(rest, firm=True)
+        return Pause(self._quiet_rest(), firm=True)
+
+    def _note(self, batch: OutboxBatch, doubt: Doubt) -> None:
+        self._recalled = batch.key
+        self._outbox.note_doubt(batch, doubt)
 
     def _resolve(self, batch: OutboxBatch, why: str) -> Pause:
         """Mark a batch in doubt as delivered, send it again or set it aside, according to the setting `in_doubt`."""
@@ -189,6 +224,8 @@ class Sender:
         """
         if self._missing is None or self._missing[0] != batch.key:
             self._missing = batch.key, self._clock()
+            now = self._link.clock.now()
+            self._note(batch, replace(batch.doubt or Doubt(None), missing_since=now))
         return self._clock() - self._missing[1]
 
     def _went_through(self) -> Pause:

@@ -53,6 +53,16 @@ CREATE TABLE totals (
 );
 INSERT INTO totals (id) VALUES (1);
 """
+# A separate table, so that older versions of the client can use the same file.
+_DOUBT = """
+CREATE TABLE IF NOT EXISTS doubt (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    key TEXT NOT NULL,
+    refusal TEXT,
+    since REAL,
+    missing_since REAL
+)
+"""
 
 _log = logging.getLogger(__name__)
 
@@ -299,3 +309,4 @@ def _create(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("COMMIT")
     if version > VERSION:
         raise SpoolError(f"the spool {path} was written by a newer version of factory-logs")
+    connection.execute(_DOUBT)
