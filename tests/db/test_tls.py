@@ -15,8 +15,7 @@ import pytest
 from sqlalchemy import text
 
 from factory_logs.db.engine import Database
-from factory_logs.embedded.files import SOCKET_FILE
-from factory_logs.embedded.server import DATABASE
+from factory_logs.embedded.server import DATABASE, SOCKET_FILE
 from factory_logs.errors import DatabaseConnectError
 from factory_logs.settings import Settings
 

@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from factory_logs.embedded import server, sharing
-from factory_logs.embedded.files import LOG_FILE
+from factory_logs.embedded.server_log import LOG_FILE
 from tests.faults import processes
 from tests.serving import free_port
 

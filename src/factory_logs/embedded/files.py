@@ -1,4 +1,4 @@
-"""Access the files of the data directory safely, and limit the size of PostgreSQL's log there.
+"""Access the files of the data directory safely.
 
 Root reads and writes files in this folder that the server's user can also change. So a folder is opened without
 following links on its path, a file is opened relative to its open folder, and only regular files and folders of the
@@ -6,10 +6,8 @@ server's user are used.
 """
 
 import errno
-import hashlib
 import os
 import secrets
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,15 +16,6 @@ from pathlib import Path
 
 from factory_logs.embedded.errors import EmbeddedPostgresError
 from factory_logs.embedded.os_user import ServerUser
-
-SUN_PATH_BYTES = 107
-"""The maximum length of a Unix socket's path on Linux, without the terminating zero."""
-SOCKET_FILE = ".s.PGSQL.5432"
-LOG_FILE = "postgres.log"
-OLD_LOG_FILE = "postgres.log.1"
-MAX_LOG_BYTES = 10 * 1024 * 1024
-TAIL_BYTES = 16 * 1024
-TAIL_LINES = 20
 
 _SEARCH = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -182,17 +171,6 @@ def make_data_dir(path: Path) -> None:
         os.close(parent)
 
 
-def socket_dir(data_dir: Path, user: ServerUser) -> Path:
-    """Return a folder that only the server's user and root may enter, with a path short enough for a socket."""
-    base, name = data_dir, "socket"
-    if len(os.fsencode(data_dir / name / SOCKET_FILE)) > SUN_PATH_BYTES or "," in str(data_dir):
-        base = Path("/tmp").resolve()  # noqa: S108 - the folder in it must be the user's own
-        name = f"factory-logs-{user.uid}-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}"
-    with open_folder(base, user) as folder:
-        folder.make_folder(name)
-    return base / name
-
-
 def _open_path(path: Path) -> int:
     descriptor = os.open(path.anchor, _SEARCH)
     parts = path.parts[1:]
@@ -203,35 +181,6 @@ def _open_path(path: Path) -> int:
         finally:
             os.close(outer)
     return descriptor
-
-
-def end_of_log(folder: Folder) -> str:
-    """Return the last lines of the log, for an error message."""
-    try:
-        descriptor = folder.open(LOG_FILE, os.O_RDONLY)
-    except OSError as error:
-        return f"({error})"
-    with os.fdopen(descriptor, "rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
-
-
-def rotate_log(folder: Folder, max_bytes: int) -> None:
-    """Move the content of a log larger than `max_bytes` to `postgres.log.1`, at most its newest `max_bytes`.
-
-    The file itself stays, because a running PostgreSQL appends to it. A line written between copying and truncating is
-    lost.
-    """
-    with suppress(FileNotFoundError), os.fdopen(folder.open(LOG_FILE), "r+b") as log:
-        size = log.seek(0, os.SEEK_END)
-        if size <= max_bytes:
-            return
-        log.seek(size - max_bytes)
-        folder.unlink(f"{OLD_LOG_FILE}.new")
-        with os.fdopen(folder.make(f"{OLD_LOG_FILE}.new"), "wb") as old:
-            shutil.copyfileobj(log, old)
-        folder.rename(f"{OLD_LOG_FILE}.new", OLD_LOG_FILE)
-        os.ftruncate(log.fileno(), 0)
 
 
 def flush_folder(path: Path) -> None:

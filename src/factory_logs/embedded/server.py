@@ -4,6 +4,7 @@ The caller must hold `postgres.lock` (sharing.py).
 """
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -17,19 +18,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from factory_logs.embedded.errors import EmbeddedPostgresError
-from factory_logs.embedded.files import (
-    LOG_FILE,
-    MAX_LOG_BYTES,
-    SOCKET_FILE,
-    Folder,
-    end_of_log,
-    open_folder,
-    rotate_log,
-)
+from factory_logs.embedded.files import Folder, open_folder
 from factory_logs.embedded.os_user import CLUSTER_FOLDER, ServerUser, cluster_dir
+from factory_logs.embedded.server_log import LOG_FILE, MAX_LOG_BYTES, end_of_log, rotate_log
 from factory_logs.embedded.sizing import machine_memory, sized_settings
 
 DATABASE = "factory_logs"
+SUN_PATH_BYTES = 107
+"""The maximum length of a Unix socket's path on Linux, without the terminating zero."""
+SOCKET_FILE = ".s.PGSQL.5432"
 START_SECONDS = 60
 """The time limit for a start without recovery. A recovery reads up to `max_wal_size`, and has no limit: if it were
 stopped, it would begin again."""
@@ -129,6 +126,17 @@ class Server:
             )
             output.seek(0)
             return subprocess.CompletedProcess(result.args, result.returncode, output.read(), "")
+
+
+def socket_dir(data_dir: Path, user: ServerUser) -> Path:
+    """Return a folder that only the server's user and root may enter, with a path short enough for a socket."""
+    base, name = data_dir, "socket"
+    if len(os.fsencode(data_dir / name / SOCKET_FILE)) > SUN_PATH_BYTES or "," in str(data_dir):
+        base = Path("/tmp").resolve()  # noqa: S108 - the folder in it must be the user's own
+        name = f"factory-logs-{user.uid}-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]}"
+    with open_folder(base, user) as folder:
+        folder.make_folder(name)
+    return base / name
 
 
 def ensure_running(server: Server) -> None:

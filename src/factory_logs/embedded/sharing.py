@@ -17,9 +17,10 @@ import structlog
 
 from factory_logs.embedded.binaries import named_binaries, reachable_binaries
 from factory_logs.embedded.errors import EmbeddedPostgresError
-from factory_logs.embedded.files import MAX_LOG_BYTES, Folder, make_data_dir, rotate_log, socket_dir
+from factory_logs.embedded.files import Folder, make_data_dir
 from factory_logs.embedded.os_user import check_reachable, cluster_dir, server_user
-from factory_logs.embedded.server import Server, ensure_running, is_server, postmaster_pid, stop_if_last
+from factory_logs.embedded.server import Server, ensure_running, is_server, postmaster_pid, socket_dir, stop_if_last
+from factory_logs.embedded.server_log import MAX_LOG_BYTES, rotate_log
 
 POSTGRES_LOCK = "postgres.lock"
 IN_USE_LOCK = "in-use.lock"
