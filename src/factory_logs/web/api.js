@@ -22,7 +22,7 @@ export class ApiError extends Error {
  * @param {string} path such as `v1/factory_logs`
  * @param {Parameters} [parameters]
  */
-export function urlOf(path, parameters = {}) {
+export function buildUrl(path, parameters = {}) {
   const url = new URL(path, BASE);
   for (const [name, value] of Object.entries(parameters)) {
     for (const each of Array.isArray(value) ? value : [value]) {
@@ -54,13 +54,13 @@ export async function send(url, { signal, accept = "application/json", method = 
     throw new ApiError("The service cannot be reached. Check the network, then try again.", 0);
   }
   if (response.ok) return response;
-  const message = await messageOf(response);
+  const message = await errorMessage(response);
   if (response.status === 401 && token !== null && token === session.token()) session.end(message);
   throw new ApiError(message, response.status);
 }
 
 /** @param {Response} response */
-async function messageOf(response) {
+async function errorMessage(response) {
   try {
     const { message, errors = [] } = await response.json();
     const messages = errors.map((/** @type {{field: string, message: string}} */ each) => `${each.field}: ${each.message}`);

@@ -1,6 +1,6 @@
 /** The default time range of the page. */
 
-import { getPage, urlOf } from "./api.js";
+import { getPage, buildUrl } from "./api.js";
 import { fromApi, milliseconds } from "./time.js";
 
 const SPAN = "7d";
@@ -15,7 +15,7 @@ export async function defaultRange(filters) {
   const signal = AbortSignal.timeout(10_000);
   const end = async (/** @type {string} */ direction) => {
     const q = { filters, order_by: [{ field: "timestamp", direction }], limit: 1 };
-    const { logs } = await getPage(urlOf("v1/factory_logs", { q, results_per_page: 1 }), signal);
+    const { logs } = await getPage(buildUrl("v1/factory_logs", { q, results_per_page: 1 }), signal);
     return logs[0] ? fromApi(logs[0].timestamp) : Date.now();
   };
   const span = /** @type {number} */ (milliseconds(SPAN));

@@ -1,7 +1,7 @@
 /** Show one log with all its values. Each value can become a filter, each number a measurement. */
 
 import { button, copy, element } from "./dom.js";
-import { byValue, filtersOf, toggled, written } from "./filters.js";
+import { byValue, parseFilters, toggled, written } from "./filters.js";
 import { Panel } from "./panel.js";
 import { inText, leaves, shortName } from "./paths.js";
 import * as state from "./state.js";
@@ -28,7 +28,7 @@ export function detailPanel() {
 /** @param {import("./api.js").Log} log */
 function shown(log) {
   const filterButtons = (/** @type {string} */ name, /** @type {unknown} */ value) =>
-    [false, true].map((exclude) => button(exclude ? "≠" : "=", () => state.go({ f: written(toggled(filtersOf(state.read().params), byValue(name, value, exclude))) }), {
+    [false, true].map((exclude) => button(exclude ? "≠" : "=", () => state.go({ f: written(toggled(parseFilters(state.read().params), byValue(name, value, exclude))) }), {
       class: "small", "aria-label": `${exclude ? "Exclude" : "Only"} ${name} ${inText(value)}`, title: exclude ? "Exclude this value" : "Only this value",
     }));
   const row = (/** @type {string} */ label, /** @type {Node | string} */ text, /** @type {Node[]} */ actions) =>

@@ -1,7 +1,7 @@
 /** The facets: the values of fields, each with its number of logs. A click includes or excludes a value. */
 
 import { button, element } from "./dom.js";
-import { byValue, filtersOf, inWords, queryFilters, toggled, written } from "./filters.js";
+import { byValue, parseFilters, inWords, queryFilters, toggled, written } from "./filters.js";
 import { fieldInput } from "./filter_bar.js";
 import { compact, count } from "./numbers.js";
 import { Panel, empty } from "./panel.js";
@@ -36,7 +36,7 @@ export function facetsPanel() {
     void panel.load(key, async (get) => {
       const chosen = params.get("facets")?.split(",").filter(Boolean) ?? usual(await rows.catch(() => []));
       const fields = chosen.slice(0, MOST);
-      const filters = filtersOf(params);
+      const filters = parseFilters(params);
       const own = fields.filter((field) => filters.some(([name, operator]) => name === field && (operator === "==" || operator === "is_null")));
       const others = fields.filter((field) => !own.includes(field));
       const ask = (/** @type {string[]} */ asked, /** @type {string | undefined} */ without) =>
@@ -65,7 +65,7 @@ function group(field, facet, filters, fields) {
     const include = byValue(field, value);
     const exclude = byValue(field, value, true);
     const active = (/** @type {import("./filters.js").Filter} */ filter) => filters.some((each) => JSON.stringify(each) === JSON.stringify(filter));
-    const press = (/** @type {import("./filters.js").Filter} */ filter) => state.go({ f: written(toggled(filtersOf(state.read().params), filter)), log: null });
+    const press = (/** @type {import("./filters.js").Filter} */ filter) => state.go({ f: written(toggled(parseFilters(state.read().params), filter)), log: null });
     const words = value === null ? "(missing)" : field === "fields__passed" && value === true ? "✓ passed" : field === "fields__passed" && value === false ? "✗ failed" : inText(value) || "(empty)";
     const comparable = value === null || typeof value !== "object";
     const bar = element("span", { class: "facet-bar", "aria-hidden": "true" });

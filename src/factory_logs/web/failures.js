@@ -8,7 +8,7 @@ import { exportUrl } from "./logs.js";
 import { count, percent } from "./numbers.js";
 import { Panel, empty } from "./panel.js";
 import { shortName } from "./paths.js";
-import { keyOf, linkWith, parameterInput, results, tiles } from "./results.js";
+import { requestKey, linkWith, parameterInput, results, tiles } from "./results.js";
 import * as state from "./state.js";
 
 /** @typedef {import("./api.js").Failure} Failure */
@@ -34,7 +34,7 @@ export function failuresView() {
     update(params) {
       unit.update(params);
       passed.update(params);
-      void panel.load(keyOf(params, ["unit", "passed"]), async (get) => {
+      void panel.load(requestKey(params, ["unit", "passed"]), async (get) => {
         const found = /** @type {{ failed_attempts: number, failures: Failure[] }} */ (await get.json("failures", "v1/factory_logs/failures", {
           q: { filters: queryFilters(params) }, unit: params.get("unit"), passed: params.get("passed"), limit: 200,
         }));

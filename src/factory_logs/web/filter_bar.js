@@ -1,10 +1,10 @@
 /** The filter bar of the views: time range, chosen filters and typed `q`. */
 
 import { button, debounced, element, labelled, select } from "./dom.js";
-import { OPERATORS, filtersOf, freeFilters, inWords, toggled, typedValue, written } from "./filters.js";
+import { OPERATORS, parseFilters, freeFilters, inWords, toggled, typedValue, written } from "./filters.js";
 import { COLUMNS } from "./paths.js";
 import * as state from "./state.js";
-import { RANGES, fromControl, milliseconds, rangeOf, show, toControl } from "./time.js";
+import { RANGES, fromControl, milliseconds, timeRange, show, toControl } from "./time.js";
 
 /** Field names in the loaded logs, offered as completions. */
 const seen = new Set(COLUMNS);
@@ -73,7 +73,7 @@ export function filterBar() {
         const filter = /** @type {import("./filters.js").Filter} */ ([
           name.value.trim(), operator.value, operator.value.startsWith("is_") ? null : typedValue(name.value.trim(), value.value),
         ]);
-        state.go({ f: written(toggled(filtersOf(state.read().params), filter)), log: null });
+        state.go({ f: written(toggled(parseFilters(state.read().params), filter)), log: null });
         name.value = value.value = "";
         adding.hidden = true;
         add.focus();
@@ -112,7 +112,7 @@ export function filterBar() {
     if (!known.some(([code]) => code === chosen)) known.unshift([chosen, milliseconds(chosen) === null ? "All time" : `Last ${chosen}`]);
     range.replaceChildren(...known.map(([code, text]) => element("option", { value: code, selected: code === chosen }, text)));
     custom.hidden = !isCustom;
-    const limits = rangeOf(params);
+    const limits = timeRange(params);
     if (isCustom) {
       from.value = limits.from === null ? "" : toControl(limits.from);
       to.value = limits.to === null ? "" : toControl(limits.to);
@@ -123,7 +123,7 @@ export function filterBar() {
       problem.hidden = true;
       typed.removeAttribute("aria-invalid");
     }
-    const filters = filtersOf(params);
+    const filters = parseFilters(params);
     chips.replaceChildren(
       ...filters.map((filter) => element("li", { class: filter[1].startsWith("not") || filter[1] === "is_null" ? "chip exclude" : "chip" },
         element("span", { title: inWords(filter) }, inWords(filter)),

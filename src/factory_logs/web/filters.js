@@ -1,6 +1,6 @@
 /** Convert chosen and typed filters to `q`. */
 
-import { rangeOf, toApi } from "./time.js";
+import { timeRange, toApi } from "./time.js";
 
 /**
  * A filter in the URL: `["tags__jig_id", "==", "J-07"]`. In addition to the operators of `q` there is `not ==`.
@@ -22,7 +22,7 @@ export const OPERATORS = [
 ];
 
 /** @param {URLSearchParams} params @returns {Filter[]} */
-export function filtersOf(params) {
+export function parseFilters(params) {
   return params.getAll("f").flatMap((text) => {
     const filter = parsed(text);
     return Array.isArray(filter) && typeof filter[0] === "string" && typeof filter[1] === "string"
@@ -139,14 +139,14 @@ export function freeFilters(text) {
  * @param {{ without?: string, now?: number, range?: import("./time.js").Range }} [options]
  */
 export function queryFilters(params, { without, now, range } = {}) {
-  const { from, to } = range ?? rangeOf(params, now);
+  const { from, to } = range ?? timeRange(params, now);
   /** @type {unknown[]} */
   const filters = [];
   if (from !== null) filters.push({ name: "timestamp", op: ">=", val: toApi(from) });
   if (to !== null) filters.push({ name: "timestamp", op: "<", val: toApi(to) });
   /** @type {Map<string, Filter[]>} */
   const included = new Map();
-  for (const filter of filtersOf(params)) {
+  for (const filter of parseFilters(params)) {
     if (includes(filter)) included.set(filter[0], [...(included.get(filter[0]) ?? []), filter]);
     else filters.push(asQuery(filter));
   }

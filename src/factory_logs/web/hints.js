@@ -13,7 +13,7 @@ const MOST_CHARACTERS = 100;
  * @param {(string | null)[]} [names]
  */
 export async function hints(get, filters, names = []) {
-  const named = [...new Set([...namesOf(filters), ...names.filter((name) => name !== null)])].filter((name) => /^(tags|fields)__/.test(name));
+  const named = [...new Set([...fieldNames(filters), ...names.filter((name) => name !== null)])].filter((name) => /^(tags|fields)__/.test(name));
   if (named.length === 0) return "";
   /** @type {{ apps: App[] }} */
   let catalog;
@@ -32,12 +32,12 @@ export async function hints(get, filters, names = []) {
 }
 
 /** @param {unknown} filter @returns {string[]} */
-function namesOf(filter) {
-  if (Array.isArray(filter)) return filter.flatMap(namesOf);
+function fieldNames(filter) {
+  if (Array.isArray(filter)) return filter.flatMap(fieldNames);
   if (filter === null || typeof filter !== "object") return [];
   const { name, field, fieldname, or, and, not } = /** @type {{ [member: string]: unknown }} */ (filter);
   const here = [name, field, fieldname].filter((each) => typeof each === "string");
-  return [.../** @type {string[]} */ (here), ...[or, and, not].flatMap(namesOf)];
+  return [.../** @type {string[]} */ (here), ...[or, and, not].flatMap(fieldNames)];
 }
 
 /** @param {string} name @param {string[]} known */

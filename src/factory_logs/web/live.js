@@ -16,7 +16,7 @@ const COME_BACK_AFTER = 2000;
  * @param {(live: Live) => void} draw called a few times a second, however many logs arrive
  */
 export async function follow(filters, signal, draw) {
-  const url = api.urlOf("v1/factory_logs/tail", filters.length === 0 ? {} : { q: { filters } });
+  const url = api.buildUrl("v1/factory_logs/tail", filters.length === 0 ? {} : { q: { filters } });
   /** @type {Live} */
   const live = { logs: [], total: 0, passed: 0, failed: 0, perSecond: 0, state: "Connecting…" };
   /** @type {string[]} the data of the newest events that are counted but not drawn yet */

@@ -30,7 +30,7 @@ export function loginForm() {
       submit: attempt(byPassword, async () => {
         const body = JSON.stringify({ username: user.value, password: password.value });
         const headers = { "Content-Type": "application/json" };
-        const response = await api.send(api.urlOf("v1/auth/login"), { method: "POST", body, headers });
+        const response = await api.send(api.buildUrl("v1/auth/login"), { method: "POST", body, headers });
         const { message } = await response.json();
         session.begin(message.login_successful.API_token, message.login_successful.username);
       }),
@@ -44,7 +44,7 @@ export function loginForm() {
         const text = token.value.trim().replace(/^(Authorization:\s*)?(Token|Bearer)\s+/i, "").replace(/^token=/i, "").replaceAll('"', "");
         if (!/^[\x21-\x7e]+$/.test(text)) throw new Error("A token is letters and digits without spaces.");
         // Make one call with the same permission as the views, so that a wrong token is an error here.
-        await api.send(api.urlOf("v1/factory_logs", { results_per_page: 1, q: { limit: 1 } }), { headers: { Authorization: `Token token=${text}` } });
+        await api.send(api.buildUrl("v1/factory_logs", { results_per_page: 1, q: { limit: 1 } }), { headers: { Authorization: `Token token=${text}` } });
         session.begin(text, "");
       }),
     },
@@ -73,7 +73,7 @@ export function loginForm() {
 export async function logout() {
   if (session.username() !== "") {
     try {
-      await api.send(api.urlOf("v1/auth/logout"), { method: "POST" });
+      await api.send(api.buildUrl("v1/auth/logout"), { method: "POST" });
     } catch (error) {
       session.end(`The service could not end the token, so it stays valid until it expires: ${error instanceof Error ? error.message : error}`);
       return;

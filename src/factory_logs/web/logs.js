@@ -1,6 +1,6 @@
 /** The view of logs: histogram, facets, table, a single log, and live mode. */
 
-import { getPage, urlOf } from "./api.js";
+import { getPage, buildUrl } from "./api.js";
 import { timeBars } from "./charts.js";
 import { detailPanel } from "./detail.js";
 import { announce, button, element } from "./dom.js";
@@ -15,7 +15,7 @@ import { Panel, empty } from "./panel.js";
 import { namesIn, shortName } from "./paths.js";
 import * as state from "./state.js";
 import { logTable } from "./table.js";
-import { bucketFor, fromApi, rangeOf, show, zone } from "./time.js";
+import { bucketFor, fromApi, timeRange, show, zone } from "./time.js";
 
 const PAGE = 100;
 /** The maximum number of logs in the table. For more, the user downloads them or adds a filter. */
@@ -42,7 +42,7 @@ export function logsView() {
   const detail = detailPanel();
   const panels = [rows, bars, facets.panel, detail.panel];
   const table = logTable({
-    href: (log) => hrefOf(log),
+    href: (log) => logHref(log),
     sort: (name) => {
       const now = state.read().params.get("sort") ?? "-timestamp";
       state.go({ sort: now === `-${name}` ? name : `-${name}` });
@@ -68,7 +68,7 @@ export function logsView() {
   let firstRows = Promise.resolve([]);
   let counting = new AbortController();
 
-  const hrefOf = (/** @type {Log} */ log) => {
+  const logHref = (/** @type {Log} */ log) => {
     const params = state.changed(state.read().params, { log: String(log.factory_log_id) });
     return `#/logs?${params}`;
   };
@@ -117,7 +117,7 @@ export function logsView() {
 
   /** @param {URLSearchParams} params */
   const arrange = (params) => {
-    const columns = columnsOf(params);
+    const columns = shownColumns(params);
     table.arrange({ columns, order: params.get("sort") ?? "-timestamp", opened: params.get("log") ?? "" });
     arrangePicker(picker, columns, shown);
   };
@@ -127,7 +127,7 @@ export function logsView() {
     const filters = queryFilters(params, { range });
     const sort = params.get("sort") ?? "-timestamp";
     const order_by = [{ field: sort.replace(/^-/, ""), direction: sort.startsWith("-") ? "desc" : "asc" }];
-    const key = keyOf(params, ["sort"]);
+    const key = requestKey(params, ["sort"]);
     if (key === rows.key) return;
     loading?.abort();
     loading = next = null;
@@ -187,8 +187,8 @@ export function logsView() {
   /** @param {URLSearchParams} params @param {import("./time.js").Range} range */
   const loadBars = (params, range) => {
     const filters = queryFilters(params, { range });
-    void bars.load(`${keyOf(params)}\t${zone()}`, async (get) => {
-      const [from, to] = await limitsOf(get, filters, range);
+    void bars.load(`${requestKey(params)}\t${zone()}`, async (get) => {
+      const [from, to] = await timeLimits(get, filters, range);
       if (from === null || to === null) return empty("There is nothing to show over time.");
       const bucket = bucketFor(to - from);
       const { buckets } = await /** @type {Promise<{ buckets: import("./api.js").StatsBucket[] }>} */ (get.json("logs over time", "v1/factory_logs/stats", {
@@ -248,7 +248,7 @@ export function logsView() {
     root,
     /** @param {URLSearchParams} params */
     update(params) {
-      const range = rangeOf(params);
+      const range = timeRange(params);
       const isLive = params.get("live") === "1";
       const id = params.get("log");
       live.textContent = isLive ? "Stop live" : "Live";
@@ -283,7 +283,7 @@ export function logsView() {
 }
 
 /** @param {URLSearchParams} params @param {string[]} [others] */
-function keyOf(params, others = []) {
+function requestKey(params, others = []) {
   return ["range", "from", "to", "f", "q", ...others].map((name) => params.getAll(name).join("\n")).join("\t");
 }
 
@@ -291,7 +291,7 @@ function keyOf(params, others = []) {
 export function exportUrl(params) {
   const sort = params.get("sort") ?? "-timestamp";
   const order_by = [{ field: sort.replace(/^-/, ""), direction: sort.startsWith("-") ? "desc" : "asc" }];
-  return urlOf("v1/factory_logs", { q: { filters: queryFilters(params), order_by } });
+  return buildUrl("v1/factory_logs", { q: { filters: queryFilters(params), order_by } });
 }
 
 /**
@@ -301,7 +301,7 @@ export function exportUrl(params) {
  * @param {unknown[]} filters
  * @param {import("./time.js").Range} range
  */
-export async function limitsOf(get, filters, range) {
+export async function timeLimits(get, filters, range) {
   const end = async (/** @type {string} */ direction) => {
     const page = await get.page(direction === "asc" ? "oldest" : "newest", { q: { filters, order_by: [{ field: "timestamp", direction }], limit: 1 }, results_per_page: 1 });
     return page.logs[0] ? fromApi(page.logs[0].timestamp) : null;
@@ -345,7 +345,7 @@ function overTime(buckets, from, to, step) {
 }
 
 /** @param {URLSearchParams} params */
-function columnsOf(params) {
+function shownColumns(params) {
   return params.get("cols")?.split(",").filter(Boolean) ?? COLUMNS;
 }
 
@@ -364,7 +364,7 @@ function arrangePicker(picker, columns, logs) {
     return;
   }
   const choose = (/** @type {string} */ name, /** @type {boolean} */ wanted) => {
-    const others = columnsOf(state.read().params).filter((each) => each !== name);
+    const others = shownColumns(state.read().params).filter((each) => each !== name);
     const chosen = wanted ? [...others, name] : others;
     state.go({ cols: chosen.length === 0 ? "timestamp" : chosen.join(",") }, { replace: true });
   };

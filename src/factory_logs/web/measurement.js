@@ -3,15 +3,15 @@
 import { histogram, timeLines } from "./charts.js";
 import { button, element } from "./dom.js";
 import { behind } from "./downloads.js";
-import { queryFilters, written, filtersOf } from "./filters.js";
+import { queryFilters, written, parseFilters } from "./filters.js";
 import { hints } from "./hints.js";
-import { exportUrl, limitsOf } from "./logs.js";
+import { exportUrl, timeLimits } from "./logs.js";
 import { count, index, measured, percent } from "./numbers.js";
 import { Panel, empty } from "./panel.js";
 import { inText, namesIn, shortName } from "./paths.js";
-import { keyOf, linkWith, parameterInput, results, sample, tiles } from "./results.js";
+import { requestKey, linkWith, parameterInput, results, sample, tiles } from "./results.js";
 import * as state from "./state.js";
-import { bucketEnd, bucketFor, fromApi, rangeOf, show, zone } from "./time.js";
+import { bucketEnd, bucketFor, fromApi, timeRange, show, zone } from "./time.js";
 
 /** @typedef {import("./api.js").Distribution & { [by: string]: unknown }} Distribution */
 
@@ -49,7 +49,7 @@ export function measurementView() {
       for (const control of controls) control.update(params);
       const name = params.get("m") ?? "";
       const group = params.get("by") ?? "tags__jig_id";
-      const key = keyOf(params, ["m", "lower", "upper"]);
+      const key = requestKey(params, ["m", "lower", "upper"]);
       trend.root.hidden = groups.root.hidden = name === "";
       const filters = queryFilters(params);
       const limits = { lower: params.get("lower"), upper: params.get("upper") };
@@ -61,7 +61,7 @@ export function measurementView() {
       });
       if (name === "") return;
       void trend.load(`${key}\t${group}\t${zone()}`, async (get) => {
-        const [from, to] = await limitsOf(get, filters, rangeOf(params));
+        const [from, to] = await timeLimits(get, filters, timeRange(params));
         if (from === null || to === null) return empty("There is nothing to show over time.");
         const bucket = bucketFor(to - from, 36);
         const { buckets } = /** @type {{ buckets: import("./api.js").StatsBucket[] }} */ (await get.json(`trend by ${group}`, "v1/factory_logs/stats", {
@@ -175,7 +175,7 @@ function trendLines(buckets, name, group, limits, step) {
     one.points.push({
       time, value: numbers.avg,
       text: [show(time), `${label}: ${measured(numbers.avg)} (${count(numbers.count)})`],
-      open: () => (location.hash = state.link("logs", { range: null, from: new Date(time).toISOString(), to: new Date(bucketEnd(time, step)).toISOString(), f: written([...filtersOf(state.read().params), [name, "is_not_null", null]]) })),
+      open: () => (location.hash = state.link("logs", { range: null, from: new Date(time).toISOString(), to: new Date(bucketEnd(time, step)).toISOString(), f: written([...parseFilters(state.read().params), [name, "is_not_null", null]]) })),
     });
     found.set(label, one);
   }

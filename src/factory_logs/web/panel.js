@@ -135,7 +135,7 @@ export class Get {
    * @param {api.Parameters} [parameters]
    */
   note(name, path, parameters) {
-    const url = api.urlOf(path, parameters);
+    const url = api.buildUrl(path, parameters);
     this.calls.push({ name, url });
     return url;
   }

@@ -1,7 +1,7 @@
 /** Parts that the result views share: tiles, tables, the choice of a field, links to logs. */
 
 import { debounced, element, labelled } from "./dom.js";
-import { filtersOf, includes, toggled, written } from "./filters.js";
+import { parseFilters, includes, toggled, written } from "./filters.js";
 import { fieldInput, offerNames } from "./filter_bar.js";
 import { namesIn } from "./paths.js";
 import * as state from "./state.js";
@@ -9,7 +9,7 @@ import * as state from "./state.js";
 /** @typedef {import("./filters.js").Filter} Filter */
 
 /** @param {URLSearchParams} params @param {string[]} [others] */
-export function keyOf(params, others = []) {
+export function requestKey(params, others = []) {
   return ["range", "from", "to", "f", "q", ...others].map((name) => params.getAll(name).join("\n")).join("\t");
 }
 
@@ -22,7 +22,7 @@ export function keyOf(params, others = []) {
  * @param {state.Changes} [changes]
  */
 export function linkWith(filters, view = "logs", changes = {}) {
-  let all = filtersOf(state.read().params);
+  let all = parseFilters(state.read().params);
   for (const filter of filters) {
     if (includes(filter)) all = all.filter((other) => other[0] !== filter[0] || !includes(other));
     if (!written(all).includes(JSON.stringify(filter))) all = toggled(all, filter);

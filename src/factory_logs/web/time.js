@@ -118,7 +118,7 @@ export function fromControl(value) {
  * @param {number} [now]
  * @returns {Range}
  */
-export function rangeOf(params, now = Date.now()) {
+export function timeRange(params, now = Date.now()) {
   const span = milliseconds(params.get("range") ?? "");
   // Round to the minute, so that a reopened view sends the same requests, whose results the service may have cached.
   if (span !== null) return { from: Math.floor((now - span) / MINUTE) * MINUTE, to: null };

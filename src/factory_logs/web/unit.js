@@ -1,6 +1,6 @@
 /** The view of one unit: its tests and repairs on one time line. */
 
-import { urlOf } from "./api.js";
+import { buildUrl } from "./api.js";
 import { timeLine } from "./charts.js";
 import { button, element, labelled } from "./dom.js";
 import { behind } from "./downloads.js";
@@ -25,7 +25,7 @@ export function unitView() {
   const panel = new Panel("Unit");
   const root = element(
     "div", { class: "view" }, form, panel.root,
-    behind(() => panel.calls, () => [], () => ({ name: "unit", url: urlOf("v1/factory_logs", { q: { filters: ofUnit(state.read().params.get("imei") ?? "") } }) })),
+    behind(() => panel.calls, () => [], () => ({ name: "unit", url: buildUrl("v1/factory_logs", { q: { filters: ofUnit(state.read().params.get("imei") ?? "") } }) })),
   );
   return {
     root,

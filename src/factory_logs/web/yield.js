@@ -5,13 +5,13 @@ import { element } from "./dom.js";
 import { behind } from "./downloads.js";
 import { byValue, queryFilters } from "./filters.js";
 import { hints } from "./hints.js";
-import { exportUrl, limitsOf } from "./logs.js";
+import { exportUrl, timeLimits } from "./logs.js";
 import { count, percent } from "./numbers.js";
 import { Panel, empty } from "./panel.js";
 import { inText, shortName } from "./paths.js";
-import { keyOf, linkWith, parameterInput, results, sample, tiles } from "./results.js";
+import { requestKey, linkWith, parameterInput, results, sample, tiles } from "./results.js";
 import * as state from "./state.js";
-import { bucketEnd, bucketFor, fromApi, rangeOf, show, zone } from "./time.js";
+import { bucketEnd, bucketFor, fromApi, timeRange, show, zone } from "./time.js";
 
 /** @typedef {import("./api.js").Yield} Yield */
 
@@ -46,8 +46,8 @@ export function yieldView() {
     update(params) {
       for (const control of [by, unit, passed]) control.update(params);
       const field = params.get("by") ?? "app_name";
-      const key = keyOf(params, ["unit", "passed"]);
-      const range = rangeOf(params);
+      const key = requestKey(params, ["unit", "passed"]);
+      const range = timeRange(params);
       void overview.load(key, async (get) => {
         const { total } = /** @type {{ total: Yield }} */ (await get.json("total yield", "v1/factory_logs/yield", parameters(params)));
         if (total.attempts === 0) {
@@ -63,7 +63,7 @@ export function yieldView() {
         ]);
       });
       void over.load(`${key}\t${zone()}`, async (get) => {
-        const [from, to] = await limitsOf(get, queryFilters(params), range);
+        const [from, to] = await timeLimits(get, queryFilters(params), range);
         if (from === null || to === null) return empty("There is nothing to show over time.");
         const bucket = bucketFor(to - from, 48);
         const { buckets } = /** @type {{ buckets: Yield[] }} */ (await get.json("yield over time", "v1/factory_logs/yield", { ...parameters(params), bucket: bucket.name, tz: zone() }));
