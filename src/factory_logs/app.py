@@ -230,7 +230,8 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
 
 
 async def _restarting(name: str, run: Callable[[], Awaitable[None]]) -> None:
-    """Run a background task, and restart it after an unexpected error. Meanwhile the worker continues without it."""
+    """Run a background task, and restart it after an unexpected error. The worker continues without it in the
+    meantime."""
     while True:
         try:
             await run()

@@ -139,7 +139,7 @@ class Settings(BaseSettings):
         30.0, description="How long a running worker process may be silent before the supervisor replaces it"
     )
     docs_enabled: bool = Field(True, description="Whether /docs and /openapi.json are served")
-    page_enabled: bool = Field(True, description="Whether the page is served at `/`; otherwise `/` is a 404")
+    page_enabled: bool = Field(True, description="Whether the page is served at `/`; otherwise `/` returns a 404")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The lowest severity of the log lines that are written"
     )
@@ -361,24 +361,23 @@ class Settings(BaseSettings):
         10, description="The number of records on a page if the request has no `results_per_page`"
     )
 
-    # Counts and sums that a worker remembers
+    # Counts and sums that a worker caches
 
     count_look_seconds: PositiveFloat = Field(
         1.0, description="How often a worker reads the watermark; logs up to it need not be counted again"
     )
     max_known_counts: PositiveInt = Field(
-        1000, description="The maximum number of counts and sums, by filter and aggregate, that one worker remembers"
+        1000, description="The maximum number of counts and sums, by filter and aggregate, that one worker caches"
     )
     max_known_bytes: PositiveInt = Field(
-        64 * MIB, description="The maximum size of all sums by bucket and group that one worker remembers"
+        64 * MIB, description="The maximum size of all sums by bucket and group that one worker caches"
     )
     max_known_rows: PositiveInt = Field(
         20_000,
-        description="Sums with more buckets, groups or values than this are not remembered but computed for "
-        "each request",
+        description="Sums with more buckets, groups or values than this are not cached but computed for each request",
     )
     known_sums_seconds: NonNegativeFloat = Field(
-        0.005, description="Sums that take this long to compute are remembered; faster ones are computed again"
+        0.005, description="Sums that take this long to compute are cached; faster ones are computed again"
     )
     kept_count_seconds: NonNegativeFloat = Field(
         0.2,

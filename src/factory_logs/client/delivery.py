@@ -255,7 +255,7 @@ def is_stored(batch: OutboxBatch, link: ServerLink) -> bool | Unauthorised | Try
     A batch is stored completely or not at all, so if one log is missing, no log is stored. There is one exception: on a
     cluster, a stored batch may be invisible until a crashed node has recovered. A log that is found may belong to
     another batch with an equal log, if a script sets `timestamp` itself. So this looks for several logs, and only among
-    logs stored since this batch was first sent. All earlier batches of this device were complete by then.
+    logs stored since this batch was first sent. By then, all earlier batches of this device had been stored or refused.
     """
     stored: bool | None = True
     for line in _samples(batch):

@@ -1,7 +1,7 @@
 """Explain why nothing is found, by the catalog: the query names a path or an app that no log has, or compares a value
 with another type than the logs have.
 
-None of this is an error, as a log with such a path may arrive at any time.
+None of this is an error, because a log with such a path may arrive at any time.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

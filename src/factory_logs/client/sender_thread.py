@@ -165,7 +165,7 @@ class FlushThread:
         self._put.set()
 
     def stop(self) -> None:
-        """Flush once more and end the thread."""
+        """Flush one last time and end the thread."""
         self._stop.set()
         self._put.set()
         self._thread.join()

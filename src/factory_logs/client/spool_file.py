@@ -80,7 +80,7 @@ class SpoolFile:
 
     def _use(self, path: Path) -> None:
         self.path = path
-        self._marker = str(_marker(path))  # computed once, as every call checks it
+        self._marker = str(_marker(path))  # computed once, because every call checks it
 
     def run(self, work: Callable[[sqlite3.Connection], T], *, spends_reserve: bool = True) -> T:
         """Run `work` in its own transaction, all or nothing, and return its result.
@@ -131,7 +131,7 @@ class SpoolFile:
                 self._connection = None
 
     def _recovered(self, attempt: Callable[[], T], spends_reserve: bool = True) -> T:
-        """Run `attempt`, and once more if a damaged file was set aside or the reserve was used."""
+        """Run `attempt`; repeat it if a damaged file was set aside or the reserve was used."""
         try:
             return attempt()
         except SpoolDamagedError:

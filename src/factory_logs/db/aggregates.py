@@ -1,7 +1,7 @@
 """The SQL that all aggregates share: which logs, in which groups and time buckets; and the SQL of stats.
 
-A sample of the logs shows early that a result would have too many groups, as the groups of a sample are groups of all
-logs.
+A sample of the logs shows early that a result would have too many groups, because the groups of a sample are groups of
+all logs.
 
 A bucket of days or weeks begins at midnight in its own time zone and is shown in UTC. The numbers of stats are
 PostgreSQL's numeric: integers stay exact, and sums do not overflow as sums of doubles do.
@@ -44,7 +44,7 @@ from factory_logs.db.models import TIME, FactoryLog
 
 UTC = "UTC"
 _FIRST: ColumnElement[datetime] = literal_column("timestamp '0001-01-01'", TIME)
-"""A Monday. It is SQL text and not a parameter, as asyncpg converts datetime.min and datetime.max to -infinity and
+"""A Monday. It is SQL text and not a parameter, because asyncpg converts datetime.min and datetime.max to -infinity and
 infinity."""
 _LAST: ColumnElement[datetime] = literal_column(f"timestamp '{datetime.max}'", TIME)
 _HOUR = literal_column("interval '1 hour'", Interval)

@@ -89,8 +89,8 @@ _WORK_ALONE = text("""
 
 
 async def work_alone(connection: AsyncConnection) -> bool:
-    """Return whether this transaction may work on the catalog in the background. Only one does so at a time, without
-    parallel workers."""
+    """Return whether this transaction has the lock for background work on the catalog. Only one does so at a time,
+    without parallel workers."""
     return bool((await connection.execute(_WORK_ALONE)).scalar_one())
 
 

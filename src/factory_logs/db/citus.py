@@ -64,7 +64,7 @@ WHERE node.noderole = 'primary' ORDER BY node.groupid
 
 LOOK_SECONDS = 0.2
 NODE_SECONDS = 5
-"""How long `node_states` waits for a connection of the coordinator to a node."""
+"""How long `node_states` waits until the coordinator has connected to a node."""
 
 Holder = tuple[int, str]
 """The holder of a lock, a prepared transaction: the id of its node, and its virtual transaction id on that node."""

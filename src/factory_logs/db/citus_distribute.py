@@ -27,8 +27,8 @@ COPIED_IDS = 50_000
 REST_IDS = 20_000
 """If at most this many ids are left, the lock that stops writers is short."""
 LOCK_SECONDS = 0.5
-"""How long one attempt waits for the lock, as new writers queue after the attempt. It is less than `deadlock_timeout`,
-so that no writer fails."""
+"""The time limit of one attempt to lock, during which new writers wait. It is less than `deadlock_timeout`, so that no
+writer fails."""
 PAUSE_SECONDS = 0.2
 SHARDS_PER_NODE = 4
 
@@ -229,7 +229,7 @@ class Distributor:
         try:
             async with connection.transaction():
                 await connection.execute(f"SET LOCAL lock_timeout TO '{LOCK_SECONDS}s'")
-                # This also locks `repairs`, before all else, as writers hold a lock on `repairs` while they wait for
+                # This locks `repairs` first, because writers hold a lock on `repairs` while they wait for
                 # logs.
                 await connection.execute(f"ALTER TABLE factory_logs DROP CONSTRAINT IF EXISTS {_FOREIGN_KEY}")
             async with connection.transaction():

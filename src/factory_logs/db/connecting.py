@@ -38,7 +38,7 @@ PostgreSQL version does not have are left out.
 
 The operator may set `lock_timeout` and `default_transaction_read_only`: both lead to a 503.
 """
-# Any value below a local flush is not durable; the operator may choose a stronger value.
+# A value weaker than `local` is not durable; the operator may choose a stronger value.
 _DURABLE = """
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """

@@ -36,7 +36,7 @@ from factory_logs.db.watermark import LAST_VALUE
 
 Conditions = Sequence[ColumnElement[bool]]
 
-# Identifies one run of one server. The statistics are reset after a crash, which the postmaster may survive. Null on a
+# Identifies one run of one server. A crash resets the statistics, even if the postmaster survives it. Null on a
 # standby, which has no watermark, and on a cluster while retention removes logs.
 _RUN = """
 CASE WHEN NOT pg_is_in_recovery(){condition} THEN concat_ws(' ',

@@ -56,7 +56,7 @@ class Database:
         }
         self.engines = {pool: self._engine(size) for pool, size in sizes.items()}
         self.engine = self.engines[Pool.WRITING]
-        # Each statement is its own transaction. Created once, as creating it costs as much as a small query.
+        # Each statement is its own transaction. Created once, because creating it costs as much as a small query.
         self._readers = self.engines[Pool.READING].execution_options(isolation_level="AUTOCOMMIT")
         self._snapshots = self.engines[Pool.READING].execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True

@@ -215,11 +215,13 @@ class RetentionPolicy(Base):
 
 
 class KnownCount(Base):
-    """The number of logs up to a watermark that match a filter. It is stored if counting took long (db/count_cache.py).
+    """The number of logs up to a watermark that match a filter. It is stored only if the count took long
+    (db/count_cache.py).
 
     `digest` identifies the filter; `file` and `removed` identify the state of the table at the time of counting.
     `content` contains the sums of these logs by bucket and group (querier/sums.py), or null if only the count is
-    stored. Sums `in_parts` stay after retention, as their content shows which parts are valid (querier/sum_parts.py).
+    stored. Sums `in_parts` stay after retention, because their content shows which parts are valid
+    (querier/sum_parts.py).
     """
 
     __tablename__ = "known_counts"

@@ -58,7 +58,7 @@ def compile_statement(statement: Select[Any], dialect: Dialect) -> PreparedState
 
 
 class PreparedStatements:
-    """The compiled statements of one worker. Only the `most` recently used ones are remembered."""
+    """The compiled statements of one worker. Only the `most` recently used ones are cached."""
 
     def __init__(self, dialect: Dialect, most: int) -> None:
         self._dialect = dialect
@@ -68,7 +68,7 @@ class PreparedStatements:
         return len(self._statements)
 
     def get(self, name: Hashable, build: Callable[[], Select[Any]]) -> PreparedStatement:
-        """Return the statement with this name. If there is none, compile and remember the result of `build`."""
+        """Return the statement with this name. If there is none, compile and cache the result of `build`."""
         known = self._statements.get(name)
         if known is not None:
             return known

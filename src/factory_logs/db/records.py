@@ -145,7 +145,7 @@ def record_text(log: LogRow, created_by: str) -> RecordText:
         {
             "app_name": log.app_name,
             "product_imei": log.product_imei,
-            # A number of any length is valid JSON; the commit detects that there is no such repair.
+            # A number of any length is valid JSON. If no such repair exists, the commit detects it.
             "repair_id": None if log.repair_id is None else orjson.Fragment(str(log.repair_id)),
             "timestamp": format_timestamp(log.timestamp),
             "tags": None if log.tags is None else orjson.Fragment(log.tags),

@@ -32,7 +32,8 @@ Watch = Callable[[], Awaitable[None]]
 
 
 async def dump(server: Server, file: Path, watch: Watch) -> None:
-    """Write a backup of the running server's database. The file gets its name when it is complete and flushed to disk.
+    """Write a backup of the running server's database. The file is renamed to its final name when it is complete and
+    flushed to disk.
 
     `watch` is called several times a second during the backup. Only the file's owner can read the backup, because it
     contains the hashes of passwords and tokens. Raises EmbeddedPostgresError, also if another backup to this file runs;

@@ -47,7 +47,7 @@ class Folder:
     def make(self, name: str) -> int:
         """Create a file of the server's user. Raises FileExistsError if it exists.
 
-        The file gets its name after the user owns it, because another process may open it as soon as it has its name.
+        The file gets its final name after the user owns it, because from then on other processes can open it.
         """
         flags = _FILE | os.O_RDWR | os.O_CREAT | os.O_EXCL
         if not self.user.switch:

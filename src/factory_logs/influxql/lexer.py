@@ -63,7 +63,7 @@ class SyntaxToken(NamedTuple):
 
 
 class Lexer:
-    """Reads the tokens of one text."""
+    """Splits one text into tokens."""
 
     def __init__(self, text: str) -> None:
         self.text = text.replace("\r\n", "\n").replace("\r", "\n")

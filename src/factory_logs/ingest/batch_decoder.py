@@ -16,7 +16,7 @@ from factory_logs.schemas.factory_log import FactoryLogIn
 from factory_logs.schemas.record_limits import RecordLimits
 
 _LOGS = TypeAdapter(Annotated[list[FactoryLogIn], FailFast()])
-"""Stops at the first bad record. Otherwise it would hold a million errors in memory, and the response lists only a
+"""Stops at the first bad record. Otherwise it could hold a million errors in memory, although the response lists only a
 few."""
 CONTAINERS_PER_RECORD = 8
 """If an array has more objects and arrays per allowed record than this, its records are counted before they are

@@ -79,8 +79,7 @@ def as_paths(table: Table) -> list[Path]:
 
 
 async def tables_in(snapshot: SumsOfSnapshot, max_paths: int) -> tuple[Table, Table]:
-    """Return the sums APPS and PATHS over all logs in a snapshot. They are computed in parts, and each part is
-    remembered.
+    """Return the sums APPS and PATHS over all logs in a snapshot. They are computed in parts, and each part is cached.
 
     Raises BadRequestError for more than `max_paths` paths; each path counts once for each app and type. Raises
     OverloadedError if the computation takes longer than a statement may; the next request continues it.
@@ -187,7 +186,7 @@ class CatalogUpdates:
             await asyncio.sleep(vary(self._every_seconds))
             try:
                 await self.add_new_logs()
-            except (FactoryLogsError, SQLAlchemyError) as error:  # such as too many paths, or an unavailable database
+            except (FactoryLogsError, SQLAlchemyError) as error:  # for example too many paths, or no database
                 _log.warning("the catalog cannot be updated", reason=str(error).partition("\n")[0])
 
     async def add_new_logs(self) -> None:

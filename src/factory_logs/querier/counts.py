@@ -1,6 +1,6 @@
 """Count `num_results` exactly, while reading only the newer logs (docs/reference/http-api.md#pages).
 
-The count of the logs up to the watermark is remembered (querier/result_cache.py). The statement for a page counts the
+The count of the logs up to the watermark is cached (querier/result_cache.py). The statement for a page counts the
 newer logs, so that a page takes one round trip and reads one snapshot.
 """
 
@@ -88,7 +88,7 @@ class PlainCount:
 
 
 class LogCounts:
-    """Remembers the counts of filters in a worker, and adds newer logs to them."""
+    """Caches the counts of filters in a worker, and adds newer logs to them."""
 
     def __init__(self, known: ResultCache) -> None:
         self._results = known
@@ -186,6 +186,6 @@ def _advanced(known: Known | None, counted: Counted, watermark: int, seen: Table
 
 
 def _name(query: Query) -> bytes:
-    """Return the name under which a count is remembered. The order of filters does not matter, because all of them must
+    """Return the name under which a count is cached. The order of filters does not matter, because all of them must
     match."""
     return hashlib.blake2b(repr(sorted(map(repr, query.filters))).encode(), digest_size=32).digest()

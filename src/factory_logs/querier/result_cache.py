@@ -156,7 +156,7 @@ class ResultCache:
             found, self._unsaved = self._unsaved, {}
             try:
                 await count_cache.save(self.database, found, self._most_saved, self._most_saved_bytes)
-            except (DatabaseUnavailableError, DBAPIError) as error:  # such as a role that may only read
+            except (DatabaseUnavailableError, DBAPIError) as error:  # for example, the role may only read
                 _log.warning("results cannot be stored in the database", error=type(error).__name__)
 
     async def _look(self) -> None:

@@ -55,7 +55,7 @@ class KnownParts(NamedTuple):
 
     @property
     def rank(self) -> tuple[int, bool, int]:
-        """Of two results about one table, the one with the higher rank is the one to remember."""
+        """Of two results for one table, the one with the higher rank is cached."""
         return self.state.removed, self.table is None, self.covered
 
     @property

@@ -104,7 +104,7 @@ class Summed:
 
     `name` distinguishes the sum from other sums over the same query. If `unit` is given, the logs of a unit are summed
     together, otherwise each log by itself. `relevant` contains conditions for the logs that count. If `part` is given,
-    the sum covers all time, and is computed and remembered in parts of that many ids (querier/sum_parts.py). `least`
+    the sum covers all time, and is computed and cached in parts of that many ids (querier/sum_parts.py). `least`
     and `greatest` are the positions of numbers that are a minimum or a maximum, not a sum. A number may also be a list,
     or None if there is no value. `are_exact` is false for sums of doubles: subtracting a log from such a sum does not
     give the same result as summing without it.
@@ -151,7 +151,7 @@ class KnownSums(NamedTuple):
 
 
 class Cheap(NamedTuple):
-    """Marks sums that were computed so fast for a time range that they are not worth remembering."""
+    """Marks sums that were computed so fast for a time range that they are not worth caching."""
 
     state: TableState
     up_to: int
@@ -202,7 +202,7 @@ class _Logs(NamedTuple):
 
 
 class Sums:
-    """Computes sums for a worker, and remembers them."""
+    """Computes and caches the sums of a worker."""
 
     def __init__(self, known: ResultCache, aggregates: Aggregates, settings: Settings) -> None:
         self._known = known
@@ -264,7 +264,7 @@ class Sums:
         return SumsOfSnapshot(self, nothing, state, watermark, drawn, before, self._part_seconds)
 
     def recall(self, name: bytes) -> KnownSums | KnownParts | Cheap | None:
-        """Return the sums with this name that the worker remembers."""
+        """Return the sums with this name that the worker has cached."""
         known = self._known.get(name)
         return known if isinstance(known, KnownSums | KnownParts | Cheap) else None
 
@@ -277,7 +277,7 @@ class Sums:
         *,
         is_new: bool = False,
     ) -> None:
-        """Remember the sums if computing them took long. Also store them in the database if it took even longer.
+        """Cache the sums if computing them took long. Also store them in the database if it took even longer.
 
         Sums from a newer snapshot are not replaced.
         """
@@ -295,7 +295,7 @@ class Sums:
             self._known.save(sums_digest(summed), Known(known.state, known.up_to, len(known.table), 0, content))
 
     def learn_parts(self, summed: Summed, name: bytes, known: KnownParts, *, is_worth_saving: bool) -> None:
-        """Remember the parts, and also store them in the database if `is_worth_saving` is set. More parts, and parts in
+        """Cache the parts, and also store them in the database if `is_worth_saving` is set. More parts, and parts in
         a newer state, are not replaced. A sum with too many rows has too many until logs are removed."""
         newest = self.recall(name)
         if isinstance(newest, KnownParts) and newest.state.same_table(known.state) and newest.rank > known.rank:
@@ -324,7 +324,7 @@ class SumsOfSnapshot:
     before: Mapping[bytes, CachedResult]
     part_seconds: float
     learned: list[Callable[[], None]] | None = None
-    """On a cluster, the sums to remember after the snapshot if the state of the table is still the same."""
+    """On a cluster, the sums to cache after the snapshot if the state of the table is still the same."""
 
     def learn(self, summed: Summed, name: bytes, known: KnownSums, seconds: float, *, is_new: bool = False) -> None:
         """See `Sums.learn`."""
@@ -358,7 +358,7 @@ class SumsOfSnapshot:
         return table
 
     async def advance(self, summed: Summed, most: int) -> None:
-        """Compute and remember the rows of the logs up to the watermark, without reading newer logs. Raises the errors
+        """Compute and cache the rows of the logs up to the watermark, without reading newer logs. Raises the errors
         of `table`."""
         query, wanted = split_time(summed.query)
         if self.watermark:
@@ -452,7 +452,7 @@ class SumsOfSnapshot:
 
     async def _read_again(self, asked: "_Asked", wanted: TimeRange, name: bytes) -> Table:
         """Return sums that were cheap before. If computing them takes long now, forget that they were cheap, so that
-        the next request remembers them."""
+        the next request caches them."""
         started = time.monotonic()
         table = await asked.rows(_Logs(wanted))
         if time.monotonic() - started >= self.sums.learn_seconds:
@@ -485,7 +485,7 @@ class SumsOfSnapshot:
 
     async def _advanced(self, asked: "_Asked", known: KnownSums, wanted: TimeRange, name: bytes) -> KnownSums | None:
         """Return the known sums, updated to the wanted time range and the watermark, or None if the update would read
-        all logs, or would take longer than computing the sums anew. Sums by bins remain known for all time ranges that
+        all logs, or would take longer than computing the sums again. Sums by bins remain known for all time ranges that
         overlap, as far as the limit of rows allows."""
         if self.watermark - known.up_to > max(FEW_NEW_IDS, known.seconds * NEW_IDS_PER_SECOND):
             return None

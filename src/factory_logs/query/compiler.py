@@ -282,7 +282,7 @@ def _compared(field: Field, key: ColumnElement[Any], operator: Operator, value: 
     if isinstance(value, Json):
         same = _apply(operator, key, as_jsonb(value.text))
         return and_(func.jsonb_typeof(key) == value.type, same) if field.path else same
-    if field.kind is Kind.JSON:  # a pattern, on the text of a string
+    if field.kind is Kind.JSON:  # a pattern is matched against the text of a string
         text = key.op("#>>", return_type=Text())(literal([], ARRAY(Text)))
         return and_(func.jsonb_typeof(key) == "string", _apply(operator, text, literal(value, Text)))
     if isinstance(value, OutOfRangeInteger):

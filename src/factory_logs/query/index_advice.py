@@ -1,4 +1,4 @@
-"""Advise how to change a query that took too long: which of its parts no index serves, and what to do.
+"""Advise how to change a query that took too long: name the parts that no index serves, and say what to do.
 
 It is based on the indexes of the resource's table, not on PostgreSQL's plan.
 """

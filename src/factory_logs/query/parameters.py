@@ -211,7 +211,7 @@ class StatsQuery:
 
 
 def parse_stats(pairs: Pairs, resource: Resource, limits: QueryLimits, max_fields: int) -> StatsQuery:
-    """Return the parameters of stats. Raises BadRequestError that lists every error."""
+    """Return the parameters of stats. Raises a BadRequestError that lists every error."""
     parameters = Parameters(pairs, STATS_PARAMETERS, resource)
     query = parameters.query(limits)
     parameters.limit_names(max_fields, "by", "field")
@@ -268,7 +268,7 @@ class FacetsQuery:
 
 
 def parse_yield(pairs: Pairs, resource: Resource, limits: QueryLimits, max_fields: int) -> YieldQuery:
-    """Return the parameters of a yield. Like the other functions here, raises BadRequestError that lists every
+    """Return the parameters of a yield. Like the other functions here, raises a BadRequestError that lists every
     error."""
     parameters = Parameters(pairs, YIELD_PARAMETERS, resource)
     query = parameters.query(limits)

@@ -185,7 +185,7 @@ class Authenticator:
     async def write_uses(self, *, everything: bool = False) -> int:
         """Write the last uses that are due, or all unwritten ones with `everything`. Return their number.
 
-        Raises DatabaseUnavailableError. The next call then writes these uses.
+        Raises DatabaseUnavailableError. The next call writes them.
         """
         now = self._clock()
         due = {

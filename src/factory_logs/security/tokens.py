@@ -28,7 +28,7 @@ def new_token() -> str:
 
 
 def hash_token(token: str) -> bytes:
-    """Return the SHA-256 under which a token is stored. A slow hash would add nothing, as tokens are random."""
+    """Return the SHA-256 under which a token is stored. A slow hash would add nothing, because tokens are random."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 

@@ -68,7 +68,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._worker = _worker_state()
         self._settings = self._worker.settings
-        # These are read for each header, and reading an attribute of the settings takes longer.
+        # Copied, because they are read for each header, and an attribute of the settings is slower.
         self._max_headers = self._settings.max_headers
         self._max_head_bytes = self._settings.max_head_bytes
         self._head_timer: asyncio.TimerHandle | None = None

@@ -1,9 +1,9 @@
-"""One request and its response, with a short way for a small body and a whole response.
+"""One request and its response, with a shortcut for a small body and a whole response.
 
 ASGI passes bodies and responses as messages, with a coroutine and a dict for each. The body also needs a timer, and
-uvicorn searches each header of the response twice with a regular expression. `python -m benchmarks.hot_path` measures
-this way and the short one (docs/explanation/hot-path.md). The short way exists only if no layer has wrapped `receive`
-or `send`, so a layer that must see the messages sees all of them.
+uvicorn searches each header of the response twice with a regular expression. `python -m benchmarks.hot_path` compares
+both ways (docs/explanation/hot-path.md). The shortcut exists only if no layer has wrapped `receive` or `send`, so a
+layer that must see the messages sees all of them.
 """
 
 from collections.abc import Sequence

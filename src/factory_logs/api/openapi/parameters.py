@@ -93,7 +93,7 @@ IDEMPOTENCY_KEY: dict[str, Any] = {
     "in": "header",
     "required": False,
     "description": "A second request with the same key and body stores nothing and gets the first response again, "
-    "marked `Idempotency-Replayed: true`. The same key with another body is a 409. "
+    "marked `Idempotency-Replayed: true`. The same key with another body gets a 409. "
     f"A key is stored for {default('idempotency_seconds') // 3600} hours.",
     "schema": {"type": "string", "pattern": r"^[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?$"},
 }

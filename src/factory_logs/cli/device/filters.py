@@ -74,7 +74,7 @@ def explain_nothing(server: ServerOptions, q: Mapping[str, Any], names: Iterable
     try:
         with server.reader(wait_seconds=0) as reader:
             catalog = reader.catalog().body
-    except FactoryLogsError:  # such as a catalog that is not complete yet
+    except FactoryLogsError:  # for example, the catalog is not complete yet
         return
     for hint in hints(catalog, q, names):
         print_message(f"hint: {hint}")

@@ -55,7 +55,7 @@ def _tail(server: ServerOptions, q: str | None, after: int | None, as_json: bool
                 console.print(_line(log))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
-    except BrokenPipeError:  # such as `| head`
+    except BrokenPipeError:  # for example in `| head`
         sys.stdout = None
         raise typer.Exit(1) from None
 

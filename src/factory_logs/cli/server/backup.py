@@ -14,7 +14,7 @@ from factory_logs.cli.output import CommandError, ending_on_sigterm, is_terminal
 if TYPE_CHECKING:
     from factory_logs.embedded.server import Server
 
-# The number of logs is PostgreSQL's estimate, because counting the logs would read the table once more.
+# The number of logs is PostgreSQL's estimate, because counting the logs would read the whole table again.
 _PROGRESS = """
 SELECT (SELECT tuples_processed FROM pg_stat_progress_copy WHERE relid = 'factory_logs'::regclass LIMIT 1) AS logs,
        (SELECT nullif(greatest(reltuples, 0), 0)::bigint FROM pg_class WHERE oid = 'factory_logs'::regclass) AS total
@@ -26,8 +26,7 @@ def backup(
 ) -> None:
     """Write all logs, repairs, users and tokens of the embedded database to a file, in one snapshot.
 
-    The service may run meanwhile. The file gets its name when it is complete; until then, an existing file of this name
-    stays unchanged.
+    The service can keep running. An existing file of this name is replaced only when the backup is complete.
     """
     with reporting_errors(), ending_on_sigterm():
         from factory_logs.cli.database import database_url, embedded_settings

@@ -17,7 +17,7 @@ def distribute(
         typer.Option(min=2, help="The number of shards: 4 for each planned worker node.", show_default="4 a node"),
     ] = None,
 ) -> None:
-    """Distribute the logs over the worker nodes of a Citus cluster. The service runs meanwhile.
+    """Distribute the logs over the worker nodes of a Citus cluster, while the service runs.
 
     The database must be that of the coordinator, after `migrate`. You can stop the command and run it again at any
     time. If the logs are already distributed, it changes nothing.

@@ -226,7 +226,7 @@ def _database(settings: "Settings") -> Iterator[Check]:
         yield Check("database", State.ERROR, str(error), "" if settings.database_url is None else _URL_ADVICE)
     except DatabaseUnavailableError as error:
         yield Check("database", State.ERROR, getattr(error, "reason", error.message), _URL_ADVICE)
-    except (DBAPIError, asyncpg.PostgresError) as error:  # such as a role that may not read a table
+    except (DBAPIError, asyncpg.PostgresError) as error:  # for example, the role may not read a table
         advice = "grant the role of FACTORY_LOGS_DATABASE_URL what docker/init.sql grants"
         yield Check("database", State.ERROR, str(driver_error(error)), advice)
 

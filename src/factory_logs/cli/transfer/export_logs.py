@@ -87,8 +87,8 @@ def _output_format(output: Path | None, file_format: WrittenFormat | None) -> Wr
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[Callable[[bytes], None]]:
-    """Yield a function that writes to the output. A regular file gets its name only when it is complete. Raises
-    CommandError."""
+    """Yield a function that writes to the output. A regular file is renamed to its final name when it is complete.
+    Raises CommandError."""
     if output is None:
         with _writing(sys.stdout.buffer, "") as write:
             yield write

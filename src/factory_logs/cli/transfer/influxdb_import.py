@@ -153,7 +153,7 @@ class PartJob:
 
 @dataclass(frozen=True, slots=True)
 class StoredPart:
-    """The logs of a part that this import stored. There are none if another import has stored the part meanwhile."""
+    """The logs of a part that this import has stored: none if another import stored the part first."""
 
     stored: int
     lines: int

@@ -1,4 +1,4 @@
-"""Aggregate points by series and window, and remember the results as known sums (querier/sums.py)."""
+"""Aggregate points by series and window, and cache the results as sums (querier/sums.py)."""
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
