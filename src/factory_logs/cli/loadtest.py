@@ -51,7 +51,7 @@ def loadtest(
     token_file: TokenFile = None,
     ca_file: CaFile = None,
 ) -> None:
-    """Write as many logs as a running service accepts, check that it has stored all of them, and show the limit of the
+    """Write as many logs as a running service accepts, check that it has stored all of them, and show what limits the
     rate.
 
     The logs stay in the database, under a unique app_name. The exit code is 1 if a log was refused, got no response, is

@@ -12,7 +12,9 @@ from factory_logs.cli.device.options import ServerOptions, json_or_text
 from factory_logs.cli.output import CommandError, print_message
 from factory_logs.errors import FactoryLogsError
 
-Q = Annotated[str | None, typer.Option("--q", help="The selected logs, as the API's q in JSON.", show_default="all")]
+Q = Annotated[
+    str | None, typer.Option("--q", help="Only logs that this q of the API selects, as JSON.", show_default="all")
+]
 Where = Annotated[
     list[str] | None,
     typer.Option(

@@ -31,7 +31,9 @@ output of `factory-logs settings --markdown`; a test compares them.
 
 def show_settings(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for a program.")] = False,
-    markdown: Annotated[bool, typer.Option(help="Print the page of docs/, with the defaults only.")] = False,
+    markdown: Annotated[
+        bool, typer.Option(help="Print docs/reference/settings.md, which contains only defaults.")
+    ] = False,
 ) -> None:
     """Show all settings: value, default, unit, and whether the environment sets it."""
     with reporting_errors():

@@ -44,7 +44,7 @@ def issue_token(
         bool, typer.Option("--only-write", help="Issue a token that may only store logs. Use it for jigs.")
     ] = False,
 ) -> None:
-    """Print only a new token on stdout. It cannot be shown again."""
+    """Issue a token and print only the token on stdout. It cannot be shown again."""
     with reporting_errors():
         from factory_logs.cli.database import user_named, with_database
         from factory_logs.security.tokens import issue_sliding_token, issue_token, short_hash

@@ -36,7 +36,9 @@ class _Output(Protocol):
 
 
 def export_logs(
-    q: Annotated[str | None, typer.Option("--q", help="The selected logs, as the API's q.", show_default="all")] = None,
+    q: Annotated[
+        str | None, typer.Option("--q", help="Only logs that this q of the API selects, as JSON.", show_default="all")
+    ] = None,
     file_format: Annotated[
         WrittenFormat | None,
         typer.Option("--format", help="The format of the output.", show_default="by --output, else ndjson"),
