@@ -65,3 +65,29 @@ async def test_followers_get_new_logs_after_a_lost_connection(
         found, reached = await tail.after(cursor, EVERYTHING)
     assert [json.loads(text)["app_name"] for _, text in found] == ["new"]
     assert reached > cursor
+
+
+@pytest.mark.slow
+async def test_a_follower_that_begins_during_a_long_transaction_gets_its_logs(
+    tail: LogTail, database: Database, migrated_url: str
+) -> None:
+    insert = "INSERT INTO factory_logs (app_name, timestamp) VALUES ($1, now()) RETURNING factory_log_id"
+    long, short = await asyncpg.connect(migrated_url), await asyncpg.connect(migrated_url)
+    try:
+        before = await short.fetchval(insert, "before")
+        async with asyncio.timeout(SECONDS):
+            await tail.changed(before - 1)
+        async with long.transaction():
+            await long.execute(insert, "long")
+            await short.execute(insert, "meanwhile")
+            cursor = await tail.newest()
+        names: list[str] = []
+        async with asyncio.timeout(SECONDS):
+            while "meanwhile" not in names:
+                await tail.changed(cursor)
+                found, cursor = await tail.after(cursor, EVERYTHING)
+                names += [json.loads(text)["app_name"] for _, text in found]
+        assert names == ["long", "meanwhile"]
+    finally:
+        await long.close()
+        await short.close()

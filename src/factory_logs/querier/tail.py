@@ -42,7 +42,8 @@ class LogTail:
         self._poll_seconds = settings.tail_poll_seconds
         self._watermark = Watermark(settings.tail_poll_seconds)
         self._queries = asyncio.Semaphore(CONCURRENT_QUERIES)
-        self._drawn = 0
+        self._drawn: int | None = None
+        """The highest id that was drawn at the last observation, or None if there is no connection."""
         self._watched = asyncio.Event()
         self._observed = asyncio.Event()
         self.followers = 0
@@ -78,13 +79,20 @@ class LogTail:
     async def newest(self) -> int:
         """Return an id below those of all logs that are committed after this call.
 
-        Running transactions get LOOK_SECONDS to end. Raises DatabaseUnavailableError.
+        Running transactions get LOOK_SECONDS to end. After that, return the watermark, so that their logs are not
+        skipped. If it is unknown, because a transaction has run since the first follower joined, that transaction's
+        logs are skipped. Raises DatabaseUnavailableError.
         """
         drawn = await self._newest_drawn()
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_SECONDS):
                 await self.changed(drawn - 1)
-        return drawn
+        return min(drawn, self._watermark.id or drawn)
+
+    def on_this_server(self, cursor: int) -> int:
+        """Return the cursor, or the highest drawn id if the cursor is above it: then the database has been restored, or
+        has failed over to a server without the last commits, and new logs get lower ids."""
+        return cursor if self._drawn is None else min(cursor, max(self._drawn, self._watermark.id))
 
     async def _newest_drawn(self) -> int:
         """Return the highest id that was drawn before this call, or a higher id. Raises DatabaseUnavailableError."""
@@ -94,6 +102,8 @@ class LogTail:
                 await self._observed.wait()  # the first read may have begun before this call
         except TimeoutError:
             raise DatabaseUnavailableError(UNREACHABLE) from None
+        if self._drawn is None:  # the connection was lost again
+            raise DatabaseUnavailableError(UNREACHABLE)
         return self._drawn
 
     async def changed(self, cursor: int) -> None:
@@ -143,3 +153,4 @@ class LogTail:
                 await asyncio.sleep(self._poll_seconds)
         finally:
             self._watermark.reset()  # the next connection may be to another server, or to a restored database
+            self._drawn = None

@@ -217,6 +217,30 @@ async def test_the_newest_id_as_last_event_id_is_not_beyond_it(server: Server, t
             assert await next_logs(stream, 1) == [3]
 
 
+async def test_an_open_stream_continues_on_a_server_that_has_not_drawn_its_id_yet(
+    server: Server, tokens: dict[Level, str], migrated_url: str
+) -> None:
+    await store(server, tokens[Level.SYSTEM], {}, {}, {})
+    async with following(server, tokens[Level.OVERVIEW], last_event_id=0) as stream, asyncio.timeout(60):
+        assert await next_logs(stream, 3) == [1, 2, 3]
+        connection = await asyncpg.connect(migrated_url)
+        try:
+            # As after a failover to a standby that has not received the last commits.
+            await connection.execute("DELETE FROM factory_logs WHERE factory_log_id > 1")
+            await connection.execute("SELECT setval(pg_get_serial_sequence('factory_logs', 'factory_log_id'), 1)")
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'factory_logs' AND datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            async for event in stream:
+                if event.id == 1:
+                    break
+            await connection.execute("INSERT INTO factory_logs (app_name, timestamp) VALUES ('jig', now())")
+        finally:
+            await connection.close()
+        assert await next_logs(stream, 1) == [2]
+
+
 async def test_without_a_token_it_is_a_401(server: Server) -> None:
     assert httpx.get(f"{server.url}/v1/factory_logs/tail", timeout=60).status_code == 401
 

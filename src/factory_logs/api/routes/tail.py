@@ -22,6 +22,9 @@ from factory_logs.query import FACTORY_LOGS, Query, parse_query
 
 RECONNECT = b"retry: 2000\n\n"
 BEYOND = " at the newest log, because no log has the Last-Event-ID that was sent or a higher id"
+AGAIN = (
+    b": start at the newest log, because no log has the id up to which the stream had read or a higher id\nid: %d\n\n"
+)
 
 _EXAMPLE = 'id: 42\ndata: {"factory_log_id":42,"app_name":"tiger_test_jig_production"}\n\n'
 _EVENT = {
@@ -98,6 +101,10 @@ async def _events(request: Request, services: Services, query: Query, cursor: in
     while (now := time.monotonic()) < end and not services.stopping.is_set():
         if not await is_still_allowed():
             return
+        here = tail.on_this_server(cursor)
+        if here < cursor:
+            cursor = here
+            yield AGAIN % cursor
         records, cursor = await _next(services, cursor, query)
         if records:
             yield "".join(f"id: {log_id}\ndata: {log}\n\n" for log_id, log in records).encode()
