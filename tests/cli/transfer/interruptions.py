@@ -3,9 +3,14 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 import asyncpg
+import pytest
+
+from factory_logs.db import imports
+from factory_logs.db.engine import Database
 
 CUT_AT_COMMIT = """
 create function cut() returns trigger language plpgsql as
@@ -74,3 +79,14 @@ def table_locked(url: str) -> Iterator[Callable[[], None]]:
     finally:
         loop.run_until_complete(connection.close())
         loop.close()
+
+
+def changed_after_the_first_read(patch: pytest.MonkeyPatch, file: Path, text: str) -> None:
+    """Let the file contain this text after an import has read it for its fingerprint."""
+    done_parts = imports.done_parts
+
+    async def change(database: Database, source: bytes) -> Mapping[int, tuple[int, int]]:
+        file.write_text(text)
+        return await done_parts(database, source)
+
+    patch.setattr(imports, "done_parts", change)

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain, count
 from typing import Any
 
 import pytest
@@ -160,3 +161,12 @@ def test_a_file_of_rejected_records_has_comments_and_headers_of_its_own() -> Non
         found = read(file_format, mark + b' 0\n# a:1: why\n{"a":1}\n# a:2: why\n{"a":2}\n')
         assert [record.as_object() for record in found] == [{"a": 1}, {"a": 2}]
     assert len(read(Format.NDJSON, b'{"a":1}\n# no comment here\n')) == 2
+
+
+def test_an_endless_line_of_csv_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_formats, "LONGEST_RECORD", 1000)
+    longest = b"app_name,fields\na," + b"1" * 997 + b"\nb,1\n"
+    assert [len(record.text) for record in read(Format.CSV, longest)] == [999, 3]
+    endless = chain([b"app_name,fields\na,"], (b",x" * 50 for _ in count()))
+    with pytest.raises(CommandError, match="f: a line is longer than 1000 characters"):
+        list(records("f", Format.CSV, endless, COLUMNS))

@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 import os
@@ -8,20 +9,21 @@ import subprocess
 import sys
 import time
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from factory_logs.influxdb.dump import partition
-from factory_logs.influxdb.dump.formats import line_groups
+from factory_logs.influxdb.dump import formats, partition
+from factory_logs.influxdb.dump.formats import csv_line_groups, line_groups
 from factory_logs.influxdb.dump.merge import PartMerger
 from factory_logs.influxdb.dump.partition import Partitioner
 from factory_logs.ingest.validation import NewLog
 from factory_logs.schemas.record_limits import RecordLimits
 from tests.cli.conftest import Query, Run
-from tests.cli.transfer.interruptions import table_locked
+from tests.cli.transfer.interruptions import changed_after_the_first_read, table_locked
 from tests.influxdb.strategies import STORABLE_POINTS, Point, Unsigned
 
 EXPORT = """\
@@ -306,3 +308,24 @@ def test_a_stopped_import_completes_its_current_parts_and_continues_next_time(
     assert 0 < stored < 1000
     again = run("import", file, "--jobs", "1")
     assert again.stdout == f"Imported {1000 - stored} logs from {file}; {stored} were imported before\n"
+
+
+def test_a_dump_that_changes_between_its_two_reads_stores_nothing(
+    run: Run, query: Query, export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        changed_after_the_first_read(patch, export, EXPORT.replace("3.28", "3.29"))
+        result = run("import", export)
+    assert result.exit_code == 1
+    assert f"{export} has changed while it was imported" in result.stderr
+    assert query("select count(*) from factory_logs") == [{"count": 0}]
+    export.write_text(EXPORT)
+    assert run("import", export).exit_code == 0
+    assert query("select count(*) from factory_logs") == [{"count": 2}]
+
+
+def test_an_endless_line_of_csv_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "LONGEST_CELL", 1000)
+    endless = (b"x" * 100 for _ in count())
+    with pytest.raises(csv.Error, match="line is longer than 1000 characters"):
+        list(csv_line_groups(endless, 1, ()))

@@ -13,7 +13,11 @@ import zstandard
 from factory_logs.cli.transfer import record_import
 from tests.cli.conftest import Query, Run
 from tests.cli.factories import LOG, lines
-from tests.cli.transfer.interruptions import connections_cut_at_commit, import_waits_after
+from tests.cli.transfer.interruptions import (
+    changed_after_the_first_read,
+    connections_cut_at_commit,
+    import_waits_after,
+)
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -374,3 +378,47 @@ def test_a_bad_repair_is_an_error(run: Run) -> None:
 def test_a_name_of_a_repair_that_is_no_text_is_an_error(run: Run) -> None:
     result = run("repairs", "add", "--product-imei", "352099001761481", "--created-by", "ann\udcff")
     assert (result.exit_code, result.stderr) == (1, "error: --created-by must be printable text\n")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_changes_between_its_two_reads_stores_only_the_parts_that_were_read_first(
+    run: Run, query: Query, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(record_import, "PART_RECORDS", 1)
+    file = tmp_path / name
+    file.write_text(FILES[name])
+    before, _, after = FILES[name].rpartition("2")
+    changed = f"{before}7{after}"  # in the last record
+    with monkeypatch.context() as patch:
+        changed_after_the_first_read(patch, file, changed)
+        result = run("import", file)
+    assert result.exit_code == 1
+    assert f"{file} has changed while it was imported" in result.stderr
+    assert query("select count(*) from factory_logs") == [{"count": 1}]
+
+    file.write_text(FILES[name])
+    assert run("import", file).exit_code == 0
+    assert query("select count(*) from factory_logs") == [{"count": 2}]
+
+
+def test_a_file_that_is_shorter_at_its_second_read_is_an_error(
+    run: Run, query: Query, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record_import, "PART_RECORDS", 1)
+    file = tmp_path / "logs.ndjson"
+    file.write_text(lines(LOG, LOG, LOG))
+    changed_after_the_first_read(monkeypatch, file, lines(LOG))
+    result = run("import", file)
+    assert result.exit_code == 1
+    assert "has changed while it was imported" in result.stderr
+    assert query("select count(*) from factory_logs") == [{"count": 1}]
+
+
+def test_a_file_that_grows_while_it_is_imported_is_stored_up_to_its_first_end(
+    run: Run, query: Query, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "logs.ndjson"
+    file.write_text(lines(LOG, LOG))
+    changed_after_the_first_read(monkeypatch, file, lines(LOG, LOG, LOG))
+    assert run("import", file).exit_code == 0
+    assert query("select count(*) from factory_logs") == [{"count": 2}]

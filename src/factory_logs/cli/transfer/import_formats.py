@@ -46,6 +46,11 @@ class JsonRecord(NamedTuple):
     def size(self) -> int:
         return len(self.json)
 
+    @property
+    def raw(self) -> bytes:
+        """Return all that the record is read from."""
+        return self.json
+
     def as_object(self) -> dict[str, Any]:
         """Return the record. Raises BadRequestError."""
         self.check()
@@ -84,6 +89,11 @@ class CsvRecord(NamedTuple):
     @property
     def size(self) -> int:
         return len(self.row)
+
+    @property
+    def raw(self) -> bytes:
+        """Return all that the record is read from."""
+        return f"{self.context}{self.row}".encode()
 
     def as_object(self) -> dict[str, Any]:
         """Return the record. An empty cell is null. Raises BadRequestError that names the column."""
@@ -283,11 +293,11 @@ def _csv_records(name: str, stream: Stream, columns: CsvColumns, is_commented: b
 
 class _CsvLines:
     """The lines of a text, one by one. `number` is the number of the next line. `taken` contains the lines returned so
-    far."""
+    far. Raises csv.Error for a line that is too long to be held in memory."""
 
-    def __init__(self, text: Iterator[str]) -> None:
+    def __init__(self, text: io.TextIOBase) -> None:
         self._text = text
-        self._next = next(text, None)
+        self._next = self._read()
         self.number = 1
         self.taken: list[str] = []
 
@@ -300,10 +310,16 @@ class _CsvLines:
     def __next__(self) -> str:
         if self._next is None:
             raise StopIteration
-        line, self._next = self._next, next(self._text, None)
+        line, self._next = self._next, self._read()
         self.number += 1
         self.taken.append(line)
         return line
+
+    def _read(self) -> str | None:
+        line = self._text.readline(LONGEST_RECORD + 1)
+        if len(line) > LONGEST_RECORD:
+            raise csv.Error(f"a line is longer than {LONGEST_RECORD} characters")
+        return line or None
 
 
 def _delimiter(header: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from factory_logs.cli.output import CommandError
 from factory_logs.cli.transfer.import_report import ImportProgress, ImportReport
-from factory_logs.cli.transfer.input_files import Fingerprint, Format, InputFile
+from factory_logs.cli.transfer.input_files import Fingerprint, Format, InputFile, changed
 from factory_logs.cli.transfer.rejected_file import RejectedFile
 from factory_logs.db.engine import Database
 from factory_logs.db.errors import translate_errors
@@ -76,13 +76,16 @@ class DumpImport:
 
     async def fingerprint(self) -> bytes:
         """Read the whole dump once. Raises CommandError if it cannot be read to its end."""
-        options = self._options
-        reading = f"{self._file.format} {PRECISIONS[options.precision]} {sorted(options.tag_columns)}"
-        fingerprint = Fingerprint(READING_VERSION, reading)
+        fingerprint = self._new_fingerprint()
         for _ in fingerprint.of(self._chunks("Reading")):
             await asyncio.sleep(0)  # in a thread, so that Ctrl-C works
         self._dump_bytes = fingerprint.size
         return fingerprint.digest()
+
+    def _new_fingerprint(self) -> Fingerprint:
+        options = self._options
+        reading = f"{self._file.format} {PRECISIONS[options.precision]} {sorted(options.tag_columns)}"
+        return Fingerprint(READING_VERSION, reading)
 
     async def run(self, source: bytes, done: Mapping[int, tuple[int, int]], rejected: RejectedFile | None) -> None:
         """Store the parts that are not in `done`. Raises DatabaseUnavailableError, DiskNearlyFullError,
@@ -92,17 +95,20 @@ class DumpImport:
             if not partitioner.is_done:
                 if self._jobs > 1:
                     load_ahead()
+                fingerprint = self._new_fingerprint()
                 with no_cycles():
-                    for group in self._line_groups():
+                    for group in self._line_groups(fingerprint):
                         partitioner.add(group)
                         await asyncio.sleep(0)  # in a thread, so that Ctrl-C works
+                    if fingerprint.digest() != source:
+                        raise changed(self._file.name)
                     missing = partitioner.parts()
                 await self._store(source, missing, rejected)
         if rejected is not None:
             rejected.tidy()
 
-    def _line_groups(self) -> Iterator[LineGroup]:
-        chunks = self._chunks("Sorting")
+    def _line_groups(self, fingerprint: Fingerprint) -> Iterator[LineGroup]:
+        chunks = fingerprint.of(self._chunks("Sorting"))
         if self._file.format is not Format.INFLUX_CSV:
             yield from line_groups(chunks, self._max_characters)
             return

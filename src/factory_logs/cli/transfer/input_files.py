@@ -158,6 +158,12 @@ def opened(name: str, file_format: Format | None) -> Iterator[InputFile]:
         raise CommandError(f"{name}: {error.strerror}") from None
 
 
+def changed(name: str) -> CommandError:
+    """Return the error for a file whose second read differs from the first: its fingerprint identifies other
+    records."""
+    return CommandError(f"{name} has changed while it was imported; run the command again when the file is complete")
+
+
 class Fingerprint:
     """Identifies a file by the SHA-256 of its decompressed bytes and of the options for reading them."""
 

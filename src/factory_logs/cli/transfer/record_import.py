@@ -5,6 +5,7 @@ A file is divided into parts of consecutive records. Each part is stored in one 
 """
 
 import asyncio
+import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from factory_logs.cli.transfer.import_formats import CsvColumns, FileRecord, JsonRecord, records
 from factory_logs.cli.transfer.import_report import ImportProgress, ImportReport
-from factory_logs.cli.transfer.input_files import Fingerprint, Format, InputFile
+from factory_logs.cli.transfer.input_files import Fingerprint, Format, InputFile, changed
 from factory_logs.cli.transfer.rejected_file import RejectedFile, RejectedRecord
 from factory_logs.db.engine import Database
 from factory_logs.db.errors import translate_errors
@@ -46,6 +47,14 @@ class RecordPart(NamedTuple):
 
     number: int
     records: Sequence[FileRecord]
+
+    def digest(self) -> bytes:
+        """Return a digest of all that the records are read from."""
+        digest = hashlib.blake2b(digest_size=16)
+        for record in self.records:
+            digest.update(b"%d " % len(record.raw))
+            digest.update(record.raw)
+        return digest.digest()
 
 
 class RecordTable(Protocol):
@@ -139,15 +148,17 @@ class RecordImport:
         self._columns = columns
         self._report = report
         self._progress = progress
+        self._digests: list[bytes] = []
+        """The digest of each part at the first read, so that no other records are stored under this fingerprint."""
 
     async def fingerprint(self) -> bytes:
         """Read the whole file once. Raises CommandError if it cannot be read to its end, before anything is stored."""
         columns = "" if self._file.format is not Format.CSV else f" {self._columns.tags} {self._columns.fields}"
         fingerprint = Fingerprint(READING_VERSION, f"{self._report.noun} {self._file.format}{columns}")
         self._progress.begin(f"Reading {self._file.name}", self._file.size)
-        for number, _ in enumerate(self._records(fingerprint)):
-            if number % PART_RECORDS == 0:
-                await asyncio.sleep(0)  # in a thread, so that Ctrl-C works
+        for part in _parts(self._records(fingerprint)):
+            self._digests.append(part.digest())
+            await asyncio.sleep(0)  # in a thread, so that Ctrl-C works
         return fingerprint.digest()
 
     async def run(self, source: bytes, done: Mapping[int, tuple[int, int]], rejected: RejectedFile | None) -> None:
@@ -157,11 +168,16 @@ class RecordImport:
             rejected.check()
         self._progress.begin(f"Storing {self._file.name}", self._file.size)
         async with _connection(self._database) as connection:
-            for part in _parts(self._records()):
+            number = 0
+            for number, part in enumerate(_parts(self._records()), 1):
+                if self._digests[part.number : number] != [part.digest()]:
+                    raise changed(self._file.name)
                 if part.number not in done:
                     await self._disk.refuse_if_low_now()
                     await self._store(connection, source, part, rejected)
                 await asyncio.sleep(0)
+        if number != len(self._digests):
+            raise changed(self._file.name)
         if rejected is not None:
             rejected.tidy()
 

@@ -36,6 +36,7 @@ _DATABASE, _POLICY = "# CONTEXT-DATABASE:", "# CONTEXT-RETENTION-POLICY:"
 READING_VERSION = b"line protocol 2"
 """A part of the fingerprint of each dump. Change it if dumps are partitioned in a different way."""
 LONGEST_CELL = 16 * 1024 * 1024
+"""The maximum length of a cell, and of a line, of CSV, in characters."""
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _FLOAT = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?Z", re.ASCII)
@@ -118,6 +119,8 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
     for chunk in chunks:
         *lines, rest = (rest + decoder.decode(chunk)).split("\n")
+        if len(rest) > LONGEST_CELL:
+            raise csv.Error(f"a line is longer than {LONGEST_CELL} characters")
         for line in lines:
             yield line + "\n"
     yield rest + decoder.decode(b"", final=True)
