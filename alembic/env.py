@@ -5,7 +5,7 @@ import os
 
 from alembic import context
 from sqlalchemy import Connection, pool, text
-from sqlalchemy.exc import PendingRollbackError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from factory_logs.db.connecting import connect_once
@@ -13,6 +13,11 @@ from factory_logs.db.models import Base
 
 CONNECT_SECONDS = 10
 LOCK_LOOK_SECONDS = 0.1
+TABLE_LOCK_SECONDS = 1
+"""How long a migration waits for the lock of a table, as reads and writes of the table queue after it. Meanwhile a
+backup may hold a lock for hours, so the migration tries again until it gets the lock."""
+PAUSE_SECONDS = 2
+LOCK_NOT_AVAILABLE = "55P03"
 LOCK_KEY = 0x666C6F6773  # "flogs"
 
 
@@ -23,9 +28,12 @@ def database_url() -> str:
     return url
 
 
-def migrate(connection: Connection) -> None:
-    """Run each migration in its own transaction, as a migration may have to leave it: CREATE INDEX CONCURRENTLY runs
-    outside."""
+def migrate(connection: Connection) -> bool:
+    """Run the missing migrations. Return False if the next one did not get the lock of a table.
+
+    Each migration runs in its own transaction, as a migration may have to leave it: CREATE INDEX CONCURRENTLY runs
+    outside.
+    """
     context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
     try:
         with context.begin_transaction():
@@ -33,6 +41,12 @@ def migrate(connection: Connection) -> None:
     except PendingRollbackError as error:
         # Alembic ends an autocommit block with a commit, even if the connection was lost in the block.
         raise (error.__context__ or error) from None
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) != LOCK_NOT_AVAILABLE:
+            raise
+        connection.rollback()
+        return False
+    return True
 
 
 async def lock(connection: AsyncConnection) -> None:
@@ -48,15 +62,19 @@ async def lock(connection: AsyncConnection) -> None:
 
 async def migrate_online() -> None:
     url = database_url()
+    settings = {"statement_timeout": "0", "lock_timeout": f"{TABLE_LOCK_SECONDS}s"}
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: connect_once(url, CONNECT_SECONDS, {"statement_timeout": "0", "lock_timeout": "0"}),
+        async_creator=lambda: connect_once(url, CONNECT_SECONDS, settings),
         poolclass=pool.NullPool,
     )
     try:
         async with engine.connect() as connection:
             await lock(connection)
-            await connection.run_sync(migrate)
+            while True:
+                if await connection.run_sync(migrate):
+                    return
+                await asyncio.sleep(PAUSE_SECONDS)
     finally:
         await engine.dispose()
 

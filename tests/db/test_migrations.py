@@ -214,6 +214,24 @@ async def break_off(upgrade: asyncio.Task[None], writers: Writers, watch: asyncp
         await asyncio.sleep(0.01)
 
 
+async def test_requests_do_not_wait_for_a_migration_that_waits_for_a_backup(empty_url: str) -> None:
+    await asyncio.to_thread(command.upgrade, migrations.config(empty_url), "0040")
+    backup, reader = [await asyncpg.connect(empty_url) for _ in range(2)]
+    await backup.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE tokens, known_counts IN ACCESS SHARE MODE")
+    upgrade = asyncio.create_task(migrations.upgrade(empty_url))
+    while not any(row["waits_in"] for row in await migrating(reader)):
+        assert not upgrade.done()
+        await asyncio.sleep(0.01)
+    for table in ("tokens", "known_counts"):
+        await reader.execute(f"INSERT INTO {table} SELECT * FROM {table}", timeout=60)
+    assert not upgrade.done()
+    await backup.execute("COMMIT")
+    await upgrade
+    assert await reader.fetchval("SELECT version_num FROM alembic_version") == migrations.head()
+    for connection in (backup, reader):
+        await connection.close()
+
+
 async def test_an_invalid_index_of_another_owner_is_not_touched(old_url: str, watch: asyncpg.Connection) -> None:
     await watch.execute("CREATE INDEX theirs ON factory_logs (created_by)")
     await watch.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'theirs'::regclass")

@@ -91,8 +91,12 @@ def change_indexes(op: Operations, table: str, wanted: Mapping[str, str | None])
     connection = op.get_bind()
     if connection.scalar(text(f"SELECT EXISTS (SELECT FROM {table})")):  # noqa: S608 - a migration's own word
         with op.get_context().autocommit_block():
+            # CONCURRENTLY waits for other transactions, which counts as waiting for a lock, and blocks no request.
+            before = connection.scalar(text("SHOW lock_timeout"))
+            connection.execute(text("SET lock_timeout TO 0"))
             for name, definition in wanted.items():
                 _change_during_writes(connection, table, name, definition)
+            connection.execute(text(f"SET lock_timeout TO '{before}'"))
         return
     for name, definition in wanted.items():
         op.execute(f"DROP INDEX IF EXISTS {name}, {_successor(name)}")
