@@ -97,7 +97,7 @@ def assert_unavailable(response: httpx.Response, call: object) -> None:
 
 
 @pytest.mark.slow
-async def test_each_sqlstate_of_the_servers_state_is_a_503_on_every_kind_of_call(
+async def test_each_sqlstate_of_the_servers_state_gets_a_503_on_every_kind_of_call(
     failing_url: str, administrator: asyncpg.Connection, tokens: dict[Level, str]
 ) -> None:
     async with worker(failing_url, token_cache_seconds=600.0) as app, client_of(app, tokens[Level.SYSTEM]) as client:
@@ -115,7 +115,7 @@ async def test_each_sqlstate_of_the_servers_state_is_a_503_on_every_kind_of_call
 
 
 @pytest.mark.slow
-async def test_a_locked_table_is_a_503_on_every_kind_of_call(
+async def test_a_locked_table_gets_a_503_on_every_kind_of_call(
     administrator: asyncpg.Connection, migrated_url: str, tokens: dict[Level, str]
 ) -> None:
     url = with_parameters(migrated_url, "lock_timeout=20")  # as ALTER ROLE ... SET lock_timeout does

@@ -220,7 +220,7 @@ def test_of_a_repeated_phase_the_last_run_counts_and_the_others_stay() -> None:
     assert other["measurements"]["voltage"] == {"value": 2.0, "lower": 3.1, "upper": 3.5, "outcome": "FAIL"}
 
 
-def test_an_aborted_test_is_no_attempt() -> None:
+def test_an_aborted_test_is_not_an_attempt() -> None:
     running = threading.Event()
 
     def wait(test: Any) -> None:

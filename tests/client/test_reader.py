@@ -113,7 +113,7 @@ class TestLogs:
         store(shared_server, token, [{"app_name": "jig", "timestamp": "2024-02-01", "fields": {"n": 250}}])
         assert [log["fields"]["n"] for log in logs] == [n + 1 for n in expected]
 
-    def test_an_empty_result_is_no_error(self, reader: Reader) -> None:
+    def test_an_empty_result_is_not_an_error(self, reader: Reader) -> None:
         assert list(reader.logs()) == []
 
     @pytest.mark.parametrize("q", ["{", '{"filters": 1}', '{"filters": [{"name": "nope", "op": "==", "val": 1}]}'])
@@ -241,14 +241,14 @@ class TestErrors:
     def test_a_401_is_an_error_that_the_token_is_refused(self, shared_server: Server, database: Database) -> None:
         assert "token" in self.refused(shared_server, "x" * 64, lambda reader: reader.catalog(), UnauthenticatedError)
 
-    async def test_a_token_that_may_only_write_is_a_403(
+    async def test_a_token_that_may_only_write_gets_a_403(
         self, shared_server: Server, database: Database, password_hash: str
     ) -> None:
         user = await UserRepository(database).create("jig-08", "Jig 8", password_hash, Level.SYSTEM)
         only_write = await issue_token(database, user.user_id, expires_at=None, only_write=True)
         assert self.refused(shared_server, only_write, lambda reader: list(reader.logs()), ForbiddenError)
 
-    def test_an_unknown_unit_is_a_404(self, shared_server: Server, token: str) -> None:
+    def test_an_unknown_unit_gets_a_404(self, shared_server: Server, token: str) -> None:
         words = self.refused(shared_server, token, lambda reader: reader.unit("352099001761481"), NotFoundError)
         assert "352099001761481" in words
 

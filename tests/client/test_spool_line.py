@@ -125,7 +125,7 @@ def test_every_error_is_named() -> None:
     assert errors_of(fields="x" * 256 * 1024) == {"": "the record is over the limit of 262144 bytes of compact JSON"}
 
 
-def test_values_that_are_no_json_are_refused_by_their_path() -> None:
+def test_values_that_are_not_json_are_refused_by_their_path() -> None:
     errors = errors_of(fields={"when": datetime(2024, 1, 1, tzinfo=UTC), "raw": b"x", 5: "five"})
     assert errors == {
         "fields.when": "datetime.datetime is not a JSON value; send a string or a number, for example",
@@ -237,6 +237,6 @@ def test_a_number_too_long_to_be_written_is_refused() -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"1", b'{"app_name": NaN}', b"\xff", b"[" * 100_000])
-def test_a_line_that_is_no_json_object_is_refused(text: bytes) -> None:
+def test_a_line_that_is_not_a_json_object_is_refused(text: bytes) -> None:
     with pytest.raises(InvalidLogError):
         log_line_from_json(text, GOOD, LIMITS)

@@ -38,7 +38,7 @@ def test_any_other_internal_error_is_not_retryable(text: str) -> None:
         raise asyncpg.InternalServerError(text)
 
 
-def test_a_result_that_is_too_large_for_a_coordinator_is_no_bug() -> None:
+def test_a_result_that_is_too_large_for_a_coordinator_is_not_a_bug() -> None:
     text = "the intermediate result size exceeds citus.max_intermediate_result_size (currently 1048576 kB)"
     with pytest.raises(QueryTooLongError, match="than the cluster allows"), translate_errors():
         raise asyncpg.InternalServerError(text)

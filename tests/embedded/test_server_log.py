@@ -80,6 +80,6 @@ def test_a_log_at_the_limit_is_unchanged_and_one_byte_more_is_shortened(short_tm
         assert folder.read("postgres.log") == ""
 
 
-def test_a_missing_log_is_no_error(short_tmp: Path) -> None:
+def test_a_missing_log_is_not_an_error(short_tmp: Path) -> None:
     with prepare(short_tmp / "data").opened() as folder:
         rotate_log(folder, MAX_BYTES)

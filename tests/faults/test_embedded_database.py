@@ -93,7 +93,7 @@ async def test_a_killed_postgresql_is_started_again(site: EmbeddedSite) -> None:
     await site.check(ledger)
 
 
-async def test_a_full_disk_is_a_503_and_the_service_recovers_when_space_is_free(
+async def test_a_full_disk_gets_a_503_and_the_service_recovers_when_space_is_free(
     site: EmbeddedSite, disk: SmallDisk | None
 ) -> None:
     if disk is None:

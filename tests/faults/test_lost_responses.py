@@ -105,7 +105,7 @@ async def test_a_write_is_stored_once_if_its_worker_is_killed_between_commit_and
 
 
 @SINGLE_AND_BATCH
-async def test_a_connection_cut_between_commit_and_response_is_a_503_and_not_retried_by_the_service(
+async def test_a_connection_cut_between_commit_and_response_gets_a_503_and_not_retried_by_the_service(
     site: Site, past_the_link: asyncpg.Connection, body: object, last_response: bytes
 ) -> None:
     sent = Sent(site, body)

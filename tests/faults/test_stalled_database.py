@@ -31,7 +31,7 @@ def is_refused(client: httpx.Client, method: str, path: str, **options: object) 
     return refused(client.request(method, path, **options))  # type: ignore[arg-type]
 
 
-async def test_a_stopped_postgresql_is_a_503_at_once_and_the_service_recovers(site: Site) -> None:
+async def test_a_stopped_postgresql_gets_a_503_at_once_and_the_service_recovers(site: Site) -> None:
     ledger = Ledger()
     calls = [
         ("POST", "/v1/factory_logs", {"json": LOG}),

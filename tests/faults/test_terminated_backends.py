@@ -103,7 +103,7 @@ class Caller(threading.Thread):
         return response.status_code
 
 
-async def test_every_call_succeeds_or_is_a_503_while_the_database_ends_connections(site: Site) -> None:
+async def test_every_call_succeeds_or_gets_a_503_while_the_database_ends_connections(site: Site) -> None:
     with site.client() as client:
         assert client.post(LOGS, json=[LOG] * 2000).status_code == 201
     callers = [Caller(site, name, call) for name, call in CALLS.items()]

@@ -44,7 +44,7 @@ def test_an_idle_connection_is_closed_after_its_last_response_not_after_its_firs
     assert time.monotonic() - served_from > 0.99 * LIMIT_SECONDS  # timers are exact to the millisecond
 
 
-def test_a_head_that_arrives_too_slowly_is_a_408(target: Target, everything_received: Receive) -> None:
+def test_a_head_that_arrives_too_slowly_gets_a_408(target: Target, everything_received: Receive) -> None:
     with target.connect() as connection:
         connection.sendall(HEAD)
         assert is_408(everything_received(connection))
@@ -71,7 +71,7 @@ def test_a_second_head_on_the_connection_must_arrive_in_time_too(target: Target,
 
 
 @pytest.mark.parametrize("path", [b"/v1/factory_logs", b"/v1/repairs", b"/write?db=x", b"/api/v2/write?bucket=x"])
-def test_a_body_that_stops_arriving_is_a_408(target: Target, everything_received: Receive, path: bytes) -> None:
+def test_a_body_that_stops_arriving_gets_a_408(target: Target, everything_received: Receive, path: bytes) -> None:
     with target.connect() as connection:
         token = f"Authorization: Token token={target.token}\r\n".encode()
         connection.sendall(HEAD.replace(b"/v1/factory_logs", path) + token + b"Content-Length: 1000\r\n\r\n{")
@@ -79,7 +79,9 @@ def test_a_body_that_stops_arriving_is_a_408(target: Target, everything_received
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
-def test_a_login_that_stops_arriving_is_a_408(target: Target, everything_received: Receive, content_type: str) -> None:
+def test_a_login_that_stops_arriving_gets_a_408(
+    target: Target, everything_received: Receive, content_type: str
+) -> None:
     head = f"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nContent-Length: 100\r\n"
     with target.connect() as connection:
         connection.sendall(head.encode() + b"\r\nusername=")
@@ -138,7 +140,7 @@ def test_an_endless_head_is_refused(target: Target, everything_received: Receive
 
 
 @pytest.mark.parametrize(("count", "status"), [(100, 200), (101, 400)])
-def test_a_hundred_headers_are_read_and_one_more_is_a_400(
+def test_a_hundred_headers_are_read_and_one_more_gets_a_400(
     target: Target, everything_received: Receive, count: int, status: int
 ) -> None:
     headers = b"".join(b"X-%d: y\r\n" % number for number in range(count - 2))
@@ -148,7 +150,7 @@ def test_a_hundred_headers_are_read_and_one_more_is_a_400(
 
 
 @pytest.mark.parametrize(("over", "status"), [(0, 404), (1, 400)])
-def test_a_head_at_the_limit_is_read_and_one_byte_more_is_a_400(
+def test_a_head_at_the_limit_is_read_and_one_byte_more_gets_a_400(
     target: Target, everything_received: Receive, over: int, status: int
 ) -> None:
     names = len("HostxConnectioncloseX")

@@ -271,7 +271,7 @@ def test_a_request_to_upgrade_is_served_as_an_ordinary_request(
         assert statuses(everything_received(connection)) == [201 if method == "POST" else 200, 200, 200]
 
 
-def test_a_chunked_body_with_a_request_to_upgrade_is_a_400(target: Target, everything_received: Receive) -> None:
+def test_a_chunked_body_with_a_request_to_upgrade_gets_a_400(target: Target, everything_received: Receive) -> None:
     upgrade = ("Connection: Upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked")
     with target.connect() as connection:
         connection.sendall(post(target, b"0\r\n\r\n", *upgrade, length=-1))

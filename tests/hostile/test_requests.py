@@ -68,7 +68,7 @@ def test_every_body_gets_a_response(target: Target, name: str) -> None:
 
 @pytest.mark.parametrize("headers", [JSON, NDJSON], ids=["JSON", "NDJSON"])
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
-def test_a_compression_bomb_is_a_413_before_it_is_decompressed(
+def test_a_compression_bomb_gets_a_413_before_it_is_decompressed(
     target: Target, headers: dict[str, str], encoding: str
 ) -> None:
     """A few hundred KiB that decompress to half a GiB."""
@@ -201,7 +201,7 @@ def test_an_in_of_a_million_does_not_fit_in_a_head(target: Target) -> None:
         "..%2f..%2fetc", "%ff", "__proto__", "١", "1%0d%0aX:%20y", "%2e%2e", "%20", "NaN", "null",
     ],
 )  # fmt: skip
-def test_an_invalid_id_is_a_404(target: Target, asked: str) -> None:
+def test_an_invalid_id_gets_a_404(target: Target, asked: str) -> None:
     with target.client() as client:
         for collection in ("factory_logs", "repairs"):
             response = client.get(f"/v1/{collection}/{asked}")

@@ -58,7 +58,7 @@ async def client(nearly_full: FastAPI, tokens: dict[Level, str]) -> AsyncIterato
     ],
     ids=["single", "batch", "ndjson"],
 )
-async def test_new_logs_are_a_503_with_retry_after(client: httpx.AsyncClient, request_: dict[str, Any]) -> None:
+async def test_new_logs_get_a_503_with_retry_after(client: httpx.AsyncClient, request_: dict[str, Any]) -> None:
     refused = await client.post(**request_)
     assert "nearly full" in str(assert_error(refused, 503)["message"])
     assert refused.headers["retry-after"] == "30"

@@ -91,12 +91,12 @@ def test_a_value_that_cannot_be_stored_is_refused_with_its_path(tags: str, path:
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b'{"app_name": "\xff"}', b"{} {}"])
-def test_text_that_is_no_json_is_refused_with_this_reason(text: bytes) -> None:
+def test_text_that_is_not_json_is_refused_with_this_reason(text: bytes) -> None:
     assert errors_of(text)[""].startswith("Unable to decode data")
 
 
 @pytest.mark.parametrize("text", [b"[]", b"null", b'"x"', b"7"])
-def test_a_record_that_is_no_object_is_refused(text: bytes) -> None:
+def test_a_record_that_is_not_an_object_is_refused(text: bytes) -> None:
     assert list(errors_of(text)) == [""]
 
 

@@ -108,7 +108,7 @@ def test_a_connection_that_was_idle_is_opened_again(monkeypatch: pytest.MonkeyPa
         assert len(connections) == 2
 
 
-def test_a_server_that_closes_its_connection_after_each_response_is_no_error() -> None:
+def test_a_server_that_closes_its_connection_after_each_response_is_not_an_error() -> None:
     closing = RESPONSE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
     with peer(lambda connection: connection.sendall(closing)) as (url, connections), device() as transport:
         assert [get(transport, url).text for _ in range(2)] == ["ok", "ok"]

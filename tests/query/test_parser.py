@@ -41,7 +41,7 @@ def test_unknown_members_are_ignored() -> None:
 @pytest.mark.parametrize(
     "text", ["", "{", "nope", "[]", "1", "null", '{"limit": NaN}', "[" * 100_000, '{"a":' * 100_000]
 )
-def test_text_that_is_no_json_object_cannot_be_decoded(text: str) -> None:
+def test_text_that_is_not_a_json_object_cannot_be_decoded(text: str) -> None:
     with pytest.raises(BadRequestError, match=r"^Unable to decode data$") as caught:
         parse_query(text, FACTORY_LOGS, QueryLimits())
     (error,) = caught.value.errors
@@ -183,7 +183,7 @@ def test_order_by_is_ascending_by_default() -> None:
 
 
 @pytest.mark.parametrize("nothing", [0, None, "", False, [], {}, 0.0])
-def test_a_falsy_limit_is_no_limit(nothing: Any) -> None:
+def test_a_falsy_limit_means_no_limit(nothing: Any) -> None:
     assert parse({"limit": nothing, "offset": nothing}) == Query()
 
 

@@ -119,7 +119,7 @@ def test_a_file_without_policies_is_an_error_with_the_expected_content(tmp_path:
     assert found.startswith(" must contain one or more tables [[policy]], each with name and older_than")
 
 
-def test_what_is_no_toml_is_an_error_with_its_line(tmp_path: Path) -> None:
+def test_text_that_is_not_toml_is_an_error_with_its_line(tmp_path: Path) -> None:
     (found,) = errors(tmp_path, VALID.replace('"90d"', "90d"))
     assert found.startswith(" is not TOML: ")
     assert "line 4" in found

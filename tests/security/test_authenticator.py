@@ -190,7 +190,7 @@ async def test_a_cancelled_caller_does_not_affect_others(authenticator: Authenti
         await first
 
 
-async def test_an_unreachable_database_is_no_refusal_and_is_not_cached(
+async def test_an_unreachable_database_is_not_a_refusal_and_is_not_cached(
     authenticator: Authenticator, header: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: Any) -> None:

@@ -115,8 +115,8 @@ class Outbox:
         self._file.run(lambda connection: _close(connection, batch))
 
     def reject(self, batch: OutboxBatch, reasons: Mapping[int, str]) -> None:
-        """Close the batch, of which the server has stored nothing, and set aside the rejected logs, which are at these
-        indexes."""
+        """Close the batch, because the server has stored nothing of it, and set aside the logs at these indexes, which
+        it rejected."""
 
         def work(connection: sqlite3.Connection) -> None:
             if _close(connection, batch):

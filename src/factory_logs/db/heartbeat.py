@@ -77,7 +77,7 @@ class Heartbeat:
         return True
 
     async def _in_time(self, question: Coroutine[Any, Any, object]) -> None:
-        """Wait for the response. Raises TimeoutError. If this process was paused, the pause counts as one turn."""
+        """Wait for the response. Raises TimeoutError. A pause of this process counts as a single attempt."""
         asking = asyncio.create_task(question)
         try:
             for _ in range(TURNS):

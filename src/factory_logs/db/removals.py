@@ -15,7 +15,7 @@ from factory_logs.db.count_cache import TableState
 from factory_logs.db.models import Removal
 
 BLOCK = 100_000
-"""How many ids a block covers: block 0 begins with id 1. A change of it needs a migration that deletes all counts."""
+"""How many ids a block covers: block 0 begins with id 1. Changing it requires a migration that deletes all counts."""
 _NOTE = """
 INSERT INTO removals (block, logs) SELECT * FROM unnest($1::bigint[], $2::bigint[])
 ON CONFLICT (block) DO UPDATE SET logs = removals.logs + excluded.logs

@@ -153,7 +153,7 @@ def _remove(folder: Folder, bin_dir: Path | None) -> None:
     """Stop the server of a restore that was killed, and remove its folder."""
     incomplete = folder.path / RESTORING
     if is_running(incomplete):
-        with running(incomplete, bin_dir=bin_dir):  # leaving as the last user stops it
+        with running(incomplete, bin_dir=bin_dir):  # the last user stops it when it leaves
             pass
     shutil.rmtree(RESTORING, ignore_errors=True, dir_fd=folder.descriptor)
 

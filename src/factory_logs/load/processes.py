@@ -14,7 +14,7 @@ from factory_logs.load.statistics import LoadCounts, merged
 REPORT_SECONDS = 0.5
 END_SECONDS = 5.0
 Pipe = Any
-"""One end of a pipe. Its class is another one on Windows."""
+"""One end of a pipe, which has another class on Windows."""
 _CONTEXT = get_context("spawn")  # the same on every system; the command may have threads, so it must not fork
 
 

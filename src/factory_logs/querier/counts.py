@@ -18,7 +18,7 @@ from factory_logs.querier.result_cache import ResultCache
 from factory_logs.query import FACTORY_LOGS, Query, Resource, compile_count, compile_filters
 
 MAX_ATTEMPTS = 2
-"""The maximum number of attempts, because a known count may become invalid each time retention removes logs."""
+"""The maximum number of attempts, because a cached count may become invalid each time retention removes logs."""
 
 
 class OnTop(NamedTuple):
@@ -33,7 +33,7 @@ class OnTop(NamedTuple):
     read all older logs first.
     """
     logs: int
-    """The known count."""
+    """The cached count."""
 
     @property
     def end(self) -> int:
@@ -49,7 +49,7 @@ class Count(Protocol):
 
     @property
     def on_top(self) -> OnTop | None:
-        """The known count that the statement adds to, or None if it counts all records."""
+        """The cached count that the statement adds to, or None if it counts all records."""
 
     @property
     def statement(self) -> Select[Any]: ...
@@ -60,7 +60,7 @@ class Count(Protocol):
         row."""
 
     def total(self, row: Sequence[Any], *, up_to_watermark: bool = False) -> int | None:
-        """Return the number of records, or None if the known count has become invalid; in that case, prepare another
+        """Return the number of records, or None if the cached count has become invalid; in that case, prepare another
         attempt.
 
         With `up_to_watermark`, count only ids up to `on_top.end`.
@@ -117,7 +117,7 @@ class LogCounts:
         return await self._results.wait_for_watermark()
 
     async def _find(self, name: bytes, conditions: Conditions) -> Known | None:
-        """Return the known count of a filter; if the count is not known, count now. Return None if there is no
+        """Return the cached count of a filter; if the count is not known, count now. Return None if there is no
         watermark."""
         watermark, seen = self._results.watermark, self._results.seen
         started = time.monotonic()
@@ -139,7 +139,7 @@ class LogCounts:
 
 @dataclass(frozen=True, slots=True)
 class _CountOnTop:
-    """Counts the logs that are newer than the known count of the filter."""
+    """Counts the logs that are newer than the cached count of the filter."""
 
     results: ResultCache
     name: bytes
@@ -172,7 +172,7 @@ class _CountOnTop:
 
 
 def _advanced(known: Known | None, counted: Counted, watermark: int, seen: TableState) -> Known | None:
-    """Return the known count including the newly counted logs, or None if the state of the table has changed since."""
+    """Return the cached count including the newly counted logs, or None if the state of the table has changed since."""
     if not counted.state.same_table(seen):
         return None
     if known is None:

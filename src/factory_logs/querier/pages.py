@@ -153,7 +153,7 @@ def _on_top_with_placeholders(values: int) -> OnTop:
 
 
 def compile_page(query: Query, resource: Resource, offset: Number, size: Number, on_top: OnTop | None) -> Select[Any]:
-    """Return a statement for the records (db/records.py) and their count, which may be added to a known count."""
+    """Return a statement for the records (db/records.py) and their count, which may be added to a cached count."""
     rows = compile_rows(query, resource, on_top and on_top.lowest)
     if on_top is None:
         count: Select[Any] = compile_count(query, resource)

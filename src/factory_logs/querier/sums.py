@@ -1,6 +1,6 @@
 """Compute sums over logs by bucket, group or value, and read only logs that no earlier sum covers.
 
-A known sum covers the logs up to a watermark in a time range (querier/result_cache.py). A request for another time
+A cached sum covers the logs up to a watermark in a time range (querier/result_cache.py). A request for another time
 range or for newer logs reads only the logs that one of the two covers and the other does not. A sum over logs is
 corrected by adding and subtracting these logs. A sum over units, such as the units that passed at first, is corrected
 unit by unit: if a unit has one of these logs, its old contribution is subtracted, and its new contribution is added. So
@@ -59,11 +59,11 @@ Read = Callable[[AsyncConnection, Conditions, int], Awaitable[Sequence[Sequence[
 contains the columns of the key, then numbers."""
 
 WORTHWHILE = 4
-"""A known sum is reused for another time range if the two ranges differ by at most a quarter of the wanted range."""
+"""A cached sum is reused for another time range if the two ranges differ by at most a quarter of the wanted range."""
 FEW_NEW_IDS = 5_000
-"""A known sum is always reused if there are at most this many new ids. Reading their logs takes a few milliseconds."""
+"""A cached sum is always reused if there are at most this many new ids. Reading their logs takes a few milliseconds."""
 NEW_IDS_PER_SECOND = 500_000
-"""A known sum is reused if its new ids are read faster than all its logs. This is about how many ids are read in a
+"""A cached sum is reused if its new ids are read faster than all its logs. This is about how many ids are read in a
 second (docs/explanation/reading.md)."""
 MOST_UNITS = 2_000
 """If more units than this have new logs, the sum is computed again from all logs."""
@@ -175,7 +175,7 @@ class _NotKnownError(Exception):
 
 
 class _NoSnapshot:
-    """Replaces the connection while only known sums are used. Raises _NotKnownError if it is used."""
+    """Replaces the connection while only cached sums are used. Raises _NotKnownError if it is used."""
 
     def __getattr__(self, name: str) -> Any:
         raise _NotKnownError
@@ -240,8 +240,8 @@ class Sums:
     async def read(self, function: Callable[["SumsOfSnapshot"], Awaitable[T]]) -> T:
         """Return the result of a function that computes sums in one snapshot.
 
-        If no log is newer than the known sums, and the function needs no others, one statement that reads the state of
-        the table is enough. Otherwise the function runs in a snapshot, perhaps for the second time. Raises the errors
+        If no log is newer than the cached sums, and the function needs no others, one statement that reads the state of
+        the table is enough. Otherwise the function runs in a snapshot, possibly for the second time. Raises the errors
         of `snapshot`.
         """
         await self._known.look()
@@ -253,7 +253,7 @@ class Sums:
             return await function(snapshot)
 
     async def _all_known(self) -> "SumsOfSnapshot | None":
-        """Return the known sums for the snapshot of one statement, or None if there are newer logs."""
+        """Return the cached sums for the snapshot of one statement, or None if there are newer logs."""
         watermark, seen, before = self._known.watermark, self._known.seen, self._known.facts()
         if not before or not self._known.may_have_newest or self._known.database.is_distributed:
             return None
@@ -296,7 +296,7 @@ class Sums:
 
     def learn_parts(self, summed: Summed, name: bytes, known: KnownParts, *, is_worth_saving: bool) -> None:
         """Cache the parts, and also store them in the database if `is_worth_saving` is set. More parts, and parts in
-        a newer state, are not replaced. A sum with too many rows has too many until logs are removed."""
+        a newer state, are not replaced. A sum with too many rows keeps too many until logs are removed."""
         newest = self.recall(name)
         if isinstance(newest, KnownParts) and newest.state.same_table(known.state) and newest.rank > known.rank:
             return
@@ -460,8 +460,8 @@ class SumsOfSnapshot:
         return table
 
     async def _recalled(self, summed: Summed, name: bytes) -> KnownSums | None:
-        """Return known sums that are valid in this snapshot. Sums up to the snapshot's watermark are valid, because the
-        snapshot contains all logs up to the watermark.
+        """Return cached sums that are valid in this snapshot. Sums up to the snapshot's watermark are valid, because
+        the snapshot contains all logs up to the watermark.
 
         Another request may have computed newer sums in a newer snapshot. Sums stored in the database are valid if the
         snapshot contains their row.
@@ -484,7 +484,7 @@ class SumsOfSnapshot:
         return None
 
     async def _advanced(self, asked: "_Asked", known: KnownSums, wanted: TimeRange, name: bytes) -> KnownSums | None:
-        """Return the known sums, updated to the wanted time range and the watermark, or None if the update would read
+        """Return the cached sums, updated to the wanted time range and the watermark, or None if the update would read
         all logs, or would take longer than computing the sums again. Sums by bins remain known for all time ranges that
         overlap, as far as the limit of rows allows."""
         if self.watermark - known.up_to > max(FEW_NEW_IDS, known.seconds * NEW_IDS_PER_SECOND):

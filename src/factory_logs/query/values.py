@@ -20,7 +20,8 @@ match them."""
 
 
 def check_storable(document: object) -> None:
-    """Raise ValueError if PostgreSQL cannot store a part of the document: NUL, lone surrogates, overflowing numbers.
+    """Raise ValueError if PostgreSQL cannot store a part of the document, such as NUL, a lone surrogate or an
+    overflowing number.
 
     It uses an explicit stack instead of recursion, because the client chooses the depth of the document.
     """

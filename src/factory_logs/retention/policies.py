@@ -39,7 +39,7 @@ class Policy:
         return expired((now.astimezone(UTC) - self.age).replace(tzinfo=None), self.q, limits)
 
     def __str__(self) -> str:
-        """Return a line for people: name, age, filters and archive."""
+        """Return a readable line: name, age, filters and archive."""
         selected = "" if self.q is None else f" that {' '.join(self.q.split())} selects"
         archived = "" if self.archive is None else f", archived in {self.archive}"
         return f"{self.name}: logs older than {self.older_than}{selected}{archived}"

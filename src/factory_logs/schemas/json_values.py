@@ -144,8 +144,8 @@ def all_surely_canonical(values: object, texts: Sequence[bytes], max_nesting: in
 def _is_unchanged(values: object, text: bytes) -> bool:
     """Return whether the text contains no NUL and no float that jsonb would change.
 
-    An integer beyond 64 bits counts as such a float, as orjson decodes it to a float. Before each search, a search for
-    a single byte that most texts do not contain saves four fifths of the cost.
+    An integer beyond 64 bits counts as such a float, because orjson decodes it to a float. Before each search, a search
+    for a single byte that most texts do not contain saves four fifths of the cost.
     """
     if b"\\" in text and b"\\u0000" in text:
         return False

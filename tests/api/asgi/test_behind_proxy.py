@@ -186,7 +186,7 @@ def test_the_docs_page_and_all_its_files_are_served(running: tuple[str, Path, Pa
     assert client.get("/openapi.json").json()["servers"] == [{"url": "/logs"}]
 
 
-def test_a_body_at_the_limit_passes_and_a_larger_one_is_a_413(client: httpx.Client) -> None:
+def test_a_body_at_the_limit_passes_and_a_larger_one_gets_a_413(client: httpx.Client) -> None:
     headers = {"Content-Type": "application/json"}
     size = 16 * 1024 * 1024
     assert client.post("/v1/factory_logs", content=json.dumps([LOG]).ljust(size), headers=headers).status_code == 201

@@ -39,7 +39,7 @@ async def test_head_has_the_response_of_get_without_the_body(client: httpx.Async
     }
 
 
-async def test_head_of_a_path_without_get_is_a_405(client: httpx.AsyncClient) -> None:
+async def test_head_of_a_path_without_get_gets_a_405(client: httpx.AsyncClient) -> None:
     response = await client.head("/v1/auth/login")
     assert (response.status_code, response.headers["allow"]) == (405, "OPTIONS, POST")
 
@@ -87,7 +87,7 @@ async def test_the_log_line_has_the_trace_id_of_a_valid_traceparent(
     assert list(found.values()) == [TRACE] * len(valid) + [None] * len(invalid)
 
 
-async def test_a_body_at_the_limit_is_read_and_one_byte_more_is_a_413(
+async def test_a_body_at_the_limit_is_read_and_one_byte_more_gets_a_413(
     client: httpx.AsyncClient, settings: Settings
 ) -> None:
     body = json.dumps(LOG).encode()

@@ -101,7 +101,7 @@ async def test_a_refused_token_gets_the_same_response_as_from_fastapi(
 
 
 @pytest.mark.parametrize(("method", "path"), FAST)
-async def test_an_unexpected_error_is_a_500_without_internal_details(
+async def test_an_unexpected_error_gets_a_500_without_internal_details(
     app: FastAPI, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, method: str, path: str
 ) -> None:
     async def fail(*_: object, **__: object) -> Response:

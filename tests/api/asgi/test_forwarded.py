@@ -71,7 +71,7 @@ async def seen(peer: str, headers: list[tuple[str, str]], root_path: str = "") -
         ("127.0.0.1", ["1.2.3.4"], "127.0.0.1"),
     ],
 )
-async def test_the_clients_address_is_the_last_one_that_is_no_trusted_proxy(
+async def test_the_clients_address_is_the_last_one_that_is_not_a_trusted_proxy(
     peer: str, forwarded: list[str], address: str
 ) -> None:
     scope = await seen(peer, [("X-Forwarded-For", value) for value in forwarded])

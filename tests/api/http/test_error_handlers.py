@@ -36,7 +36,7 @@ CALLS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
-async def test_an_unsupported_method_is_a_405_with_allow_also_without_a_token(
+async def test_an_unsupported_method_gets_a_405_with_allow_also_without_a_token(
     anonymous: httpx.AsyncClient, client: httpx.AsyncClient, method: str
 ) -> None:
     for caller, (path, allow) in itertools.product((anonymous, client), PATHS.items()):
@@ -52,7 +52,7 @@ async def test_options_lists_the_methods(anonymous: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-async def test_an_unknown_path_is_a_404(anonymous: httpx.AsyncClient, method: str) -> None:
+async def test_an_unknown_path_gets_a_404(anonymous: httpx.AsyncClient, method: str) -> None:
     for path in ("/v1", "/v1/nothing", "/v1/factory_logs/", "/v1/factory_logs/1/", "/v1/factory_logs/1/2"):
         assert_error(await anonymous.request(method, path), 404)
 
@@ -69,7 +69,7 @@ async def test_errors_are_listed_only_if_fields_are_invalid(client: httpx.AsyncC
 @pytest.mark.parametrize(
     "authorization", [None, "", "Bearer x", "Token", "Token token=", "Token token=unknown", "\xe9"]
 )
-async def test_without_a_valid_token_every_call_is_a_401(
+async def test_without_a_valid_token_every_call_gets_a_401(
     anonymous: httpx.AsyncClient, authorization: str | None
 ) -> None:
     headers = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
@@ -81,7 +81,7 @@ async def test_without_a_valid_token_every_call_is_a_401(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", list(Level))
-async def test_a_level_below_the_needed_one_is_a_403_that_names_both(
+async def test_a_level_below_the_needed_one_gets_a_403_that_names_both(
     app: FastAPI, tokens: dict[Level, str], level: Level
 ) -> None:
     async with client_of(app, tokens[level]) as client:
@@ -108,7 +108,7 @@ async def test_a_500_has_no_internal_details(
     assert "secret" not in response.text
 
 
-async def test_an_unreachable_database_is_a_503_with_retry_after(
+async def test_an_unreachable_database_gets_a_503_with_retry_after(
     own_app: FastAPI, tokens: dict[Level, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with client_of(own_app, tokens[Level.SYSTEM]) as client:

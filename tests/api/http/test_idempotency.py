@@ -63,7 +63,7 @@ async def test_the_same_key_and_body_returns_the_first_response_again(
 
 @pytest.mark.slow
 @WRITES
-async def test_the_same_key_with_another_body_is_a_409(
+async def test_the_same_key_with_another_body_gets_a_409(
     client: httpx.AsyncClient, path: str, body: object, other: object
 ) -> None:
     await post(client, path, body)
@@ -122,7 +122,7 @@ async def test_a_retried_batch_returns_again_the_records_it_skipped(client: http
 
 @pytest.mark.slow
 @pytest.mark.parametrize("key", ["", " ", "x" * 256, "naïve", "tab\there"])
-async def test_a_key_that_is_no_visible_ascii_is_a_400(client: httpx.AsyncClient, key: str) -> None:
+async def test_a_key_that_is_not_visible_ascii_gets_a_400(client: httpx.AsyncClient, key: str) -> None:
     response = await post(client, "/v1/factory_logs", LOG, {"Idempotency-Key": key.encode("latin-1")})
     assert response.status_code == 400
     assert "Idempotency-Key" in response.json()["message"]
@@ -167,7 +167,7 @@ async def test_fifty_concurrent_tries_on_several_workers_store_once(
     ],
     ids=["log", "log of a repair", "batch", "repair", "point"],
 )
-async def test_a_key_that_is_forgotten_just_as_it_is_used_again_is_a_503(
+async def test_a_key_that_is_forgotten_just_as_it_is_used_again_gets_a_503(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str, body: object
 ) -> None:
     find = idempotency_keys.find
@@ -196,7 +196,7 @@ async def test_a_key_that_is_forgotten_just_as_it_is_used_again_is_a_503(
     assert (await write()).is_success
 
 
-async def test_a_log_of_no_repair_is_a_400_under_a_key_too(client: httpx.AsyncClient) -> None:
+async def test_a_log_of_no_repair_gets_a_400_under_a_key_too(client: httpx.AsyncClient) -> None:
     refused = await post(client, "/v1/factory_logs", LOG | {"repair_id": 7})
     assert refused.status_code == 400
     assert refused.json()["errors"] == [{"field": "repair_id", "message": "there is no repair 7"}]

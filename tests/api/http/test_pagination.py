@@ -161,7 +161,7 @@ async def cursor_of(client: httpx.AsyncClient, **params: object) -> str:
     return parse_qs(urlsplit(response.links["next"]["url"]).query)["cursor"][0]
 
 
-async def test_a_cursor_of_another_q_is_a_400_with_this_reason(filled: httpx.AsyncClient) -> None:
+async def test_a_cursor_of_another_q_gets_a_400_with_this_reason(filled: httpx.AsyncClient) -> None:
     cursor = await cursor_of(filled, q=BY_TIME)
     for other in ({}, {"order_by": [{"field": "timestamp"}]}, BY_TIME | {"limit": 9}):
         response = await ask(filled, cursor=cursor, q=other)
@@ -173,7 +173,7 @@ async def test_a_cursor_of_another_q_is_a_400_with_this_reason(filled: httpx.Asy
 @pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 @given(st.integers(0, 74), st.sampled_from("Aq_-7=é \0"))
-async def test_a_cursor_that_was_tampered_with_is_a_400(filled: httpx.AsyncClient, index: int, letter: str) -> None:
+async def test_a_cursor_that_was_tampered_with_gets_a_400(filled: httpx.AsyncClient, index: int, letter: str) -> None:
     cursor = await cursor_of(filled)
     response = await ask(filled, cursor=cursor[:index] + letter + cursor[index + 1 :])
     assert response.status_code == (200 if cursor[index] == letter else 400)
@@ -181,12 +181,12 @@ async def test_a_cursor_that_was_tampered_with_is_a_400(filled: httpx.AsyncClien
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cursor", ["x", "0", "é", "=" * 75, "A" * 74, "A" * 75, "A" * 76, "A" * 5000])
-async def test_any_other_text_is_a_400(filled: httpx.AsyncClient, cursor: str) -> None:
+async def test_any_other_text_gets_a_400(filled: httpx.AsyncClient, cursor: str) -> None:
     response = await ask(filled, cursor=cursor)
     assert (response.status_code, "begin again" in response.json()["message"]) == (400, True)
 
 
-async def test_a_cursor_by_time_at_a_removed_record_is_a_400_and_one_by_id_continues(
+async def test_a_cursor_by_time_at_a_removed_record_gets_a_400_and_one_by_id_continues(
     filled: httpx.AsyncClient, migrated_url: str
 ) -> None:
     by_id, by_time = await cursor_of(filled), await cursor_of(filled, q=BY_TIME)
@@ -211,7 +211,7 @@ async def test_a_cursor_by_time_at_a_removed_record_is_a_400_and_one_by_id_conti
         ({"q": {"group_by": [{"field": "app_name"}]}}, "groups"),
     ],
 )
-async def test_a_query_that_cannot_have_a_cursor_is_a_400(
+async def test_a_query_that_cannot_have_a_cursor_gets_a_400(
     filled: httpx.AsyncClient, params: dict[str, object], message: str
 ) -> None:
     response = await ask(filled, cursor="", **params)
@@ -226,7 +226,7 @@ async def test_repairs_have_cursors_too(client: httpx.AsyncClient) -> None:
     assert [repair["repair_id"] for repair in response.json()["objects"] + rest.json()["objects"]] == [1, 2, 3, 4, 5]
 
 
-async def test_a_forged_cursor_is_no_500(filled: httpx.AsyncClient) -> None:
+async def test_a_forged_cursor_does_not_cause_a_500(filled: httpx.AsyncClient) -> None:
     for path, resource, q in (("factory_logs", FACTORY_LOGS, BY_TIME), ("repairs", REPAIRS, {})):
         query = parse_query(json.dumps(q), resource, QueryLimits())
         for number in (-1, 0, 2**31, 2**62, 2**63 - 1, -(2**63)):

@@ -95,7 +95,7 @@ async def test_texts_that_a_spreadsheet_would_run_are_escaped_on_demand(
 
 
 @pytest.mark.parametrize("value", ["", "1", "yes", "\ud800"])
-async def test_an_invalid_escape_formulas_is_a_400(client: httpx.AsyncClient, value: str) -> None:
+async def test_an_invalid_escape_formulas_gets_a_400(client: httpx.AsyncClient, value: str) -> None:
     response = await client.get(f"/v1/factory_logs?escape_formulas={quote(value, errors='surrogatepass')}", headers=CSV)
     assert (response.status_code, response.json()["errors"][0]["field"]) == (400, "escape_formulas")
 
@@ -144,7 +144,7 @@ async def test_an_error_before_the_first_byte_is_a_json_error(
     assert (response.status_code, response.json()["message"]) == (400, "Unable to decode data")
 
 
-async def test_a_query_that_takes_too_long_before_its_first_row_is_a_503(
+async def test_a_query_that_takes_too_long_before_its_first_row_gets_a_503(
     migrated_url: str, tokens: dict[Level, str]
 ) -> None:
     async with (
@@ -173,7 +173,7 @@ async def test_an_export_has_a_time_limit_after_its_first_part() -> None:
         await anext(parts)
 
 
-async def test_a_token_that_ends_before_the_first_part_is_a_401() -> None:
+async def test_a_token_that_ends_before_the_first_part_gets_a_401() -> None:
     async def ended() -> bool:
         return False
 

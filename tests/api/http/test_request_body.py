@@ -68,7 +68,7 @@ async def number_stored(client: httpx.AsyncClient) -> int:
 
 @pytest.mark.slow
 @BODIES
-async def test_a_body_at_the_limit_of_records_is_stored_and_one_record_more_is_a_413(
+async def test_a_body_at_the_limit_of_records_is_stored_and_one_record_more_gets_a_413(
     client: httpx.AsyncClient, body: Body
 ) -> None:
     too_many = await post(client, body, [GOOD] * 21)
@@ -81,7 +81,7 @@ async def test_a_body_at_the_limit_of_records_is_stored_and_one_record_more_is_a
 
 @pytest.mark.parametrize("path", ["/write?db=x", "/api/v2/write?bucket=x", "/v1/factory_logs"])
 @pytest.mark.parametrize("line", ["", "  ", "# a comment"])
-async def test_lines_that_are_no_records_count_as_well(client: httpx.AsyncClient, path: str, line: str) -> None:
+async def test_lines_that_are_not_records_count_as_well(client: httpx.AsyncClient, path: str, line: str) -> None:
     response = await client.post(path, content=f"{line}\n" * 21, headers={"Content-Type": "application/x-ndjson"})
     assert response.status_code == 413
 

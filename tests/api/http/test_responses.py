@@ -27,7 +27,7 @@ async def test_a_log_may_be_cached_by_the_client_only_and_for_its_token(stored: 
 
 
 @pytest.mark.parametrize("form", ["{}", "W/{}", '"x", {}', '"x",W/{} , "y"', "*"])
-async def test_a_log_that_the_client_has_is_a_304(stored: httpx.AsyncClient, form: str) -> None:
+async def test_a_log_that_the_client_has_gets_a_304(stored: httpx.AsyncClient, form: str) -> None:
     etag = (await stored.get(URL)).headers["etag"]
     for method in ("GET", "HEAD"):
         response = await stored.request(method, URL, headers={"If-None-Match": form.format(etag)})

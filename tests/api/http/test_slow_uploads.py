@@ -133,7 +133,7 @@ async def test_an_aborted_upload_leaves_nothing(app: FastAPI, client: httpx.Asyn
 
 
 @pytest.mark.parametrize(("room", "status"), [(len(NDJSON), 201), (len(NDJSON) - 1, 503)])
-async def test_an_upload_over_the_memory_budget_is_a_503(
+async def test_an_upload_over_the_memory_budget_gets_a_503(
     database: Database, tokens: dict[Level, str], migrated_url: str, room: int, status: int
 ) -> None:
     settings = {"body_memory_bytes": 1, "max_body_files_bytes": room}

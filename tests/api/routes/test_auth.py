@@ -61,7 +61,7 @@ async def test_a_wrong_username_and_a_wrong_password_are_the_same_401(
         ({"username": "x", "password": "y" * 1025}, ["password"]),
     ],
 )
-async def test_login_without_valid_username_and_password_is_a_400_that_names_them(
+async def test_login_without_valid_username_and_password_gets_a_400_that_names_them(
     anonymous: httpx.AsyncClient, body: dict[str, str], faulty: list[str]
 ) -> None:
     for response in (
@@ -73,19 +73,19 @@ async def test_login_without_valid_username_and_password_is_a_400_that_names_the
 
 
 @pytest.mark.parametrize("body", [{"username": 1, "password": 2}, {"username": None, "password": "x"}])
-async def test_login_with_values_that_are_no_text_is_a_400(
+async def test_login_with_values_that_are_not_text_gets_a_400(
     anonymous: httpx.AsyncClient, body: dict[str, object]
 ) -> None:
     assert (await anonymous.post("/v1/auth/login", json=body)).status_code == 400
 
 
-async def test_login_with_a_file_as_username_is_a_400(anonymous: httpx.AsyncClient) -> None:
+async def test_login_with_a_file_as_username_gets_a_400(anonymous: httpx.AsyncClient) -> None:
     response = await anonymous.post("/v1/auth/login", files={"username": ("f", b"x"), "password": (None, "y")})
     assert response.status_code == 400
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/xml"])
-async def test_login_in_another_form_is_a_415(anonymous: httpx.AsyncClient, content_type: str) -> None:
+async def test_login_in_another_form_gets_a_415(anonymous: httpx.AsyncClient, content_type: str) -> None:
     response = await anonymous.post("/v1/auth/login", content=b"{}", headers={"Content-Type": content_type})
     assert response.status_code == 415
     assert "form" in response.json()["message"]
@@ -94,7 +94,7 @@ async def test_login_in_another_form_is_a_415(anonymous: httpx.AsyncClient, cont
 @pytest.mark.slow
 @pytest.mark.parametrize(("over", "status"), [(0, 401), (1, 413)])
 @pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
-async def test_a_login_at_the_limit_is_read_and_one_byte_more_is_a_413(
+async def test_a_login_at_the_limit_is_read_and_one_byte_more_gets_a_413(
     anonymous: httpx.AsyncClient, content_type: str, over: int, status: int
 ) -> None:
     body = b'{"username": "nobody", "password": "x"}' if "json" in content_type else b"username=nobody&password=x&more="
@@ -128,7 +128,7 @@ async def test_a_login_has_exactly_the_documented_members(
 
 
 @pytest.mark.slow
-async def test_too_many_attempts_are_a_429_with_retry_after(
+async def test_too_many_attempts_get_a_429_with_retry_after(
     anonymous: httpx.AsyncClient, tokens: dict[Level, str], settings: Settings
 ) -> None:
     wrong = CREDENTIALS | {"password": "wrong"}
@@ -181,7 +181,7 @@ async def test_validate_user_returns_text(client: httpx.AsyncClient) -> None:
         assert response.json()["data"] == known
 
 
-async def test_validate_user_without_a_name_is_a_400_and_below_system_a_403(
+async def test_validate_user_without_a_name_gets_a_400_and_below_system_a_403(
     app: FastAPI, client: httpx.AsyncClient, tokens: dict[Level, str]
 ) -> None:
     assert (await client.get("/v1/auth/validate_user")).status_code == 400
@@ -211,7 +211,7 @@ async def test_logout_ends_the_token_of_the_request_and_no_other(
             assert (await client.get("/v1/factory_logs")).status_code == 200
 
 
-async def test_logout_without_a_token_is_a_401(anonymous: httpx.AsyncClient) -> None:
+async def test_logout_without_a_token_gets_a_401(anonymous: httpx.AsyncClient) -> None:
     assert (await anonymous.post("/v1/auth/logout")).status_code == 401
 
 
@@ -230,7 +230,7 @@ async def test_a_worker_that_has_seen_a_token_refuses_it_after_a_logout_at_anoth
                 await asyncio.sleep(0.05)
 
 
-async def test_a_form_whose_charset_cannot_be_decoded_is_a_400(anonymous: httpx.AsyncClient) -> None:
+async def test_a_form_whose_charset_cannot_be_decoded_gets_a_400(anonymous: httpx.AsyncClient) -> None:
     body = b'--x\r\nContent-Disposition: form-data; name="username"\r\n\r\nann\r\n--x--\r\n'
     headers = {"Content-Type": "multipart/form-data; boundary=x; charset=undefined"}
     response = await anonymous.post("/v1/auth/login", content=body, headers=headers)

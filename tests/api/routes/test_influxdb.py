@@ -317,7 +317,7 @@ async def test_the_token_is_accepted_in_each_form(
 
 
 @BOTH
-async def test_a_wrong_or_missing_token_is_a_401(
+async def test_a_wrong_or_missing_token_gets_a_401(
     anonymous: httpx.AsyncClient, tokens: dict[Level, str], url: str
 ) -> None:
     wrong = "x" * 64
@@ -348,7 +348,7 @@ async def test_only_a_user_who_may_write_can_store_points(app: FastAPI, tokens: 
 
 
 @BOTH
-async def test_an_overloaded_service_is_a_503(database: Database, migrated_url: str, tokens, url: str) -> None:
+async def test_an_overloaded_service_gets_a_503(database: Database, migrated_url: str, tokens, url: str) -> None:
     async with (
         worker(migrated_url, max_queued_logs=1, max_queued_bytes=1, max_bodies_bytes=50) as app,
         client_of(app, tokens[Level.SYSTEM]) as client,

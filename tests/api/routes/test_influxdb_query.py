@@ -104,7 +104,7 @@ async def test_statements_after_one_that_fails_are_not_run(reader: httpx.AsyncCl
         ("SHOW FOO", "found FOO, expected CONTINUOUS, DATABASES, DIAGNOSTICS, FIELD, GRANTS, MEASUREMENT"),
     ],
 )
-async def test_text_that_is_not_influxql_is_a_400(reader: httpx.AsyncClient, q: str, error: str) -> None:
+async def test_text_that_is_not_influxql_gets_a_400(reader: httpx.AsyncClient, q: str, error: str) -> None:
     response = await query(reader, q)
     assert response.status_code == 400
     assert response.json()["error"].startswith(f"error parsing query: {error}")
@@ -211,7 +211,7 @@ async def test_the_token_is_accepted_in_each_form(
     assert (wrong.status_code, wrong.headers["www-authenticate"]) == (401, 'Basic realm="InfluxDB"')
 
 
-async def test_a_lone_surrogate_in_a_parameter_is_no_unexpected_error(reader: httpx.AsyncClient) -> None:
+async def test_a_lone_surrogate_in_a_parameter_is_not_an_unexpected_error(reader: httpx.AsyncClient) -> None:
     q = "SELECT voltage FROM tiger WHERE note =~ $p"
     assert (await query(reader, q, params=r'{"p": {"regex": "\ud800"}}')).json()["results"] == [{"statement_id": 0}]
 

@@ -122,14 +122,14 @@ async def test_any_other_on_error_is_refused(client: httpx.AsyncClient) -> None:
     ["[", "[1,]", '[{"app_name": "x"} {}]', "[" * 100_000, b"[\xff]"],
     ids=["open", "comma", "two", "deep", "utf8"],
 )
-async def test_a_body_that_is_no_json_array_is_refused(client: httpx.AsyncClient, body: str | bytes) -> None:
+async def test_a_body_that_is_not_a_json_array_is_refused(client: httpx.AsyncClient, body: str | bytes) -> None:
     response = await client.post("/v1/factory_logs", content=body, headers={"Content-Type": "application/json"})
     assert response.status_code == 400
     assert response.json()["message"].startswith("Unable to decode data")
 
 
 @POSTS
-async def test_an_element_that_is_no_object_is_a_bad_record(client: httpx.AsyncClient, post) -> None:
+async def test_an_element_that_is_not_an_object_is_a_bad_record(client: httpx.AsyncClient, post) -> None:
     response = await post(client, [LOG, 1, None, [LOG]])
     assert response.status_code == 400
     assert [error["index"] for error in response.json()["errors"]] == [1, 2, 3]
@@ -264,7 +264,7 @@ async def test_a_body_may_be_compressed(
     assert len(await stored(client)) == 1
 
 
-async def test_an_unsupported_encoding_is_a_415(client: httpx.AsyncClient) -> None:
+async def test_an_unsupported_encoding_gets_a_415(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/factory_logs", json=LOG, headers={"Content-Encoding": "br"})
     assert response.status_code == 415
     assert "gzip" in response.json()["message"]
@@ -273,7 +273,7 @@ async def test_an_unsupported_encoding_is_a_415(client: httpx.AsyncClient) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
 @pytest.mark.parametrize("spoil", [lambda body: body[:-3], lambda body: b"no" + body], ids=["cut", "broken"])
-async def test_a_damaged_compressed_body_is_a_400(client: httpx.AsyncClient, encoding: str, spoil) -> None:
+async def test_a_damaged_compressed_body_gets_a_400(client: httpx.AsyncClient, encoding: str, spoil) -> None:
     compress = {"gzip": gzip.compress, "zstd": zstandard.compress}[encoding]
     headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
     body = compress(json.dumps([LOG] * 20).encode())
@@ -336,7 +336,7 @@ class TestTheBodyLimit:
         assert response.status_code == 413
 
 
-async def test_more_bodies_than_a_worker_can_hold_are_a_503(database: Database, tokens, migrated_url: str) -> None:
+async def test_more_bodies_than_a_worker_can_hold_get_a_503(database: Database, tokens, migrated_url: str) -> None:
     body = json.dumps(LOG).encode()
     async with (
         worker(migrated_url, max_bodies_bytes=len(body)) as app,
@@ -349,7 +349,7 @@ async def test_more_bodies_than_a_worker_can_hold_are_a_503(database: Database, 
         assert app.state.services.bodies.held == 0
 
 
-async def test_a_body_that_stops_arriving_is_a_408(database: Database, tokens, migrated_url: str) -> None:
+async def test_a_body_that_stops_arriving_gets_a_408(database: Database, tokens, migrated_url: str) -> None:
     async with worker(migrated_url, body_idle_seconds=0.05) as app:
         status, _ = await raw_post(
             app, tokens[Level.SYSTEM], [{"type": "http.request", "body": b"{", "more_body": True}]

@@ -85,7 +85,7 @@ async def test_any_storable_json_comes_back_equal_and_of_the_same_type(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("record_id", ["999", "0", "-1", "abc", "1.0", "99999999999999999999", "٣"])
-async def test_an_unknown_id_is_a_404(client: httpx.AsyncClient, record_id: str) -> None:
+async def test_an_unknown_id_gets_a_404(client: httpx.AsyncClient, record_id: str) -> None:
     assert (await client.get(f"/v1/factory_logs/{record_id}")).status_code == 404
 
 
@@ -118,7 +118,7 @@ async def test_json_content_types_are_accepted(client: httpx.AsyncClient, conten
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/x-www-form-urlencoded"])
-async def test_any_other_content_type_is_a_415(client: httpx.AsyncClient, content_type: str) -> None:
+async def test_any_other_content_type_gets_a_415(client: httpx.AsyncClient, content_type: str) -> None:
     response = await client.post("/v1/factory_logs", content=json.dumps(LOG), headers={"Content-Type": content_type})
     assert response.status_code == 415
     assert "application/json" in response.json()["message"]
@@ -162,7 +162,7 @@ async def test_pages_hold_ten_records_by_id_and_link_to_the_next_and_the_last(cl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["0", "-1", "x", "1.5", ""])
-async def test_a_page_that_is_no_positive_integer_is_a_400(client: httpx.AsyncClient, page: str) -> None:
+async def test_a_page_that_is_not_a_positive_integer_gets_a_400(client: httpx.AsyncClient, page: str) -> None:
     assert (await ask(client, page=page)).status_code == 400
 
 
@@ -219,7 +219,7 @@ async def test_single_returns_the_record_itself(client: httpx.AsyncClient) -> No
         ),
     ],
 )
-async def test_an_invalid_q_is_a_400_with_the_reason(client: httpx.AsyncClient, q: str, message: str) -> None:
+async def test_an_invalid_q_gets_a_400_with_the_reason(client: httpx.AsyncClient, q: str, message: str) -> None:
     response = await ask(client, q=q)
     assert response.status_code == 400
     assert message in response.json()["message"]
@@ -227,7 +227,7 @@ async def test_an_invalid_q_is_a_400_with_the_reason(client: httpx.AsyncClient, 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(st.text(max_size=200))
-async def test_no_q_causes_a_500(client: httpx.AsyncClient, q: str) -> None:
+async def test_q_never_causes_a_500(client: httpx.AsyncClient, q: str) -> None:
     assert (await ask(client, q=q.encode("utf-8", "replace").decode())).status_code in (200, 400, 404)
 
 

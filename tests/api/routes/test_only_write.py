@@ -42,7 +42,7 @@ async def test_it_stores_logs_with_each_call(jig: httpx.AsyncClient, token: str)
     assert (await jig.post("/write?db=jigs", content=LINE, auth=basic)).status_code == 204
 
 
-async def test_each_other_call_is_a_403(app: FastAPI, jig: httpx.AsyncClient) -> None:
+async def test_each_other_call_gets_a_403(app: FastAPI, jig: httpx.AsyncClient) -> None:
     asked = set()
     for path, methods in app.openapi()["paths"].items():
         for method in map(str.upper, methods):

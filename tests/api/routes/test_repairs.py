@@ -65,7 +65,7 @@ async def test_metadata_is_ignored(client: httpx.AsyncClient) -> None:
         ("colour", "red"),
     ],
 )
-async def test_a_bad_field_is_a_400_that_names_it(client: httpx.AsyncClient, field: str, value: object) -> None:
+async def test_a_bad_field_gets_a_400_that_names_it(client: httpx.AsyncClient, field: str, value: object) -> None:
     response = await client.post("/v1/repairs", json={"product_imei": IMEI, field: value})
     assert response.status_code == 400
     assert [error["field"] for error in response.json()["errors"]] == [field]
@@ -73,7 +73,7 @@ async def test_a_bad_field_is_a_400_that_names_it(client: httpx.AsyncClient, fie
 
 
 @pytest.mark.parametrize("capacity", ["NaN", "Infinity", "1e400", "9" * 400])
-async def test_a_number_beyond_a_double_is_a_400(client: httpx.AsyncClient, capacity: str) -> None:
+async def test_a_number_beyond_a_double_gets_a_400(client: httpx.AsyncClient, capacity: str) -> None:
     body = f'{{"product_imei": "{IMEI}", "measured_battery_capacity": {capacity}}}'
     response = await client.post("/v1/repairs", content=body, headers={"Content-Type": "application/json"})
     assert response.json()["errors"][0]["field"] == "measured_battery_capacity"
@@ -81,7 +81,7 @@ async def test_a_number_beyond_a_double_is_a_400(client: httpx.AsyncClient, capa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("repair_id", ["0", "-1", "x", "2147483648", "9223372036854775807", "9" * 19, "9" * 50])
-async def test_an_unknown_id_is_a_404(client: httpx.AsyncClient, repair_id: str) -> None:
+async def test_an_unknown_id_gets_a_404(client: httpx.AsyncClient, repair_id: str) -> None:
     assert (await client.get(f"/v1/repairs/{repair_id}")).status_code == 404
 
 

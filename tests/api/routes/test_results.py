@@ -347,7 +347,7 @@ async def test_a_unit_has_its_history(client: httpx.AsyncClient) -> None:
     assert repairs[0] == (await client.get(f"/v1/repairs/{repairs[0]['repair_id']}")).json()
 
 
-async def test_a_unit_with_only_repairs_is_found_and_an_unknown_one_is_a_404(client: httpx.AsyncClient) -> None:
+async def test_a_unit_with_only_repairs_is_found_and_an_unknown_one_gets_a_404(client: httpx.AsyncClient) -> None:
     assert (await client.post("/v1/repairs", json={"product_imei": UNIT})).status_code == 201
     unit = (await client.get(f"/v1/units/{UNIT}")).json()
     assert (unit["logs"], unit["first"], unit["apps"], len(unit["repairs"])) == (0, None, [], 1)

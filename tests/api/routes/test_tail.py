@@ -177,13 +177,15 @@ async def test_no_log_is_skipped_under_concurrent_writers(
 
 
 @pytest.mark.parametrize("q", [{"limit": 5}, {"order_by": [{"field": "timestamp"}]}, {"single": True}, {"filters": 1}])
-async def test_a_q_with_more_than_filters_is_a_400(server: Server, tokens: dict[Level, str], q: object) -> None:
+async def test_a_q_with_more_than_filters_gets_a_400(server: Server, tokens: dict[Level, str], q: object) -> None:
     async with following(server, tokens[Level.OVERVIEW], q, status=400):
         pass
 
 
 @pytest.mark.parametrize("last", ["x", "-1", "1.0", "9" * 19])
-async def test_a_last_event_id_that_is_no_id_is_a_400(server: Server, tokens: dict[Level, str], last: str) -> None:
+async def test_a_last_event_id_that_is_not_an_id_gets_a_400(
+    server: Server, tokens: dict[Level, str], last: str
+) -> None:
     async with following(server, tokens[Level.OVERVIEW], last_event_id=last, status=400):
         pass
 
@@ -241,7 +243,7 @@ async def test_an_open_stream_continues_on_a_server_that_has_not_drawn_its_id_ye
         assert await next_logs(stream, 1) == [2]
 
 
-async def test_without_a_token_it_is_a_401(server: Server) -> None:
+async def test_without_a_token_it_gets_a_401(server: Server) -> None:
     assert httpx.get(f"{server.url}/v1/factory_logs/tail", timeout=60).status_code == 401
 
 
@@ -252,7 +254,7 @@ async def test_a_revoked_token_ends_the_stream(server: Server, tokens: dict[Leve
             pass
 
 
-async def test_one_follower_over_the_limit_is_a_503_until_another_leaves(
+async def test_one_follower_over_the_limit_gets_a_503_until_another_leaves(
     server: Server, tokens: dict[Level, str]
 ) -> None:
     token = tokens[Level.OVERVIEW]

@@ -100,7 +100,7 @@ def test_where_is_added_to_the_filters_of_q(online: Server, token: str, run: Run
     assert len(run("query", "--q", q, "--where", "fields.volt.value>3.2", "--json").stdout.splitlines()) == 1
 
 
-def test_a_closed_pipe_is_no_error(online: Server, token: str) -> None:
+def test_a_closed_pipe_is_not_an_error(online: Server, token: str) -> None:
     store(online, token, numbered(1000))
     for output in ("--json", "--csv", "--limit=0"):
         command = f"'{sys.executable}' -m factory_logs query {output} | head -n 1; echo ${{PIPESTATUS[0]}}"

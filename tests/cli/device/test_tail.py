@@ -50,7 +50,7 @@ def test_tail_without_permission_is_an_error_with_the_reason(
     assert (refused.exit_code, message in refused.stderr) == (1, True)
 
 
-def test_a_number_at_passed_is_shown_as_it_is_no_verdict() -> None:
+def test_a_number_at_passed_is_shown_because_it_is_not_a_verdict() -> None:
     log = {"timestamp": "2024-01-29 00:00:00", "app_name": "jig", "product_imei": None, "tags": None}
     assert "passed" in _line(log | {"fields": {"passed": 1}}).plain
     assert "passed" not in _line(log | {"fields": {"passed": True}}).plain

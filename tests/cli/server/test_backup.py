@@ -199,7 +199,7 @@ def test_restore_refuses_to_overwrite_a_database_and_names_the_remedy(source: Pa
     assert content(source) == before
 
 
-def test_a_damaged_file_or_one_that_is_no_backup_leaves_no_database(
+def test_a_damaged_file_or_one_that_is_not_a_backup_leaves_no_database(
     source: Path, backup: Path, short_tmp: Path
 ) -> None:
     target = short_tmp / "target"

@@ -65,7 +65,7 @@ def test_no_secret_is_shown(run: Run, monkeypatch: pytest.MonkeyPatch, form: lis
     assert "pass-word" not in shown
 
 
-def test_a_variable_that_is_no_setting_is_a_warning(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_variable_that_is_not_a_setting_causes_a_warning(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACTORY_LOGS_WORKER", "4")
     monkeypatch.setenv("factory_logs_qqqq", "4")
     monkeypatch.setenv("FACTORY_LOGS_TOKEN", "of a device's command")

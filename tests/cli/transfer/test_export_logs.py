@@ -72,7 +72,7 @@ def test_the_help_lists_the_supported_formats(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_closed_pipe_is_no_error(run: Run, query: Query, migrated_url: str) -> None:
+def test_a_closed_pipe_is_not_an_error(run: Run, query: Query, migrated_url: str) -> None:
     query(
         "insert into factory_logs (app_name, timestamp, tags)"
         " select 'tiger', now(), jsonb_build_object('x', repeat('x', 1000)) from generate_series(1, 2000)"

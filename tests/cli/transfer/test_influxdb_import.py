@@ -57,7 +57,7 @@ def export(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("lines", [EXPORT, EXPORT[EXPORT.index("tiger") :]], ids=["export", "lines alone"])
-def test_a_byte_order_mark_is_no_part_of_the_first_line(lines: str) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_line(lines: str) -> None:
     text = b"\xef\xbb\xbf" + lines.encode()
     without = list(line_groups([lines.encode()], 10**6))
     assert list(line_groups([text], 10**6)) == without

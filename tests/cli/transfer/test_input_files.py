@@ -64,7 +64,7 @@ def test_a_pipe_can_be_read_twice_like_a_file(tmp_path: Path, name: str, data: b
 
 
 @pytest.mark.parametrize("name", ["none.csv", "folder.csv"])
-def test_a_path_that_is_no_file_is_an_error(tmp_path: Path, name: str) -> None:
+def test_a_path_that_is_not_a_file_is_an_error(tmp_path: Path, name: str) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(CommandError, match=rf"{name}: (No such file|Is a) "), opened(str(tmp_path / name), None):
         pass

@@ -375,7 +375,7 @@ def test_a_bad_repair_is_an_error(run: Run) -> None:
     assert "product_imei: expected exactly 15 digits" in result.stderr
 
 
-def test_a_name_of_a_repair_that_is_no_text_is_an_error(run: Run) -> None:
+def test_a_name_of_a_repair_that_is_not_text_is_an_error(run: Run) -> None:
     result = run("repairs", "add", "--product-imei", "352099001761481", "--created-by", "ann\udcff")
     assert (result.exit_code, result.stderr) == (1, "error: --created-by must be printable text\n")
 

@@ -21,7 +21,8 @@ class Exchange(RequestResponseCycle):
     one call."""
 
     def whole_body(self) -> bytes | None:
-        """Return the body if all of it has arrived, and none of it was received yet; else None: then call `receive`."""
+        """Return the body if all of it has arrived and no part of it was received yet, else None; then call
+        `receive`."""
         if self.more_body or self.waiting_for_100_continue or self.disconnected or self.response_complete:
             return None
         if not self.message_event.is_set():  # it was received

@@ -70,7 +70,7 @@ def query(
         asked = selection(q, where) | _order(order)
         names = None if columns is None else [name.strip() for name in columns.split(",")]
         most = limit if limit is not None else asked.get("limit") or TABLE_ROWS
-        # One more log than a table shows shows whether there are more.
+        # Read one log more than the table shows, to know whether there are more.
         more = most + 1 if isinstance(most, int) and most else most
         with server.reader(wait) as reader:
             logs = iter(reader.logs(_limited(asked, limit if json or csv else more)))

@@ -96,7 +96,7 @@ class InfluxqlQueries:
 
 
 def may_be_known(statement: Show | Select) -> bool:
-    """Return whether known sums may contain the whole result. The result of a query for raw points is never known."""
+    """Return whether cached sums may contain the whole result. The result of a query for raw points is never known."""
     if isinstance(statement, Show):
         return True
     return any(isinstance(node, Call) for field in statement.fields for node in nodes(field.expression))
