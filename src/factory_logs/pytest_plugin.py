@@ -63,7 +63,7 @@ class ItemLog:
         if low is not None or high is not None:
             if not isinstance(number, int | float) or isinstance(number, bool):
                 raise ValueError(f"{name}: only a number can have limits, not {value!r}")
-            # Written so that NaN is outside.
+            # These comparisons are false for NaN, which is therefore outside the limits.
             is_good &= (low is None or number >= low) and (high is None or number <= high)
         self.measurements[part] = measurement(value, passed=is_good, lower=low, upper=high, unit=unit)
         return is_good
@@ -275,6 +275,6 @@ def _message(report: pytest.TestReport) -> str:
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is not None:
         return f"{Path(crash.path).name}:{crash.lineno}: {crash.message}"
-    if isinstance(report.longrepr, tuple):  # path, line and reason of a skip
+    if isinstance(report.longrepr, tuple):  # the path, line and reason of a skipped item
         return str(report.longrepr[2])
     return str(report.longrepr)

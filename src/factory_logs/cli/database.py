@@ -94,7 +94,7 @@ def embedded_settings(command: str) -> Settings:
 def _no_database(settings: Settings) -> str:
     folders = [settings.data_dir]
     if "FACTORY_LOGS_DATA_DIR" not in {name.upper() for name in os.environ}:
-        folders.insert(0, Settings.model_fields["data_dir"].default)  # root may have another default
+        folders.insert(0, Settings.model_fields["data_dir"].default)  # the default folder of root may differ
     looked = " and ".join(dict.fromkeys(str(folder.expanduser().resolve()) for folder in folders))
     return (
         f"there is no embedded database in {looked}. "

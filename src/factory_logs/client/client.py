@@ -104,7 +104,7 @@ class Client:
             device_environment.USERNAME, device_environment.PASSWORD,
         )  # fmt: skip
         token, token_file, username, password = (os.environ.get(name) or None for name in names)
-        environment_source()  # the error names the variables
+        environment_source()  # called only for its error, which names the variables
         return cls(
             url,
             token,

@@ -175,7 +175,7 @@ class FollowedFile:
         try:
             current = self._path.stat()
         except FileNotFoundError:
-            return False  # renamed, and not created again yet
+            return False  # the file was renamed, and the new one does not exist yet
         own = os.fstat(file.fileno())
         if (current.st_dev, current.st_ino) == (own.st_dev, own.st_ino):
             return False
@@ -213,7 +213,7 @@ class FollowedFile:
         if data:
             self._seen = start + len(data), _mark(file, start + len(data))
         if whole == 0:
-            return None  # stay before the NULs: a mark that contains only NULs would match other files too
+            return None  # stay before the NULs, because a mark of only NULs would match other files too
         text = data[:whole].removeprefix(BOM) if start == 0 else data[:whole]
         self._position = start + whole
         self._mark = _mark(file, self._position)

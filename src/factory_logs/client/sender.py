@@ -210,7 +210,7 @@ class Sender:
         elif stored is False or policy == "resend":
             self._outbox.release(batch)
             self.trouble = f"a batch is sent again under a new key: {why}"
-            return Pause(self._backoff.failed())  # because the server may report a conflict for each new key
+            return Pause(self._backoff.failed())  # wait, because the server may report a conflict for each new key
         else:
             reason = f"in doubt: it may be stored on the server already ({why})"
             self._outbox.reject(batch, dict.fromkeys(range(len(batch.lines)), reason))

@@ -63,7 +63,7 @@ class Reserve:
             with suppress(OSError):
                 filling.unlink(missing_ok=True)
                 self._path.touch()
-        return self._is_taken()  # also if another process was faster
+        return self._is_taken()  # true also if another process has reserved the space first
 
     def _remove_abandoned(self) -> None:
         """Remove the unfinished files of processes that were killed."""

@@ -96,7 +96,8 @@ class TailStream:
                 members = dict(line.partition(b": ")[::2] for line in event.split(b"\n"))
                 if b"data" in members:
                     yield orjson.loads(members[b"data"])
-                if b"id" in members:  # only after the record: if the caller fails on the record, it must be sent again
+                # Set after the record is processed: if the caller fails, the record must be sent again.
+                if b"id" in members:
                     self.last_id = int(members[b"id"])
 
 

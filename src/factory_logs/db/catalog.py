@@ -180,7 +180,7 @@ def _unlike(values: set["_Value"]) -> Conditions:
     for path, kind in values:
         types[path].add(kind)
     for path in list(types):
-        for name in ("tags", "fields"):  # an app may have no such value so far
+        for name in ("tags", "fields"):  # an app may have no value there yet
             types.setdefault(_Path(path.app_name, name, ()), set())
     keys: defaultdict[_Path, list[str]] = defaultdict(list)
     for path in sorted(types):

@@ -23,7 +23,7 @@ SHARD_KEY = f"factory_log_id >> {IDS_OF_SHARD_KEY_BITS}"
 """SQL for the distribution column. Neighbouring ids have the same key, so a batch is written to one or two shards."""
 SESSION = {
     "citus.enable_deadlock_prevention": "off",  # "on" refuses statements on several shards in a transaction
-    "citus.multi_shard_modify_mode": "sequential",  # logs refer to repairs, a table on all nodes
+    "citus.multi_shard_modify_mode": "sequential",  # required, because logs refer to repairs, a table on all nodes
     # Hiding shards from catalogs makes the query with which asyncpg looks up a type take seconds.
     "citus.override_table_visibility": "off",
     "plan_cache_mode": "force_custom_plan",  # a generic plan cannot choose shards

@@ -72,7 +72,7 @@ def number_rows(
     values = _values(selection, number_logs(selection, number))
     value, logs = values.c.number, values.c.logs
     count, total, squares = func.sum(logs), func.sum(value * logs), func.sum(value * value * logs)
-    # As PostgreSQL computes stddev_samp of numeric, exactly until the square root.
+    # PostgreSQL computes stddev_samp of numeric in the same way: exactly until the square root.
     pairs = func.nullif(count * (count - literal_column("1")), literal_column("0"))
     deviation = func.sqrt(func.greatest(count * squares - total * total, literal_column("0")) / pairs)
     measures = (func.coalesce(count, literal_column("0")), total / count, deviation, func.min(value), func.max(value))

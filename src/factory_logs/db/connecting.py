@@ -149,7 +149,7 @@ def _refused(url: str, error: BaseException, seconds: float) -> DatabaseConnectE
 def _reason(error: BaseException, seconds: float) -> str:
     if isinstance(error, TimeoutError) and not error.args:
         return f"no response within {seconds:g} s"
-    if isinstance(error, ssl.SSLError):  # its number is one of OpenSSL's
+    if isinstance(error, ssl.SSLError):  # its `errno` is a number of OpenSSL, not of the system
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)

@@ -159,7 +159,7 @@ class Database:
                 self._waiting.add(waiting)
                 try:
                     yield
-                except asyncpg.QueryCanceledError as error:  # of a raw connection
+                except asyncpg.QueryCanceledError as error:  # raised by a raw connection
                     self._note_limit(error)
                     raise
                 finally:

@@ -118,7 +118,7 @@ class Watermark:
         self._candidate, self._drawers = value, frozenset()
 
     async def _observe_nodes(self, connection: asyncpg.Connection) -> None:
-        ended = self._ended  # before the nodes are read
+        ended = self._ended  # read before the nodes' state
         prepared = await prepared_writers(connection)
         if prepared is None:
             return

@@ -112,7 +112,7 @@ def parse_rest(rest: str) -> tuple[dict[str, FieldValue], str]:
         fields, end = _quoted_fields(rest)
         return fields, rest[end:].lstrip(" ")
     text, _, time = rest.partition(" ")
-    if "," not in text:  # one field, as in each line of a dump
+    if "," not in text:  # there is one field, as in each line of a dump
         key, equals, value = text.partition("=")
         if not (key and value):
             raise LineError(_missing(key, equals))
@@ -195,7 +195,7 @@ def _split_escaped(head: str) -> tuple[str, list[list[str]]]:
     pairs: list[list[str]] = []
     while position < len(head):
         pair: list[str] = []
-        while True:  # `head` continues at a tag's comma or its equals sign
+        while True:  # at this position, `head` has a comma or an equals sign
             name = _ANY_NAME.match(head, position + 1)
             pair.append(_unescaped(name[0]) if name else "")
             position += 1 + (len(name[0]) if name else 0)

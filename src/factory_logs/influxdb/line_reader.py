@@ -62,7 +62,7 @@ class LineSplitter:
                 and ('"' not in piece or _is_surely_closed(piece))
                 and not self._cut_off
             ):
-                lines.append((self._number, piece))  # nearly all lines
+                lines.append((self._number, piece))  # nearly all lines take this branch
                 self._number += 1
             elif '"' in piece and not self._cut_off and _ends_open(piece):
                 self._open, self._open_characters = [piece], len(piece)
@@ -82,7 +82,7 @@ class LineSplitter:
         return lines
 
     def _finish_line(self, line: str, line_ends: int, lines: list[NumberedLine]) -> None:
-        if self._cut_off:  # its beginning was already returned
+        if self._cut_off:  # the beginning of this line was already returned
             self._cut_off = False
         elif line and not line.isspace() and (not is_comment(line) or self._keep_comment()):
             lines.append((self._number, line[:-1] if line[-1] == "\r" else line))

@@ -58,7 +58,7 @@ class ExpressionParser:
         self._lexer = Lexer(text.strip())
         self._parameters = parameters
         self._position = 0
-        self._tokens: dict[int, SyntaxToken] = {}  # by position; cached, because the parser often goes back
+        self._tokens: dict[int, SyntaxToken] = {}  # cached by position, because the parser often goes back
         self._looked_behind_end = False
         self._depth = 0
         self._nodes = 0

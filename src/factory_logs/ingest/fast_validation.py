@@ -60,7 +60,7 @@ def fast_log(record: Any, limits: RecordLimits) -> NewLog | None:
     try:
         timestamp = parse_timestamp(get("timestamp"))
         tags_text, fields_text = _json_text(tags), _json_text(fields)
-    except (ValueError, orjson.JSONEncodeError):  # an invalid datetime, or nesting too deep for orjson
+    except (ValueError, orjson.JSONEncodeError):  # a datetime is invalid, or the nesting is too deep for orjson
         return None
     texts = tags_text + fields_text
     if not limits.surely_allow(len(texts)) or not surely_canonical((tags, fields), texts, limits.max_nesting):
@@ -90,7 +90,7 @@ def fast_logs(records: list[Any], limits: RecordLimits) -> list[NewLog] | None:
         timestamps = _parse_timestamps([record.get("timestamp") for record in records])
         tags_texts = [b"" if value is None else orjson.dumps(value) for value in tags]
         fields_texts = [b"" if value is None else orjson.dumps(value) for value in fields]
-    except (ValueError, orjson.JSONEncodeError):  # an invalid datetime, or nesting too deep for orjson
+    except (ValueError, orjson.JSONEncodeError):  # a datetime is invalid, or the nesting is too deep for orjson
         return None
     texts = list(map(bytes.__add__, tags_texts, fields_texts))
     if not limits.surely_allow(max(map(len, texts))):

@@ -76,7 +76,7 @@ class SingleLogs:
         check_same(key, result.fingerprint)
         # The body and the user are the same, so only a server time in the log must be read from the database.
         stored = Stored(result.factory_log_id or 0, result.created_at)
-        if SERVER_TIME.encode() in text or b"\\u" in text:  # it may be escaped
+        if SERVER_TIME.encode() in text or b"\\u" in text:  # with an escape, the text may contain SERVER_TIME too
             first = await self._read(stored.factory_log_id)
             if first is not None:
                 log = log._replace(timestamp=parse_timestamp(orjson.loads(first)["timestamp"]))

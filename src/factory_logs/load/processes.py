@@ -15,7 +15,7 @@ REPORT_SECONDS = 0.5
 END_SECONDS = 5.0
 Pipe = Any
 """One end of a pipe, which has another class on Windows."""
-_CONTEXT = get_context("spawn")  # the same on every system; the command may have threads, so it must not fork
+_CONTEXT = get_context("spawn")  # not fork, because the command may have threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def run_load(load: Load, processes: int, show: Callable[[LoadCounts, float], Non
             children.append(child)
             running[here] = LoadCounts()
         for pipe in running:
-            _received(pipe)  # it has imported its modules
+            _received(pipe)  # wait until the process has imported its modules
         for pipe in running:
             pipe.send(None)
         started = time.monotonic()

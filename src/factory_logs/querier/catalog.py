@@ -219,7 +219,8 @@ class CatalogUpdates:
                     self._reached = table.name, snapshot.state.removed, error.up_to
                     return False
                 except TooManyRowsError:
-                    if table.name != TAG_SETS.name:  # too many sets of tags are read only when a request needs them
+                    # Too many sets of tags are no error here: requests read them when needed.
+                    if table.name != TAG_SETS.name:
                         raise _too_many_paths(self._max_paths) from None
         CATALOG_MISSING.set(0)
         return True

@@ -93,7 +93,7 @@ async def exported(
             yield head
         return
     rows = write(compile_rows(query, resource), resource.table)
-    # Only during each wait: between waits the client reads, possibly in another task.
+    # Held only while waiting for rows: in between, the client reads, possibly in another task.
     async with database.available():
         connection = await database.engines[Pool.READING].connect()
     try:

@@ -217,7 +217,7 @@ async def read_distribution(aggregates: Aggregates, question: DistributionQuery,
         if sample := await sample_condition(connection, logs.conditions, split_time(question.query)[1], max_rows):
             await limited(connection, rows(logs.narrowed(sample), number, None, None), max_rows)
         found = await limited(connection, rows(logs, number, question.lower, question.upper), max_rows)
-        found = [row for row in found if row[len(question.by)] != "0"]  # without groups there is always a row
+        found = [row for row in found if row[len(question.by)] != "0"]  # without `by`, there is always a row
         moved = (await connection.execute(moving_range_rows(logs, number))).all() if found and has_limits else []
         histograms = await _histograms(connection, logs, number, question.bins, found)
     groups = [

@@ -506,7 +506,7 @@ class SumsOfSnapshot:
         except TooManyRowsError:
             if covered == wanted:
                 raise
-            table = None  # the wanted time range alone may have fewer rows
+            table = None  # the wanted time range alone may still have few enough rows
         if table is None:
             return None
         if covered != wanted and len(table) > self.sums.most_rows:

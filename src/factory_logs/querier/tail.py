@@ -74,7 +74,7 @@ class LogTail:
             return last
         with suppress(DatabaseUnavailableError):
             return min(last, await self._newest_drawn())
-        return last  # until the database is available again
+        return last  # the follower waits until the database is available again
 
     async def newest(self) -> int:
         """Return an id below those of all logs that are committed after this call.
@@ -99,7 +99,7 @@ class LogTail:
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 await self._observed.wait()
-                await self._observed.wait()  # the first read may have begun before this call
+                await self._observed.wait()  # wait twice, because the first read may have begun before this call
         except TimeoutError:
             raise DatabaseUnavailableError(UNREACHABLE) from None
         if self._drawn is None:  # the connection was lost again

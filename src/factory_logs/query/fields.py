@@ -139,7 +139,7 @@ def _path(rest: str, name: str) -> tuple[str, ...]:
 
 def shown(value: object) -> str:
     """Return a client's value for an error message, shortened to a maximum length."""
-    if isinstance(value, list | dict):  # may be nested too deep for repr
+    if isinstance(value, list | dict):  # the value may be nested too deep for repr
         return "a list" if isinstance(value, list) else "an object"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

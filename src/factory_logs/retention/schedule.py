@@ -144,7 +144,7 @@ class RetentionSchedule:
             await self._load_states(connection, [each.name for each in current], hour)
             if self._is_due(policy.name, hour):
                 await self._run_policy(connection, policy, hour)
-        if current := self._policies():  # a file that is not valid at the moment forgets no state
+        if current := self._policies():  # if the file is not valid at the moment, no state is forgotten
             await self._load_states(connection, [each.name for each in current], hour)
 
     async def _run_policy(self, connection: asyncpg.Connection, policy: Policy, hour: datetime) -> None:

@@ -150,7 +150,7 @@ def _is_unchanged(values: object, text: bytes) -> bool:
     if b"\\" in text and b"\\u0000" in text:
         return False
     if (_LARGE_FLOAT_BYTE in text and _LARGE_FLOAT in text) or (b"-" in text and _NEGATIVE_ZERO in text):
-        return not _has_changing_float(values)  # a string may look like one
+        return not _has_changing_float(values)  # a string may contain the same text
     return True
 
 

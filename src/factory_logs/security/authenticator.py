@@ -124,7 +124,7 @@ class Authenticator:
             await asyncio.wait([look_up])
         known = self._known.pop(token_hash, None)
         if known is not None:
-            known.until = -math.inf  # for every header under which it is cached
+            known.until = -math.inf  # this ends the entry of each header under which the token is cached
         self._refused_until[token_hash] = self._clock() + self._trust_seconds
 
     async def _find(self, token_hash: bytes) -> _CachedToken:
@@ -222,7 +222,7 @@ class Authenticator:
                 await self.write_uses(everything=everything)
         except DatabaseUnavailableError as error:
             log.warning("token uses are not written back yet", reason=error.message, final=everything)
-        except TimeoutError:  # mostly because the process was too busy to check in time
+        except TimeoutError:  # usually because the process was too busy
             log.warning("token uses are not written back yet", reason=LATE, final=everything)
         except Exception:
             log.exception("token uses not written back", final=everything)

@@ -31,7 +31,7 @@ _IPV6_NETWORK_BITS = 64
 class LoginAttempt:
     """An attempt to log in that was admitted. It counts as failed until `succeeded` or `withdraw` is called."""
 
-    # The username together with the address.
+    # A hash of the username and the address.
     user_key: bytes
     address_key: bytes
     moment: datetime

@@ -391,7 +391,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     def _on_close(self) -> None:
         """Limit the time that a closing transport waits for the client to read the rest of the response."""
-        is_lost = self not in self.connections  # uvicorn also closes a lost connection
+        is_lost = self not in self.connections  # uvicorn removes a lost connection before it closes it
         if not is_lost and self.transport.get_write_buffer_size():
             self._start_send_timer()
 
@@ -500,7 +500,7 @@ class GatheringTransport:
         self._loop = asyncio.get_running_loop()
         self._parts: list[bytes] = []
         self._size = 0
-        self.is_closing = transport.is_closing  # called often, and `__getattr__` is slower
+        self.is_closing = transport.is_closing  # an attribute, because it is called often and `__getattr__` is slower
 
     def write(self, data: bytes) -> None:
         if not self._parts:

@@ -25,7 +25,7 @@ class Exchange(RequestResponseCycle):
         `receive`."""
         if self.more_body or self.waiting_for_100_continue or self.disconnected or self.response_complete:
             return None
-        if not self.message_event.is_set():  # it was received
+        if not self.message_event.is_set():  # a part of the body was already received
             return None
         self.message_event.clear()
         self.flow.resume_reading()

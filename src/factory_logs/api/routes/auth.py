@@ -114,7 +114,7 @@ async def _multipart(request: Request, text: bytes) -> Mapping[str, object]:
     try:
         async with Request(request.scope, receive_again).form(max_files=0, max_fields=_MOST_FORM_FIELDS) as form:
             return dict(form)
-    except UnicodeError:  # the charset `undefined` raises it for any text
+    except UnicodeError:  # the charset `undefined` raises this error for any text
         raise BadRequestError("Unable to decode data: the form is not in its charset") from None
 
 

@@ -40,7 +40,7 @@ async def create_factory_logs(request: Request, user: LogWriter, services: Servi
         return await _store(request, headers, user, services)
     except TooLargeError as error:
         header = headers.get(b"idempotency-key")
-        if header is not None and error.is_key_used is None:  # the body was not read, so it is not known to be the same
+        if header is not None and error.is_key_used is None:  # it is unknown whether the unread body is the same
             error.is_key_used = await services.batches.is_key_used(user.user_id, header)
         raise
 

@@ -81,7 +81,7 @@ router.add_api_route(
     },
     openapi_extra={
         "parameters": [
-            {"name": "q", "in": "query", "required": False},  # route_options by api/openapi/q_parameter.py
+            {"name": "q", "in": "query", "required": False},  # api/openapi/q_parameter.py adds its schema
             *(
                 {"name": name, "in": where, "required": False, "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"},
                  "description": _LAST_EVENT_ID}

@@ -128,7 +128,7 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
         proxy_headers=False,  # uvicorn's default trusts 127.0.0.1; see api/asgi/forwarded.py
         log_config=logging.STANDARD_LIBRARY,
         log_level=settings.log_level,
-        timeout_worker_healthcheck=math.ceil(settings.worker_start_seconds),  # after a restart by SIGHUP
+        timeout_worker_healthcheck=math.ceil(settings.worker_start_seconds),  # applies after a restart by SIGHUP
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )

@@ -26,7 +26,7 @@ LONGEST_RECORD = 16 * 1024 * 1024
 DELIMITERS = ",;\t"
 JSON_COLUMNS = ("tags", "fields")
 _SPACE = re.compile(r"[ \t\r\n]*")
-# Only finds the end of a value. Python's own parser of integers refuses more than 4,300 digits.
+# This decoder only finds the end of a value. Python's own parser of integers refuses more than 4,300 digits.
 _DECODER = json.JSONDecoder(parse_int=len)
 
 

@@ -191,7 +191,7 @@ async def merge_and_store(job: PartJob) -> StoredPart:
                     if new and rejections and job.rejected is not None:
                         job.rejected.add(
                             job.part.number, rejections
-                        )  # before the commit, so that a kill loses no bad record
+                        )  # written before the commit, so that a kill loses no bad record
         finally:
             connection.terminate() if connection.is_in_transaction() else await connection.close()
     finally:

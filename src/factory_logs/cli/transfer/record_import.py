@@ -197,7 +197,7 @@ class RecordImport:
                 if error is not None
             ]
             if rejections and rejected is not None:
-                rejected.add(part.number, rejections)  # written before the commit, so that a kill loses none
+                rejected.add(part.number, rejections)  # written before the commit, so that a kill loses no bad record
             await _whole(transaction.commit())
         self._report.add(len(errors) - len(rejections), rejections)
 

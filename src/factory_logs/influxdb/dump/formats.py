@@ -72,7 +72,7 @@ class _DumpReader:
         lines = self._splitter.feed(text)
         if last:
             lines += self._splitter.finish()
-        if not self._splitter.gave_comments:  # this is almost always so, and checking each line costs time
+        if not self._splitter.gave_comments:  # almost always true, so the lines need no check one by one
             yield from self._points(lines)
             return
         start = 0

@@ -86,7 +86,7 @@ def split_runs(context: str, lines: Sequence[NumberedLine], slice_digits: int) -
     head = key = ""
     prefix, run_slice, rests = _NEVER, "", list[str]()
     first, skipped, start, end = 0, 0, 0, -slice_digits or None
-    # Whether the numbers are consecutive and no line contains a line end.
+    # `even`: whether the numbers are consecutive and no line contains a line end.
     even = bool(lines) and lines[-1][0] - lines[0][0] == len(lines) - 1 and "\n" not in lines[-1][1]
     for number, line in lines:
         if (
