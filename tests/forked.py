@@ -161,7 +161,7 @@ def run(
 
 
 class CheapPasswordHasher(argon2.PasswordHasher):
-    """Hashes with argon2id of little cost: the usual one takes more time than most tests."""
+    """Hashes passwords with argon2id at a low cost, because the usual cost takes longer than most tests."""
 
     def __init__(self) -> None:
         super().__init__(time_cost=1, memory_cost=64, parallelism=1)

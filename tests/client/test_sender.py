@@ -344,7 +344,7 @@ def test_after_a_lost_response_a_refusal_decides_if_the_key_is_unused_and_earlie
 
 @pytest.mark.parametrize("why", ["old", "refused", "conflict"])
 @pytest.mark.parametrize("was_stored", [True, False])
-def test_scripts_that_are_shorter_than_the_wait_resolve_a_doubt_together(
+def test_short_scripts_resolve_a_batch_in_doubt_together(
     spool: Spool, server: Server, why: str, was_stored: bool
 ) -> None:
     lines = put(spool, 3)
@@ -445,7 +445,7 @@ def test_a_wrong_password_pauses_between_attempts(spool: Spool) -> None:
     assert spool.totals().pending == 1
 
 
-def test_a_server_without_a_compression_gets_another_one_under_the_same_key(spool: Spool, server: Server) -> None:
+def test_if_a_server_lacks_a_compression_another_one_is_used_under_the_same_key(spool: Spool, server: Server) -> None:
     lines = put(spool, 2)
     server.script = [error(415), error(415)]
     drain(sender_of(spool, server))

@@ -265,16 +265,15 @@ def unit_rows(product_imei: str, passed: ColumnElement[Any]) -> Select[Any]:
     """Return a statement with one row for each app that has logs of the unit, by the time of its first log: its name,
     the numbers of logs, attempts and passed attempts, the times of the first and the last log, and whether the last
     attempt passed."""
-    is_attempt = func.jsonb_typeof(passed) == literal_column("'boolean'")
-    has_passed = passed == literal_column("'true'::jsonb")
+    has_verdict, has_passed = is_attempt(passed), passed == _TRUE
     by_time = aggregate_order_by(has_passed, LOGS.c.timestamp.desc(), LOGS.c.factory_log_id.desc())
-    results = func.array_agg(by_time).filter(is_attempt)
+    results = func.array_agg(by_time).filter(has_verdict)
     first = func.min(LOGS.c.timestamp)
     return (
         select(
             LOGS.c.app_name,
             func.count(),
-            func.count().filter(is_attempt),
+            func.count().filter(has_verdict),
             func.count().filter(has_passed),
             first,
             func.max(LOGS.c.timestamp),

@@ -82,8 +82,8 @@ def reachable_binaries(user: ServerUser) -> Path:
 
 @contextmanager
 def _locked_copies() -> Iterator[Path]:
-    """Yield the folder of the copies, locked against other starts. Only root may write to it, because other users run
-    its programs."""
+    """Yield the folder of the copies, with a lock that makes other starts wait. Only root may write to it, because
+    other users run its programs."""
     COPIES.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(COPIES, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -52,8 +52,8 @@ def validate_log(record: object, limits: RecordLimits) -> NewLog:
 
 
 def _with_few_unknown_names(record: dict[str, Any], most: int) -> dict[str, Any]:
-    """Return the record with at most `most` unknown names, because Pydantic would create an error object for each name,
-    even for millions."""
+    """Return the record without its unknown names beyond the first `most`: Pydantic creates an error object for each
+    name, and a record may have millions."""
     unknown = islice((name for name in record if name not in _NAMES), most)
     return {name: record[name] for name in [*(record.keys() & _NAMES), *unknown]}
 

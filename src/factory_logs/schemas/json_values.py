@@ -23,7 +23,7 @@ _EXPONENTS_FROM = 1e15
 
 
 def strict_json(text: str | bytes) -> Any:
-    """Return the value of a JSON text. Raises ValueError, also for NaN and Infinity; RecursionError."""
+    """Return the value of a JSON text. Raises ValueError, also for NaN and Infinity, or RecursionError."""
     return json.loads(text, parse_constant=_refuse_constant)
 
 

@@ -391,7 +391,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     def _on_close(self) -> None:
         """Limit the time that a closing transport waits for the client to read the rest of the response."""
-        is_lost = self not in self.connections  # uvicorn removes a lost connection before it closes it
+        is_lost = self not in self.connections  # uvicorn has removed a lost connection already
         if not is_lost and self.transport.get_write_buffer_size():
             self._start_send_timer()
 

@@ -108,7 +108,7 @@ class PointReader:
         found = []
         for row in rows:
             times, values = row[count], row[count + 1]
-            if times is None:  # without GROUP BY, the result of no logs is one row of nulls
+            if times is None:  # without GROUP BY, PostgreSQL returns a row of nulls if there are no logs
                 continue
             self._count(len(times))
             series = PointSeries(source.name, tuple(row[:count]), [time * 1000 for time in times], values)
