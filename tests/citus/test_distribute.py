@@ -10,10 +10,12 @@ import pytest_asyncio
 from sqlalchemy import make_url
 
 from factory_logs.db.citus import find_distributed, is_distributed
-from factory_logs.db.citus_distribute import Distributor
+from factory_logs.db.citus_distribute import CannotDistributeError, Distributor
 from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import NewRow, Stored
 from factory_logs.db.migrations import upgrade
+from factory_logs.retention.errors import BusyError
+from factory_logs.retention.removal import alone
 from factory_logs.settings import Settings
 from tests.citus.writers import write
 from tests.querier.writers import insert, log
@@ -58,9 +60,11 @@ async def _on_all(urls: object, database: str, *statements: str) -> None:
 
 async def distribute(database: Database) -> None:
     connection = await database.connect_raw()
-    async for _ in Distributor(connection, shards=4).run():
-        pass
-    await connection.close()
+    try:
+        async for _ in Distributor(connection, shards=4).run():
+            pass
+    finally:
+        await connection.close()
 
 
 async def ids(database: Database) -> list[int]:
@@ -112,3 +116,24 @@ async def test_an_interrupted_run_is_continued(undistributed: Database, step: st
     assert isinstance(stored, Stored)
     assert stored.factory_log_id == max(before) + 1
     await connection.close()
+
+
+@pytest.mark.slow
+async def test_two_runs_and_retention_exclude_each_other(undistributed: Database) -> None:
+    before = await ids(undistributed)
+    connection = await undistributed.connect_raw()
+    async with aclosing(Distributor(connection, shards=4).run()) as progress:
+        await anext(progress)
+        with pytest.raises(CannotDistributeError, match="another process"):
+            await distribute(undistributed)
+        with pytest.raises(BusyError):
+            async with alone(undistributed):
+                pass
+        async for _ in progress:
+            pass
+    await connection.close()
+    assert sorted(await ids(undistributed)) == sorted(before)
+    async with alone(undistributed):
+        with pytest.raises(CannotDistributeError, match="another process"):
+            await distribute(undistributed)
+    await distribute(undistributed)

@@ -11,6 +11,7 @@ lock would be a deadlock.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import asyncpg
@@ -20,6 +21,7 @@ from factory_logs.db.citus_results import FAILED_MEASUREMENTS
 from factory_logs.db.connecting import APPLICATION_NAME
 from factory_logs.db.count_cache import REMOVED_LOGS
 from factory_logs.db.models import FactoryLog
+from factory_logs.db.retention import REMOVAL_LOCK
 from factory_logs.db.watermark import LAST_DRAWN, Watermark
 
 COPIED_IDS = 50_000
@@ -112,7 +114,24 @@ class Distributor:
     """The id up to which the logs are copied."""
 
     async def run(self) -> AsyncGenerator[Progress]:
-        """Distribute the logs, and yield the progress. Raises CannotDistributeError."""
+        """Distribute the logs, and yield the progress. Raises CannotDistributeError.
+
+        Another run would copy the same logs, and logs that retention removes would stay as copies, so both must wait.
+        """
+        if not await self.connection.fetchval("SELECT pg_try_advisory_lock($1)", REMOVAL_LOCK):
+            raise CannotDistributeError(
+                "another process is distributing the logs or removing expired logs; run distribute again when it has "
+                "ended"
+            )
+        try:
+            async for progress in self._run():
+                yield progress
+        finally:
+            if not self.connection.is_closed() and not self.connection.is_in_transaction():
+                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                    await self.connection.execute("SELECT pg_advisory_unlock($1)", REMOVAL_LOCK)
+
+    async def _run(self) -> AsyncIterator[Progress]:
         if not await has_citus(self.connection):
             raise CannotDistributeError(
                 "this PostgreSQL has no Citus: run CREATE EXTENSION citus on each node, and citus_add_node on the "

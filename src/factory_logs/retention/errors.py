@@ -6,7 +6,9 @@ class RetentionError(Exception):
 
 
 class BusyError(RetentionError):
-    """Another process is removing expired logs."""
+    """Another process is removing expired logs, or distributing the logs over a cluster."""
 
     def __init__(self) -> None:
-        super().__init__("another process is removing expired logs; try again when it has ended")
+        super().__init__(
+            "another process is removing expired logs or distributing the logs; try again when it has ended"
+        )

@@ -15,7 +15,7 @@ import orjson
 
 from factory_logs.db.engine import Database
 from factory_logs.db.errors import translate_errors
-from factory_logs.db.retention import START, OldLogs, old_logs, remove_batch, remove_logs
+from factory_logs.db.retention import REMOVAL_LOCK, START, OldLogs, old_logs, remove_batch, remove_logs
 from factory_logs.errors import BadRequestError
 from factory_logs.querier.exports import ExportFormat, exported
 from factory_logs.query import FACTORY_LOGS, Query, QueryLimits, compile_filters, parse_query
@@ -27,8 +27,6 @@ BATCH_LOGS = 5000
 logs."""
 UNLIMITED_SECONDS = 7 * 86400.0
 """The statement timeout of retention and of commands. Both can be stopped at any time."""
-_LOCK = 0x666C_7265_7465_6E74
-"""The key of the advisory lock: "flretent" in ASCII."""
 
 Steps = Callable[[str], AbstractContextManager[Progress]]
 """A context for each step, called with the name of the step. It yields a function that is called with the number of
@@ -89,14 +87,14 @@ async def alone(database: Database) -> AsyncIterator[asyncpg.Connection]:
     connection = await database.connect_raw()
     try:
         with translate_errors():
-            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", REMOVAL_LOCK):
                 raise BusyError
         try:
             yield connection
         finally:
             if not connection.is_closed() and not connection.is_in_transaction():
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                    await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+                    await connection.execute("SELECT pg_advisory_unlock($1)", REMOVAL_LOCK)
     finally:
         connection.terminate()  # the server notices the closed connection a moment later
 
