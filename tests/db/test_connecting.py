@@ -1,5 +1,6 @@
 """Parameters that every connection sets, databases that are refused, and reasons for a failed connection."""
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -96,6 +97,27 @@ async def test_the_operator_may_choose_a_stricter_durability(migrated_url: str, 
     connection = await connect_once(with_parameters(migrated_url, f"synchronous_commit={commit}"), 5)
     assert await connection.fetchval("show synchronous_commit") == commit
     await connection.close()
+
+
+async def test_an_open_connection_stays_durable_if_the_configuration_is_changed(
+    migrated_url: str,
+) -> None:
+    administrator = await asyncpg.connect(migrated_url)
+    connection = await connect_once(migrated_url, 5)
+    try:
+        await administrator.execute("ALTER SYSTEM SET synchronous_commit TO off")
+        await administrator.execute("SELECT pg_reload_conf()")
+        async with asyncio.timeout(60):
+            while await administrator.fetchval("show synchronous_commit") != "off":
+                await asyncio.sleep(0.01)
+            # A session reads the new configuration before its next statement.
+            assert await connection.fetchval("show synchronous_commit") == "on"
+            assert await connection.fetchval("show synchronous_commit") == "on"
+    finally:
+        await administrator.execute("ALTER SYSTEM RESET synchronous_commit")
+        await administrator.execute("SELECT pg_reload_conf()")
+        await administrator.close()
+        await connection.close()
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

@@ -38,9 +38,10 @@ PostgreSQL version does not have are left out.
 
 The operator may set `lock_timeout` and `default_transaction_read_only`: both lead to a 503.
 """
-# A value weaker than `local` is not durable; the operator may choose a stronger value.
+# A value weaker than `local` is not durable; the operator may choose a stronger value. It is set in any case, because
+# otherwise a later change of the server's configuration would apply to the open connection too.
 _DURABLE = """
-SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
+SELECT set_config('synchronous_commit', coalesce(nullif(current_setting('synchronous_commit'), 'off'), 'on'), false)
 """
 _REFUSALS = (asyncpg.PostgresError, *CLIENT_ERRORS, OSError, TimeoutError, UnicodeError)
 _POOLED_STATES = ("26000", "42P05")
