@@ -1,4 +1,6 @@
 import asyncio
+import multiprocessing
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -59,3 +61,21 @@ async def test_a_bad_log_and_a_closed_client_are_errors_here_too(tmp_path: Path)
     await log.close()
     with pytest.raises(ClosedError):
         await log.send("jig")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_can_use_its_parents_client(tmp_path: Path) -> None:
+    log = AsyncClient(NOWHERE, "t", spool=tmp_path, settings=settings(exit_seconds=0))
+    asyncio.run(log.send("parent"))  # starts the thread that the child does not have
+    child = multiprocessing.get_context("fork").Process(target=_send_in_a_child, args=(log,))
+    child.start()
+    child.join(60)
+    child.kill()
+    assert child.exitcode == 0
+    assert asyncio.run(log.status()).totals.pending == 2
+    asyncio.run(log.close())
+
+
+def _send_in_a_child(log: AsyncClient) -> None:
+    asyncio.run(log.send("child"))

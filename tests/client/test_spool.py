@@ -171,6 +171,32 @@ def test_a_damaged_file_is_set_aside_once_and_the_spool_continues(
     assert "is damaged" in caplog.text
 
 
+def test_the_position_in_a_file_is_read_from_a_damaged_spool_so_that_its_lines_are_not_shipped_again(
+    tmp_path: Path,
+) -> None:
+    position = FilePosition("/var/log/jig.ndjson", 7, 1000, b"head")
+    spool = Spool(tmp_path)
+    spool.put([line(n) for n in range(5000)], position=position)
+    spool.file.close()
+    damaged = tmp_path / "spool-1.sqlite3"
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 4096] = b"\xff" * 4096
+    damaged.write_bytes(content)
+    spool = Spool(tmp_path)
+    spool.file.check()
+    assert spool.totals().pending == 0
+    assert spool.position(position.path) == position
+    assert spool.position("/another") is None
+    newer = position._replace(position=2000)
+    spool.put([line(1)], position=newer)
+    assert spool.position(position.path) == newer
+    spool.file.close()
+    damaged.write_bytes(b"\xff" * len(content))
+    spool = Spool(tmp_path)
+    assert spool.position("/another") is None
+    spool.file.close()
+
+
 def test_damage_found_by_one_process_moves_the_others_to_the_new_file(tmp_path: Path) -> None:
     first, second = Spool(tmp_path), Spool(tmp_path)
     first.put([line(0)])

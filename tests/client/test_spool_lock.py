@@ -23,3 +23,10 @@ def test_a_status_that_cannot_be_read_or_written_is_ignored(tmp_path: Path) -> N
     gone.write("trouble")
     assert gone.read() is None
     shutil.rmtree(tmp_path)
+
+
+def test_a_trouble_that_names_a_file_whose_name_is_no_text_is_recorded(tmp_path: Path) -> None:
+    SenderStatus(tmp_path).write("the token file to\udcffken cannot be read")  # as os.fsdecode() returns it
+    trouble = SenderStatus(tmp_path).read()
+    assert trouble is not None
+    assert trouble.message == r"the token file to\udcffken cannot be read"

@@ -53,6 +53,7 @@ class AsyncClient:
         # A single thread preserves the order of logs. `flush` waits in another thread, so that it does not block
         # `send`.
         self._disk = ThreadPoolExecutor(1, "factory-logs-spool")
+        self._pid = os.getpid()
         self._closed = False
 
     async def send(
@@ -105,5 +106,8 @@ class AsyncClient:
     async def _on_disk(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._closed:
             raise ClosedError("the client is closed")
+        if self._pid != os.getpid():  # a forked child does not have the thread
+            self._disk = ThreadPoolExecutor(1, "factory-logs-spool")
+            self._pid = os.getpid()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._disk, functools.partial(work, *args, **kwargs))

@@ -6,6 +6,7 @@ The transaction that stores a log also counts its size, so the limit holds for a
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -123,13 +124,25 @@ class Spool:
         return self.file.read(read_totals)
 
     def position(self, path: str) -> FilePosition | None:
-        """Return the position up to which a followed file was read, or None if it was never read."""
+        """Return the position up to which a followed file was read, or None if it was never read.
+
+        A new spool beside a damaged one does not know the position, so it is read from the damaged one if possible.
+        """
 
         def work(connection: sqlite3.Connection) -> FilePosition | None:
             row = connection.execute("SELECT * FROM positions WHERE path = ?", (path,)).fetchone()
             return None if row is None else FilePosition(*row)
 
-        return self.file.run(work)
+        found = self.file.run(work)
+        for damaged in self.file.damaged():
+            if found is not None:
+                break
+            with (
+                suppress(sqlite3.Error),
+                closing(sqlite3.connect(f"{damaged.absolute().as_uri()}?mode=ro", uri=True)) as old,
+            ):
+                found = work(old)
+        return found
 
     def rejected(self, limit: int = -1) -> list[RejectedLog]:
         """Return the rejected logs, the oldest first."""

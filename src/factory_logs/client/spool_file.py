@@ -107,6 +107,10 @@ class SpoolFile:
         with self.lock:
             self._recovered(lambda: self._guarded(work))
 
+    def damaged(self) -> list[Path]:
+        """Return the files that were set aside before this one, the newest first."""
+        return [path for _, path in sorted(_numbered(self.path.parent), reverse=True) if path != self.path]
+
     def regain_reserve(self, *, shrink: bool) -> bool:
         """Restore the reserve if it was used. Return whether the reserve exists.
 
@@ -215,10 +219,13 @@ def _marker(path: Path) -> Path:
 def current_file(folder: Path) -> Path:
     """Return the spool file of a folder: the file with the highest number. If that file is damaged, return a file with
     the next number."""
-    numbers = [int(match[1]) for path in folder.glob("spool-*.sqlite3") if (match := _NAME.fullmatch(path.name))]
-    number = max(numbers, default=1)
+    number = max((number for number, _ in _numbered(folder)), default=1)
     path = folder / f"spool-{number}.sqlite3"
     return folder / f"spool-{number + 1}.sqlite3" if _marker(path).exists() else path
+
+
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    return [(int(match[1]), path) for path in folder.glob("spool-*.sqlite3") if (match := _NAME.fullmatch(path.name))]
 
 
 def _translated(error: sqlite3.Error, path: Path) -> SpoolError:

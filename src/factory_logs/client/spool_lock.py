@@ -15,6 +15,7 @@ import orjson
 
 from factory_logs.client import forks
 from factory_logs.client.errors import SpoolError
+from factory_logs.errors import printable
 
 SENDER = "sender.lock"
 STATUS_FILE = "sender-status.json"
@@ -87,7 +88,7 @@ class SenderStatus:
             if trouble is None:
                 self._path.unlink(missing_ok=True)
             else:
-                new.write_bytes(orjson.dumps({"trouble": trouble, "since": time.time()}))
+                new.write_bytes(orjson.dumps({"trouble": printable(trouble), "since": time.time()}))
                 new.replace(self._path)
             self._written = trouble
 
