@@ -85,7 +85,7 @@ class ClientSettings(BaseModel):
     )
     in_doubt: Literal["ask", "resend", "set_aside"] = Field(
         "ask",
-        description="What to do with a batch in doubt: its first response was lost and its key no longer shows "
+        description="What to do with a batch in doubt: its first response was lost, and its key no longer shows "
         "whether it is stored. ask: look for its logs on the server. resend: send them again; they may be stored "
         "twice. set_aside: put them with the rejected logs, for a person to decide",
     )
