@@ -7,7 +7,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 import httpx
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.web.conftest import LOGS, PASSWORD, TIME, USER, Log, Open, Service, filters, number, picture, shown
 
@@ -206,6 +206,26 @@ def test_live_mode_counts_every_log_of_a_burst(visit: Open, site: Service) -> No
     expect(page.locator("table.logs")).to_have_attribute("aria-rowcount", "201")
     page.get_by_role("button", name="Stop live").click()
     expect(page.locator(".tally strong")).to_have_text("3,000")
+
+
+def test_live_mode_continues_with_lower_ids_after_a_restore_from_a_backup(visit: Open) -> None:
+    def event(log_id: int) -> str:
+        return f"id: {log_id}\ndata: {json.dumps({**LOGS[0], 'factory_log_id': log_id})}\n\n"
+
+    streams = [f": start\nid: 99\n\n{event(100)}", f": start\nid: 5\n\n{event(6)}", f": start\nid: 6\n\n{event(6)}"]
+    answered: list[str] = []
+
+    def answer(route: Route) -> None:
+        answered.append(streams[min(len(answered), len(streams) - 1)])
+        route.fulfill(status=200, content_type="text/event-stream", body=answered[-1])
+
+    page = visit("#/logs?range=all")
+    page.route("**/v1/factory_logs/tail*", answer)
+    page.get_by_role("button", name="Live").click()
+    expect(page.locator(".live-total")).to_have_text("2", timeout=60_000)
+    for _ in range(2):
+        page.wait_for_event("response", lambda response: "/tail" in response.url, timeout=60_000)
+    expect(page.locator(".live-total")).to_have_text("2")
 
 
 PICKER = """

@@ -32,6 +32,8 @@ export async function follow(filters, signal, draw) {
       if (line.startsWith("id: ")) lastId = line.slice(4);
       else if (line.startsWith("data: ")) data = line.slice(6);
     }
+    // The service continues at a lower id after a restore from a backup or a failover.
+    if (data === "") newest = Math.min(newest, Number(lastId));
     // After a reconnect the service may send a log again. Ids rise, so a log whose id is not higher is a duplicate.
     if (data === "" || Number(lastId) <= newest) return;
     newest = Number(lastId);
