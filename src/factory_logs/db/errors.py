@@ -21,7 +21,7 @@ FULL = "The database has no room or no connection left; try again shortly."
 READ_ONLY = "The database takes no writes at the moment; try again shortly."
 BROKEN_OFF = "The database has broken this off in favour of another transaction; try again shortly."
 LOCKED = "Another transaction holds a lock on what this needs; try again shortly."
-CHANGED = "The database's tables have just changed; try again shortly."
+CHANGED = "The database's tables have changed; try again shortly."
 FAILED = "The database's server has failed; try again shortly."
 
 UNAVAILABLE = {
