@@ -4,6 +4,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader
+from starlette.types import Scope
 
 from factory_logs.api.services import Services
 from factory_logs.permissions import CurrentUser, Level, check_permission
@@ -19,6 +20,14 @@ TOKEN = APIKeyHeader(
 
 def get_services(request: Request) -> Services:
     return cast(Services, request.app.state.services)
+
+
+def authorization(scope: Scope) -> str | None:
+    """Return the first Authorization header of a request."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            return str(value.decode("latin-1"))
+    return None
 
 
 ServicesDep = Annotated[Services, Depends(get_services)]

@@ -109,17 +109,9 @@ async def insert_logs(connection: asyncpg.Connection, rows: Sequence[NewRow]) ->
 
     On a Citus cluster, db/citus_inserts.py does this.
     """
-    logs = [row.log for row in rows]
-    columns = (
-        [log.app_name for log in logs],
-        [log.product_imei for log in logs],
-        [_as_bigint(log.repair_id) for log in logs],
-        [log.timestamp for log in logs],
-        [log.tags for log in logs],
-        [log.fields for log in logs],
-        [row.created_by for row in rows],
-    )
-    keys = [row.key for row in rows]
+    logs, created_by, keys = zip(*rows, strict=True)
+    app_names, imeis, repair_ids, *others = zip(*map(log_values, logs), strict=True)
+    columns = (app_names, imeis, list(map(_as_bigint, repair_ids)), *others, created_by)
     if not any(keys):
         return _outcomes(len(rows), await connection.fetch(_INSERT, *columns))
     stored = await connection.fetch(

@@ -17,6 +17,9 @@ from factory_logs.influxdb.uniform_lines import UniformLineReader
 from factory_logs.ingest.batch_collector import Batch, BatchCollector, BatchLimits
 from factory_logs.schemas.record_limits import RecordLimits
 
+_Decoder = codecs.getincrementaldecoder("utf-8")
+_BROKEN_UTF8 = "surrogateescape"
+"""Invalid UTF-8 must only reject its own line. So it is decoded to lone surrogates, which no line may contain."""
 _VALUE = rf'(?:"{IN_STRING}"|[^", ]*+)'
 _NAME = f"{NAME_CHARACTER}*+"
 _OPENS = rf'(?:{_NAME}={_VALUE},)*+{_NAME}="{IN_STRING}\Z'
@@ -150,8 +153,7 @@ class LineProtocolReader:
         self._points = PointParser(limits, unit_ns, now_ns)
         self._uniform = UniformLineReader(limits, self.max_characters, unit_ns, now_ns)
         self._splitter = LineSplitter(self.max_characters)
-        # Invalid UTF-8 must only reject its own line. So it is decoded to lone surrogates, which no line may contain.
-        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+        self._decoder = _Decoder(_BROKEN_UTF8)
         self._collector = BatchCollector(batch_limits)
         self._line_ends = 0
         self._ends_open = False
@@ -165,6 +167,12 @@ class LineProtocolReader:
     def take(self) -> Batch:
         """Return the logs and errors that were decoded since the last call."""
         return self._collector.take()
+
+    def read(self, data: bytes) -> None:
+        """Decode a whole body, instead of `feed` and `finish`. Raises TooLargeError."""
+        self._batch_limits.check_records(data.count(b"\n") + (data[-1:] not in (b"\n", b"")))
+        self.is_empty = not data
+        self._read(self._splitter.feed(data.decode(errors=_BROKEN_UTF8)) + self._splitter.finish())
 
     def feed(self, data: bytes) -> None:
         """Decode more of the body. Raises TooLargeError if it has too many lines, before it decodes them."""

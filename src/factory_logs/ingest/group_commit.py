@@ -8,7 +8,7 @@ benchmarks.hot_path` shows where the time of a single POST goes.
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import asyncpg
 
@@ -36,8 +36,7 @@ _METRICS = CommitMetrics("single")
 _ROW_OVERHEAD_BYTES = 200
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(NamedTuple):
     """A log that waits for its commit."""
 
     row: NewRow
@@ -99,11 +98,12 @@ class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
     def _take(self) -> list[Submission]:
         batch: list[Submission] = []
         size = 0
-        while self._waiting and len(batch) < self._settings.max_batch_logs and size < self._settings.max_batch_bytes:
+        most_logs, most_bytes = self._settings.max_batch_logs, self._settings.max_batch_bytes
+        while self._waiting and len(batch) < most_logs and size < most_bytes:
             submission = self._waiting.popleft()
-            self._queued_bytes -= submission.size
             size += submission.size
             batch.append(submission)
+        self._queued_bytes -= size
         return batch
 
     async def _send(self, connection: asyncpg.Connection, batch: list[Submission]) -> Sequence[Outcome]:
@@ -111,7 +111,7 @@ class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
         return await insert(connection, [entry.row for entry in batch])
 
     def _resolve(self, batch: list[Submission], results: Sequence[Outcome], seconds: float) -> None:
-        _METRICS.committed(sum(isinstance(result, Stored) for result in results), seconds)
+        _METRICS.committed(list(map(type, results)).count(Stored), seconds)
         for entry, result in zip(batch, results, strict=True):
             if result is None:
                 fail([entry], no_such_repair(entry.row.log.repair_id))

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
-from factory_logs.api.dependencies import Require, get_services
+from factory_logs.api.dependencies import Require, authorization, get_services
 from factory_logs.api.http.error_handlers import domain_error, unexpected_error
 from factory_logs.api.services import Services
 from factory_logs.errors import FactoryLogsError
@@ -66,7 +66,7 @@ class FastRoute(APIRoute):
         try:
             if self._permission is not None:
                 name, permission = self._permission
-                arguments[name] = await permission(request, services, _authorization(scope))
+                arguments[name] = await permission(request, services, authorization(scope))
             return await self._endpoint(**arguments)
         except FactoryLogsError as error:
             return domain_error(request, error)
@@ -85,13 +85,6 @@ def _last_segment(path: str, dependant: Dependant) -> str | None:
     if len(params) > 1 or not path.endswith(f"/{{{name}}}") or params[0].field_info.annotation is not str:
         raise TypeError(f"{path}: a fast route has at most one path parameter, the last segment, as text")
     return name
-
-
-def _authorization(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            return str(value.decode("latin-1"))
-    return None
 
 
 class FastRoutes:

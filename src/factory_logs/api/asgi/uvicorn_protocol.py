@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 import httptools
 import orjson
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from factory_logs.api.http.exchange import Exchange
@@ -44,6 +44,7 @@ class WorkerState:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.outbox = Outbox()
         self.unparsed_bytes = 0
         self.unsent: dict[JsonHttpProtocol, int] = {}
         """The number of unsent bytes of each slow client. The first entry has been slow the longest."""
@@ -99,7 +100,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._hosts: list[bytes] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(GatheringTransport(transport, self._on_close))  # type: ignore[arg-type]
+        super().connection_made(GatheringTransport(transport, self._worker.outbox, self._on_close))  # type: ignore[arg-type]
         self.flow = Flow(self.transport)
         if len(self.connections) > self._settings.max_connections:
             self._refuse("503 Service Unavailable", "There are too many connections", "retry-after: 1\r\n")
@@ -124,17 +125,14 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def _parse_arrived(self) -> None:
         """Parse the received bytes. After a request without a response yet, stop and pause reading."""
         while self._position < len(self._arrived) and not self._finished:
-            if self._owes_response():
+            cycle = self.cycle
+            if cycle is not None and not cycle.more_body and not cycle.response_complete:
                 self._hold()
                 return
             self._parse(self._next_part())
         self._arrived, self._position = b"", 0
         if self._counted:
             self._release()
-
-    def _owes_response(self) -> bool:
-        cycle = self.cycle
-        return cycle is not None and not cycle.more_body and not cycle.response_complete
 
     def _hold(self) -> None:
         """Keep the unparsed bytes until the response is sent.
@@ -188,7 +186,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         Only the usual spellings of Content-Length are recognised. A wrong False is harmless: the head and the body
         become two parts, so the parser is called twice.
         """
-        if end == size or start or self._is_in_body():
+        if end == size or start or (self.cycle is not None and self.cycle.more_body):
             return False
         length = size - end
         head = self._arrived
@@ -196,9 +194,6 @@ class JsonHttpProtocol(HttpToolsProtocol):
             head.find(b"\r\nContent-Length: %d\r\n" % length, 0, end) != -1
             or head.find(b"\r\ncontent-length: %d\r\n" % length, 0, end) != -1
         )
-
-    def _is_in_body(self) -> bool:
-        return self.cycle is not None and self.cycle.more_body
 
     def _end_of_head(self, start: int) -> int | None:
         """Return the index after the next empty line in the received bytes. The line may begin in `_tail`."""
@@ -241,11 +236,17 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._in_head = True
 
     def on_url(self, url: bytes) -> None:
-        self._count_head(len(url))
-        super().on_url(url)
+        self._part_bytes = 0
+        self._head_bytes += len(url)
+        if self._head_bytes > self._max_head_bytes:
+            raise self._too_large_head()
+        self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_head(len(name) + len(value))
+        self._part_bytes = 0
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > self._max_head_bytes:
+            raise self._too_large_head()
         if len(self.headers) >= self._max_headers:
             raise _HeadError(f"The request has more than {self._max_headers} headers")
         name = name.lower()
@@ -269,8 +270,9 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._start_exchange(version)
         self._body_left = self._content_length
         self._in_head = False
-        self._cancel(self._head_timer)
-        self._head_timer = None
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         self._part_bytes = 0
 
     def _start_exchange(self, version: str) -> None:
@@ -300,7 +302,19 @@ class JsonHttpProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        self._start_asgi_task(self.cycle, self.app)
+        task = self.loop.create_task(self._run(self.cycle))
+        self.tasks.add(task)
+
+    async def _run(self, exchange: Exchange) -> None:
+        """Run the application for a request.
+
+        A callback of the task, with which uvicorn removes it from the running tasks, would take another turn of the
+        event loop.
+        """
+        try:
+            await exchange.run_asgi(self.app)
+        finally:
+            self.tasks.discard(asyncio.current_task())
 
     def _check_host(self, version: str) -> None:
         """Require a valid Host header (RFC 9112, 3.2)."""
@@ -335,14 +349,23 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._part_bytes = 0
-        super().on_body(body)
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         if self._bypasses_parser and self._body_left:
             return
         self._part_bytes = self._body_left = 0
         self._bypasses_parser = False
-        super().on_message_complete()
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.more_body = False
+            cycle.message_event.set()
         if self._leftover_timer is not None:
             self._leftover_timer.cancel()
             self._leftover_timer = None
@@ -418,11 +441,8 @@ class JsonHttpProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
 
-    def _count_head(self, size: int) -> None:
-        self._part_bytes = 0
-        self._head_bytes += size
-        if self._head_bytes > self._max_head_bytes:
-            raise _HeadError(f"The request's head is over the limit of {self._max_head_bytes} bytes")
+    def _too_large_head(self) -> _HeadError:
+        return _HeadError(f"The request's head is over the limit of {self._max_head_bytes} bytes")
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(self._settings.head_seconds, self._on_head_timeout)
@@ -486,36 +506,52 @@ class Flow(FlowControl):
             super().resume_reading()
 
 
-class GatheringTransport:
-    """A transport that collects the writes of one turn of the event loop, up to a limit, and sends them together.
+class Outbox:
+    """The responses of one turn of the event loop, of all connections of a worker. They are sent together.
 
-    Writing each response as soon as it is complete was slower: reads of logs by id lost a fifth of their throughput.
-    Each write wakes a client, which takes the CPU core while other responses are not built yet. Run
-    `python -m benchmarks.hot_path` to measure the saving.
+    Sending each response as soon as it is complete was slower: reads of logs by id lost a fifth of their throughput.
+    Each write wakes a client, which takes the CPU core while other responses are not built yet.
     """
 
-    def __init__(self, transport: asyncio.Transport, on_close: Callable[[], None]) -> None:
+    def __init__(self) -> None:
+        self._transports: list[GatheringTransport] = []
+
+    def add(self, transport: "GatheringTransport") -> None:
+        if not self._transports:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._transports.append(transport)
+
+    def _flush(self) -> None:
+        transports, self._transports = self._transports, []
+        for transport in transports:
+            transport.flush()
+
+
+class GatheringTransport:
+    """A transport that collects its writes up to a limit, until the outbox sends them."""
+
+    def __init__(self, transport: asyncio.Transport, outbox: Outbox, on_close: Callable[[], None]) -> None:
         self._transport = transport
+        self._outbox = outbox
         self._on_close = on_close
-        self._loop = asyncio.get_running_loop()
         self._parts: list[bytes] = []
         self._size = 0
         self.is_closing = transport.is_closing  # an attribute, because it is called often and `__getattr__` is slower
 
     def write(self, data: bytes) -> None:
         if not self._parts:
-            self._loop.call_soon(self._flush)
+            self._outbox.add(self)
         self._parts.append(data)
         self._size += len(data)
         if self._size >= GATHERED_BYTES:
-            self._flush()
+            self.flush()
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
         self._on_close()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         if self._parts:
             data, self._parts, self._size = b"".join(self._parts), [], 0
             self._transport.write(data)

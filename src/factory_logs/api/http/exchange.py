@@ -12,9 +12,6 @@ from typing import Any
 from starlette.types import Receive, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-_LINES_WITHOUT_HEADER = 2
-"""The status line and the empty line after the headers."""
-
 
 class Exchange(RequestResponseCycle):
     """uvicorn's cycle of a request and its response, with methods that read a whole body, or send a whole response, in
@@ -43,17 +40,13 @@ class Exchange(RequestResponseCycle):
             return False
         if self.disconnected:
             return True
-        headers = (*self.default_headers, *headers)
-        parts = [STATUS_LINE[status]]
-        for name, value in headers:
-            parts += name, b": ", value, b"\r\n"
-        lines = len(headers) + _LINES_WITHOUT_HEADER
+        lines = [STATUS_LINE[status][:-2], *map(b": ".join, self.default_headers), *map(b": ".join, headers)]
         if not self.keep_alive:
-            parts.append(b"connection: close\r\n")
-            lines += 1
-        parts.append(b"\r\n")
-        head = b"".join(parts)
-        if head.count(b"\n") != lines or head.count(b"\r") != lines:
+            lines.append(b"connection: close")
+        lines.append(b"\r\n")
+        head = b"\r\n".join(lines)
+        line_ends = len(lines)
+        if head.count(b"\n") != line_ends or head.count(b"\r") != line_ends:
             raise RuntimeError("A header of the response contains a line end")
         self.response_started = self.response_complete = True
         self.waiting_for_100_continue = False

@@ -56,8 +56,9 @@ def json_response(content: object, status: int = 200, headers: Mapping[str, str]
 
 def created(body: bytes, scope: Scope, record_id: int, *, replayed: bool = False) -> Response:
     """Return the 201 for one record with the JSON text `body`, and with the URL of the record in `Location`."""
-    headers = {"Location": f"{collection_url(scope)}/{record_id}"}
-    return JsonResponse(body, 201, headers | REPLAYED if replayed else headers)
+    response = JsonResponse(body, 201, REPLAYED if replayed else None)
+    response.raw_headers.append((b"location", f"{collection_url(scope)}/{record_id}".encode("latin-1")))
+    return response
 
 
 REPLAYED = {"Idempotency-Replayed": "true"}

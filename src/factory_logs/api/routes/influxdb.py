@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from factory_logs import metrics
 from factory_logs.api.asgi.fast_routes import FastRoute
-from factory_logs.api.dependencies import ServicesDep
+from factory_logs.api.dependencies import ServicesDep, authorization
 from factory_logs.api.http.error_handlers import error_headers
 from factory_logs.api.http.request_body import Body
 from factory_logs.api.http.responses import REPLAYED, JsonResponse, NoContentResponse, json_response, route_path
@@ -109,7 +109,7 @@ async def authenticated(
     stores_logs: bool = False,
 ) -> CurrentUser:
     """Return the user of a request. Raises UnauthenticatedError, ForbiddenError."""
-    user = await authenticate(services.authenticator, request.headers.get("authorization"), parameters)
+    user = await authenticate(services.authenticator, authorization(request.scope), parameters)
     request.scope["state"]["user"] = user.username
     check_permission(user, level, stores_logs=stores_logs)
     return user
@@ -135,8 +135,9 @@ class _Write:
         self._dialect = dialect
         self._refuse_empty = refuse_empty
         self._headers = dict(request.scope["headers"])
-        self._header = self._headers.get(b"idempotency-key")
-        self._keyed = KeyedBody(user.user_id, b"-" if self._header is None else self._header, route)
+        header = self._headers.get(b"idempotency-key")
+        self._has_key = header is not None
+        self._keyed = KeyedBody(user.user_id, b"-" if header is None else header, route)
 
     async def store(self, unit_ns: int) -> Response:
         """Store the valid lines. Raises a FactoryLogsError if none was stored."""
@@ -147,8 +148,7 @@ class _Write:
                 text = await body.read()
                 self._keyed.feed(text)
                 try:
-                    self._reader.feed(text)
-                    self._reader.finish()
+                    self._reader.read(text)
                     return await self._store_batch(self._reader.take())
                 except REFUSALS as error:
                     return await self._first_response(error)
@@ -169,7 +169,7 @@ class _Write:
 
     async def _first_response(self, error: FactoryLogsError) -> Response:
         """Return the response to the first write with the client's key. Raise `error` if there is none."""
-        if self._header is None:
+        if not self._has_key:
             raise error
         return self._response(await self._services.batches.first_response(self._keyed.key(), error))
 
@@ -186,7 +186,7 @@ class _Write:
 
     async def _store_one(self, batch: Batch) -> Response:
         """Store a single point, in a commit that it shares with points of other clients."""
-        key = None if self._header is None else self._keyed.key()
+        key = self._keyed.key() if self._has_key else None
         try:
             stored = await self._services.single_logs.store_point(batch.logs[0], self._user.username, key)
         except BadRequestError as error:
@@ -204,7 +204,7 @@ class _Write:
     def _key(self) -> WriteKey | None:
         """Return the client's key, or a key that is derived from the points and is therefore the same for a retry."""
         key = self._keyed.key()
-        if self._header is not None:
+        if self._has_key:
             return key
         return retry_key(key) if self._reader.all_timed else None
 
