@@ -5,7 +5,9 @@ import random
 import shutil
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -240,6 +242,43 @@ def test_a_spool_of_an_older_version_is_used_and_older_versions_can_still_use_it
     outbox.mark_delivered(following)
     assert spool.file.run(query("SELECT * FROM doubt")) == []
     spool.file.close()
+
+
+class Interrupted:
+    """A connection on which Ctrl-C interrupts the first statement that begins with `begin`, when it has ended."""
+
+    def __init__(self, connection: sqlite3.Connection, begin: str) -> None:
+        self._connection = connection
+        self._begin = begin
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        cursor = self._connection.execute(sql, *values)
+        if sql.startswith(self._begin):
+            self._begin = "already interrupted"
+            raise KeyboardInterrupt
+        return cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "SELECT", "UPDATE", "COMMIT"])
+def test_a_put_that_is_interrupted_at_any_statement_leaves_the_spool_usable(tmp_path: Path, begin: str) -> None:
+    spool, other = Spool(tmp_path), Spool(tmp_path)
+    spool.put([line(0)])
+    other.put([line(1)])
+    assert spool.file._connection is not None
+    spool.file._connection = Interrupted(spool.file._connection, begin)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        spool.put([line(2)])
+    with closing(sqlite3.connect(spool.file.path, timeout=0, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")  # no lock is held
+        connection.execute("ROLLBACK")
+    spool.put([line(3)])
+    kept = [line(2)] if begin == "COMMIT" else []
+    assert pending(other) == [line(0), line(1), *kept, line(3)]
+    spool.file.close()
+    other.file.close()
 
 
 def test_many_threads_and_connections_put_at_once_and_nothing_is_lost(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class AsyncClient:
         return await self._on_disk(self._client.send_many, list(records))
 
     async def flush(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109 - the same names as Client's
-        """Wait until the server has stored every log in the spool; see Client.flush."""
+        """Wait until no log in the spool waits for the server; see Client.flush."""
         return await asyncio.to_thread(self._client.flush, timeout)
 
     async def status(self) -> Status:

@@ -186,8 +186,11 @@ class Client:
             return now
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until the server has stored every log in the spool, for at most `timeout` seconds. Return whether it
-        has."""
+        """Wait until no log in the spool waits for the server, for at most `timeout` seconds. Return whether this is
+        so.
+
+        Each log is then stored, or set aside because the server has rejected it; `status` counts these.
+        """
         self._ensure_running()
         deadline = None if timeout is None else time.monotonic() + timeout
         self._sender.hurry()

@@ -148,8 +148,8 @@ class SpoolFile:
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def whole(connection: sqlite3.Connection) -> T:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            try:  # Ctrl-C may interrupt the script between any two statements, also while BEGIN waits for its lock
+                connection.execute("BEGIN IMMEDIATE")
                 result = work(connection)
                 connection.execute("COMMIT")
             except BaseException:
