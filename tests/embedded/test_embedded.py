@@ -209,6 +209,21 @@ def test_a_process_id_that_another_program_has_is_not_mistaken_for_the_server(da
         assert fetch(url, "select 1") == 1
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 100, b"torn"])
+@pytest.mark.parametrize("name", ["pgdata/postmaster.pid", "socket/.s.PGSQL.5432.lock"])
+def test_a_lock_file_that_a_power_cut_has_damaged_does_not_prevent_a_start(
+    data_dir: Path, name: str, content: bytes
+) -> None:
+    with running(data_dir):  # makes the folder of the socket
+        pass
+    file = data_dir / name
+    file.write_bytes(content)
+    shutil.chown(file, *file.parent.stat()[4:6])
+    assert not is_running(data_dir)
+    with running(data_dir) as url:
+        assert fetch(url, "select 1") == 1
+
+
 def test_an_interrupted_first_start_is_repeated(short_tmp: Path) -> None:
     data_dir = short_tmp / "broken-off"
     (data_dir / "pgdata.new").mkdir(parents=True)

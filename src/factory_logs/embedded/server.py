@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -34,7 +34,7 @@ RESPONSE_SECONDS = 60
 """How long a running server may not respond. It responds during recovery."""
 STOP_SECONDS = 60
 PID_FILE = "postmaster.pid"
-NO_PID = "2147483646"
+NO_PID = 2147483646
 OLDEST_NEW_CLUSTER = 17
 """The first major version with the locale provider `builtin`, which a new cluster uses."""
 
@@ -164,8 +164,7 @@ def _is_up(server: Server) -> bool:
             deadline = time.monotonic() + RESPONSE_SECONDS
         pid = postmaster_pid(server.cluster_dir)
         if exit_code != 1 and not is_server(pid, server.cluster_dir):
-            if pid is not None:
-                disown_pid(server)
+            disown_pid(server)
             return False
         if time.monotonic() > deadline:
             raise EmbeddedPostgresError(
@@ -176,14 +175,15 @@ def _is_up(server: Server) -> bool:
 
 
 def disown_pid(server: Server) -> None:
-    """Replace the process id of a killed server in its pid file by an id that no process has.
+    """Replace the process id of a killed server in its pid file, if there is one, by an id that no process has.
 
     Otherwise PostgreSQL may not start: the id may now belong to a zombie or to another program, because process ids in
-    a container start from 1 again. The rest of the file stays unchanged, because PostgreSQL uses it to detect processes
-    of the killed server that still write.
+    a container start from 1 again. Or a power cut has left the file empty or damaged. The rest of the file stays
+    unchanged, because PostgreSQL uses it to detect processes of the killed server that still write.
     """
-    with server.opened_cluster() as cluster:
-        cluster.replace(PID_FILE, "\n".join([NO_PID, *cluster.read(PID_FILE).splitlines()[1:]]) + "\n")
+    if postmaster_pid(server.cluster_dir) is not None:
+        with suppress(FileNotFoundError), server.opened_cluster() as cluster:
+            cluster.replace(PID_FILE, "\n".join([str(NO_PID), *cluster.read(PID_FILE).splitlines()[1:]]) + "\n")
     # Only this cluster uses the socket's folder, so the lock in that folder is not needed beside the pid file.
     with open_folder(server.socket_dir, server.user) as folder:
         folder.unlink(f"{SOCKET_FILE}.lock")
@@ -316,12 +316,14 @@ def stop_if_last(server: Server, use: int) -> None:
 
 
 def postmaster_pid(cluster: Path) -> int | None:
-    """Return the process id in the server's pid file, or None if the file does not exist."""
+    """Return the process id in the server's pid file, NO_PID if the file is damaged, or None if it does not exist."""
     try:
         owner = cluster.lstat()
         with open_folder(cluster, ServerUser(owner.st_uid, owner.st_gid, "")) as folder:
             return int(folder.read(PID_FILE).splitlines()[0])
-    except (OSError, EmbeddedPostgresError, ValueError, IndexError):
+    except (ValueError, IndexError):
+        return NO_PID
+    except (OSError, EmbeddedPostgresError):
         return None
 
 

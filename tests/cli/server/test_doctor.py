@@ -241,6 +241,9 @@ def test_a_missing_embedded_database_is_an_error_with_the_paths_and_is_not_creat
     assert code == 1
     assert str(tmp_path / "data") in rows["database"]["found"]
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "pgdata").touch()
+    code, rows = embedded(tmp_path)
+    assert (code, rows["database"]["state"]) == (1, "error")
 
 
 @pytest.mark.slow

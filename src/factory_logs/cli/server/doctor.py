@@ -178,7 +178,7 @@ def _data_dir(settings: "Settings") -> Iterator[Check]:
     try:
         status = cluster.stat()
         free = min(free_bytes(cluster).values())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return  # the check of the database reports this error
     except PermissionError as error:
         yield Check(
