@@ -64,7 +64,7 @@ class Writers:
         try:
             while True:
                 await writer(connection)
-                await asyncio.sleep(self._random.random() * 0.003)
+                await asyncio.sleep(self._random.random() * 0.02)
         finally:
             connection.terminate()
 
