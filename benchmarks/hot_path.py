@@ -4,6 +4,9 @@
 The service's own code runs in this process on an embedded PostgreSQL, with 64 concurrent requests as under full load.
 Each stage is timed by itself; the difference to the whole is called the rest. HTTP itself is measured with wrk: the
 service's protocol in front of an application that does nothing. Times are CPU times, as CPU time limits a worker.
+
+At the end, one part is timed in its place in the whole, for fewer and fewer clients: the longer the worker waits
+between two requests, the slower the same code is.
 """
 
 import argparse
@@ -15,8 +18,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import uvloop
 from fastapi import FastAPI
@@ -38,12 +43,16 @@ from factory_logs.db.migrations import upgrade
 from factory_logs.db.records import record_text
 from factory_logs.db.users import UserRepository
 from factory_logs.embedded import running
+from factory_logs.ingest import single_records
 from factory_logs.ingest.fast_validation import read_log
+from factory_logs.ingest.validation import NewLog
 from factory_logs.permissions import Level
+from factory_logs.schemas.record_limits import RecordLimits
 from factory_logs.security.tokens import issue_token
 from factory_logs.settings import Settings
 
 REQUESTS = 6400
+FEWEST_REQUESTS = 400
 HTTP_SECONDS = 2
 Message = dict[str, Any]
 
@@ -67,10 +76,11 @@ class Stages:
             "headers": self._headers, "server": ("127.0.0.1", 8000), "root_path": "", "app": self._app,
         }  # fmt: skip
 
-    async def whole(self) -> float:
+    async def whole(self, clients: int = CONNECTIONS) -> float:
         """Time everything except HTTP: the application called as uvicorn calls it."""
-        numbers = iter(range(REQUESTS))
-        exchanges = [arrived(self._bodies[number % 500]) for number in range(REQUESTS)]
+        count = max(REQUESTS * clients // CONNECTIONS, FEWEST_REQUESTS)
+        numbers = iter(range(count))
+        exchanges = [arrived(self._bodies[number % 500]) for number in range(count)]
 
         async def client() -> None:
             for number in numbers:
@@ -84,8 +94,23 @@ class Stages:
                 assert statuses[0] == 201
 
         started = time.process_time()
-        await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
-        return self._each(started)
+        await asyncio.gather(*(client() for _ in range(clients)))
+        return self._each(started, count)
+
+    async def validation_within(self, clients: int) -> float:
+        """Return the time of `read_log` within the whole: the lower quartile, without the calls that were
+        interrupted."""
+        nanoseconds: list[int] = []
+
+        def timed(text: bytes, limits: RecordLimits) -> NewLog:
+            started = time.perf_counter_ns()
+            log = read_log(text, limits)
+            nanoseconds.append(time.perf_counter_ns() - started)
+            return log
+
+        with patch.object(single_records, "read_log", timed):
+            await self.whole(clients)
+        return statistics.quantiles(nanoseconds, n=4)[0] / 1000
 
     async def authentication(self) -> float:
         await self._services.authenticator.authenticate(self._authorization)
@@ -152,8 +177,8 @@ class Stages:
         return self._each(started)
 
     @staticmethod
-    def _each(started: float) -> float:
-        return (time.process_time() - started) / REQUESTS * 1e6
+    def _each(started: float, count: int = REQUESTS) -> float:
+        return (time.process_time() - started) / count * 1e6
 
 
 def arrived(body: bytes) -> Exchange:
@@ -195,6 +220,9 @@ async def measure(url: str, rounds: int) -> dict[str, list[float]]:
             "validation": stages.validation, "statement": stages.statement, "response": stages.response,
             "accounting": stages.accounting, "PostgreSQL": stages.waiting,
         }  # fmt: skip
+        for clients in CLIENTS:
+            parts[f"whole, {clients} clients"] = partial(stages.whole, clients)
+            parts[f"validation within, {clients} clients"] = partial(stages.validation_within, clients)
         figures: dict[str, list[float]] = {name: [] for name in [*parts, *HTTP]}
         for _ in range(rounds):
             for name, part in parts.items():
@@ -204,6 +232,7 @@ async def measure(url: str, rounds: int) -> dict[str, list[float]]:
     return figures
 
 
+CLIENTS = (64, 8, 1)
 HTTP = {"HTTP": "silent", "HTTP by messages": "silent_messages"}
 NAMES = {
     "HTTP": "HTTP in and out: uvicorn, httptools, the socket",
@@ -239,6 +268,10 @@ def main() -> None:
     lines.append(
         {"benchmark": "instead of the first line: HTTP by ASGI's messages", "us a request": messages, "share": "-"}
     )
+    for clients in CLIENTS:
+        for text, name in (("all but HTTP", "whole"), ("JSON to a valid log, within it", "validation within")):
+            each = round(medians[f"{name}, {clients} clients"], 1)
+            lines.append({"benchmark": f"{text}, {clients} clients", "us a request": each, "share": "-"})
     report("hot_path", lines, figures)
 
 
