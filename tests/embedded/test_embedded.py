@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -207,6 +208,21 @@ def test_a_process_id_that_another_program_has_is_not_mistaken_for_the_server(da
     assert not is_running(data_dir)
     with running(data_dir) as url:
         assert fetch(url, "select 1") == 1
+
+
+def test_a_service_that_ends_does_not_wait_for_a_recovery(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster, log = data_dir / "pgdata", data_dir / "postgres.log"
+    monkeypatch.setattr(server, "START_SECONDS", 1)
+    with running(data_dir, watch=True):
+        with (cluster / "postgresql.conf").open("a") as file:
+            file.write("restore_command = 'sleep 60; false'\nhot_standby = off\n")
+        (cluster / "recovery.signal").touch()
+        shutil.chown(cluster / "recovery.signal", *cluster.stat()[4:6])
+        os.kill(server_pid(data_dir), signal.SIGKILL)
+        while "starting archive recovery" not in log.read_text():
+            time.sleep(0.1)
+    assert not is_running(data_dir)
+    assert "archive recovery complete" not in log.read_text()
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 100, b"torn"])

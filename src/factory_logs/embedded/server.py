@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,16 +139,18 @@ def socket_dir(data_dir: Path, user: ServerUser) -> Path:
     return base / name
 
 
-def ensure_running(server: Server) -> None:
+def ensure_running(server: Server, is_ending: Callable[[], bool] = lambda: False) -> None:
+    """Create the cluster if it is missing, and start the server unless it runs. A recovery is waited for, unless
+    `is_ending` returns true. Raises EmbeddedPostgresError."""
     if not server.cluster_dir.is_symlink() and not (server.cluster_dir / "PG_VERSION").exists():
         init_cluster(server)
     _check_version(server)
-    if not _is_up(server):
+    if not _is_up(server, is_ending):
         _write_settings(server)
-        _start(server)
+        _start(server, is_ending)
 
 
-def _is_up(server: Server) -> bool:
+def _is_up(server: Server, is_ending: Callable[[], bool]) -> bool:
     """Return whether a running server accepts connections. If it is starting, recovering or stopping, wait for the end
     of that."""
     deadline = time.monotonic() + RESPONSE_SECONDS
@@ -171,6 +173,8 @@ def _is_up(server: Server) -> bool:
                 f"A PostgreSQL server runs on {server.cluster_dir} (process {pid}) but does not respond on "
                 f"{server.socket_dir}. The end of {server.log_file}:\n{server.end_of_log()}"
             )
+        if is_ending():
+            raise EmbeddedPostgresError(f"PostgreSQL on {server.cluster_dir} is still recovering")
         time.sleep(0.1)
 
 
@@ -275,12 +279,12 @@ def _write_settings(server: Server) -> None:
             cluster.append("postgresql.conf", f"\n{include}\n")
 
 
-def _start(server: Server) -> None:
+def _start(server: Server, is_ending: Callable[[], bool]) -> None:
     with server.opened() as folder:
         os.close(folder.open_or_make(LOG_FILE))
         rotate_log(folder, server.max_log_bytes)
     deadline = time.monotonic() + START_SECONDS
-    while (reason := _try_start(server)) is not None and not _is_up(server):
+    while (reason := _try_start(server)) is not None and not _is_up(server, is_ending):
         end = server.end_of_log()
         # Processes of a killed server may take a moment to end.
         if "shared memory block" not in end or time.monotonic() > deadline:

@@ -89,7 +89,7 @@ def _watch(server: Server, ending: threading.Event) -> None:
         _log.warning("the embedded PostgreSQL has ended", data_dir=str(server.data_dir))
         try:
             with server.opened() as folder, open_lock(folder, POSTGRES_LOCK) as gate, held(gate):
-                ensure_running(server)
+                ensure_running(server, ending.is_set)
         except (EmbeddedPostgresError, OSError) as error:
             failures += 1
             _log.error("the embedded PostgreSQL cannot be restarted", reason=str(error))
