@@ -29,8 +29,8 @@ from factory_logs.influxql.constants import (
     split_time,
 )
 from factory_logs.influxql.errors import InfluxqlError
-from factory_logs.influxql.evaluation import MATHEMATICS, OF_TWO_ARGUMENTS
 from factory_logs.influxql.lexer import format_duration
+from factory_logs.influxql.math_functions import MATH_FUNCTIONS, OF_TWO_ARGUMENTS
 from factory_logs.influxql.text import format_expression
 
 SELECTORS = frozenset({"first", "last", "min", "max", "percentile", "top", "bottom"})
@@ -176,7 +176,7 @@ class _Check:
                     word = "wildcard" if isinstance(expression, Wildcard) else "regex"
                     raise InfluxqlError(f"unable to use {word} in a binary expression")
                 self._found.has_references = True
-            case Call(name, arguments) if name in MATHEMATICS:
+            case Call(name, arguments) if name in MATH_FUNCTIONS:
                 self._mathematics(name, arguments, with_wildcard=with_wildcard)
             case Call():
                 self._call(expression, with_wildcard=with_wildcard)
@@ -408,7 +408,7 @@ def _check_condition(condition: Expression) -> None:
             _check_condition(left)
             _check_condition(right)
         case Call(name, arguments):
-            if name not in MATHEMATICS:
+            if name not in MATH_FUNCTIONS:
                 raise InfluxqlError(f"invalid function call in condition: {format_expression(condition)}")
             _check_count(name, arguments)
             for each in arguments:

@@ -9,7 +9,8 @@ from zoneinfo import ZoneInfo
 
 from factory_logs.influxql.ast import Binary, Call, Duration, Expression, Literal, Paren, Reference, Regex, Time
 from factory_logs.influxql.errors import InfluxqlError
-from factory_logs.influxql.evaluation import COMPARISONS, MATHEMATICS, apply, call, wrapped
+from factory_logs.influxql.evaluation import COMPARISONS, apply, wrapped
+from factory_logs.influxql.math_functions import MATH_FUNCTIONS, call
 from factory_logs.influxql.text import format_expression
 
 EARLIEST, LATEST = -(2**63) + 2, 2**63 - 2
@@ -131,7 +132,7 @@ def _reduced(expression: Expression, context: Context | None) -> Expression:
             return Time(context.now)
         case Call(name, arguments):
             computed = tuple(_reduced(each, context) for each in arguments)
-            if name in MATHEMATICS and computed and all(isinstance(each, Literal) for each in computed):
+            if name in MATH_FUNCTIONS and computed and all(isinstance(each, Literal) for each in computed):
                 return Literal(call(name, [each.value for each in computed if isinstance(each, Literal)]))
             return Call(name, computed)
     return expression

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from factory_logs.influxql.ast import Call, Expression, Fill, Reference, Type, nodes
 from factory_logs.influxql.checking import SIMPLE_SELECTORS, TRANSFORMATIONS
 from factory_logs.influxql.constants import EARLIEST
-from factory_logs.influxql.evaluation import MATHEMATICS, Value, evaluate, wrapped
+from factory_logs.influxql.evaluation import Value, evaluate, wrapped
 from factory_logs.influxql.filling import Filling, at_window_starts, cast_value, fill_value, filled
-from factory_logs.influxql.functions import check_type, transformed, window_function
+from factory_logs.influxql.math_functions import MATH_FUNCTIONS
+from factory_logs.influxql.point_functions import check_type, transformed, window_function
 from factory_logs.influxql.regexes import matches
 from factory_logs.influxql.resolving import Resolved, call_type, top_arguments
 from factory_logs.influxql.selection import Aggregate
@@ -83,7 +84,7 @@ def _outermost(expression: Expression) -> list[Expression]:
     for node in nodes(expression):
         if id(node) in inside or not isinstance(node, Call | Reference):
             continue
-        if isinstance(node, Call) and node.name in MATHEMATICS:
+        if isinstance(node, Call) and node.name in MATH_FUNCTIONS:
             continue
         found.append(node)
         inside |= {id(each) for each in nodes(node)}
@@ -607,7 +608,7 @@ class _Merging:
         if value is not None:
             values[name] = value
         elif self._filling.fill is Fill.NUMBER:
-            # If a series has no point of this function, InfluxDB fills even a string with the number.
+            # In a series without a point, InfluxDB fills in the number of fill() itself even for strings.
             is_filled = isinstance(name, Call) and kind is not Type.STRING
             values[name] = fill_value(self._filling, kind) if is_filled else cast_value(self._filling.value, kind)
         elif self._filling.fill is not Fill.PREVIOUS:
