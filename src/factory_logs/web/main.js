@@ -1,4 +1,4 @@
-/** The frame of the page: the login or a view, navigation, time zone and theme. */
+/** The frame of the page: the login or a view, navigation, and the buttons of time zone and theme. */
 
 import { hatch } from "./charts.js";
 import { announce, button, element, liveRegion } from "./dom.js";
@@ -11,6 +11,7 @@ import { measurementView } from "./measurement.js";
 import { defaultRange } from "./default_range.js";
 import * as session from "./session.js";
 import * as state from "./state.js";
+import { followTheme, nextTheme, themeLabel } from "./theme.js";
 import { showUtc, zone } from "./time.js";
 import { unitView } from "./unit.js";
 import { yieldView } from "./yield.js";
@@ -19,30 +20,11 @@ import { yieldView } from "./yield.js";
 
 /** @type {{ [name in state.ViewName]: () => View }} */
 const MAKE = { logs: logsView, yield: yieldView, failures: failuresView, measurement: measurementView, unit: unitView };
-/** @type {[string, string][]} */
-const THEMES = [["auto", "Theme: system"], ["light", "Theme: light"], ["dark", "Theme: dark"]];
-const THEME = "factory-logs-theme";
-const PREFERS_DARK = matchMedia("(prefers-color-scheme: dark)");
 
 /** @type {{ name: state.ViewName, view: View } | null} */
 let shown = null;
 /** @type {{ root: HTMLElement, update(): void } | null} */
 let shell = null;
-
-function theme() {
-  return localStorage.getItem(THEME) ?? "auto";
-}
-
-/** @param {string} name */
-function useTheme(name) {
-  localStorage.setItem(THEME, name);
-  showTheme();
-}
-
-function showTheme() {
-  const name = theme();
-  document.documentElement.dataset.theme = name === "auto" ? (PREFERS_DARK.matches ? "dark" : "light") : name;
-}
 
 function makeShell() {
   const bar = filterBar();
@@ -50,8 +32,7 @@ function makeShell() {
   const links = state.VIEWS.map(([name, label]) => ({ name, link: element("a", {}, label) }));
   const zoneButton = button("", toggleZone, { class: "quiet", title: "Key u" });
   const themeButton = button("", () => {
-    const next = THEMES[(THEMES.findIndex(([name]) => name === theme()) + 1) % THEMES.length]?.[0] ?? "auto";
-    useTheme(next);
+    nextTheme();
     update();
   }, { class: "quiet" });
   const user = session.username();
@@ -78,7 +59,7 @@ function makeShell() {
     const isUtc = params.get("utc") === "1";
     zoneButton.textContent = isUtc ? "UTC" : `Local: ${zone()}`;
     zoneButton.setAttribute("aria-label", `${zoneButton.textContent}, change to ${isUtc ? "local time" : "UTC"}`);
-    themeButton.textContent = THEMES.find(([name]) => name === theme())?.[1] ?? "";
+    themeButton.textContent = themeLabel();
     bar.root.hidden = view === "unit";
     bar.update(params);
     document.title = `${state.VIEWS.find(([name]) => name === view)?.[1]} · Factory Logs`;
@@ -129,6 +110,5 @@ addEventListener("keydown", (event) => {
   const typing = event.target instanceof HTMLElement && event.target.matches("input, select, textarea");
   if (event.key === "u" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey && shell !== null) toggleZone();
 });
-useTheme(theme());
-PREFERS_DARK.addEventListener("change", showTheme);
+followTheme();
 void update();
