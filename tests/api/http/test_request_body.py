@@ -9,7 +9,7 @@ import httpx
 import pytest
 import zstandard
 
-from factory_logs.api.http.request_body import RATIO_FROM_BYTES
+from factory_logs.api.http.content_coding import RATIO_FROM_BYTES
 from factory_logs.db.engine import Database
 from factory_logs.permissions import Level
 from factory_logs.schemas.factory_log import FactoryLogIn

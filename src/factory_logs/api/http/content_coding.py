@@ -5,7 +5,7 @@ Decompresses request bodies by `Content-Encoding`, compresses responses by `Acce
 
 A few bytes can decompress to gigabytes. So a decoder returns little more than the limit in each step, and its caller
 checks the size after each step. Each gzip member or zstd frame costs time, even an empty one, so their number is
-limited. The ratio of decompressed to compressed size is limited too (request_body.py, setting `max_compression_ratio`).
+limited. So is the ratio of decompressed to compressed size (setting `max_compression_ratio`).
 """
 
 import asyncio
@@ -29,6 +29,8 @@ GZIP_LEVEL = 4
 ZSTD_LEVEL = 3
 LARGE_BYTES = 64 * 1024
 """Bodies above this size are compressed in a thread, so that other requests do not wait."""
+RATIO_FROM_BYTES = 1024 * 1024
+"""Bodies up to this decompressed size may have any compression ratio: they cost little."""
 _GZIP_WINDOW = zlib.MAX_WBITS | 16
 _GZIP_STEP = 256 * 1024
 # A zstd block of 4 bytes can decompress to 128 KiB, so a step of this size returns at most 8 MiB.
@@ -62,6 +64,12 @@ def decoder(content_encoding: str, max_members: int) -> Decoder:
             return ZstdDecoder(max_members)
         case other:
             raise UnsupportedMediaTypeError(f"Content-Encoding {other!r} is not one of {', '.join(ENCODINGS)}")
+
+
+def check_ratio(compressed: int, decompressed: int, ratio: int) -> None:
+    """Raise TooLargeError if a body has decompressed to more than `ratio` times its bytes so far."""
+    if decompressed > max(RATIO_FROM_BYTES, ratio * compressed):
+        raise TooLargeError(f"The body unpacks to more than {ratio} times its size")
 
 
 class IdentityDecoder:

@@ -13,7 +13,7 @@ from typing import Self
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive
 
-from factory_logs.api.http.content_coding import Decoder, decoder
+from factory_logs.api.http.content_coding import Decoder, check_ratio, decoder
 from factory_logs.api.http.exchange import find_exchange
 from factory_logs.api.http.responses import route_path
 from factory_logs.api.services import Services
@@ -24,8 +24,6 @@ from factory_logs.settings import Settings
 
 JSON_TYPES = (b"application/json", b"application/vnd.api+json")
 NDJSON_TYPES = (b"application/x-ndjson", b"application/ndjson")
-RATIO_FROM_BYTES = 1024 * 1024
-"""Bodies up to this decompressed size may have any compression ratio: they cost little."""
 
 
 class Body:
@@ -138,8 +136,7 @@ class Body:
             for piece in (data,) if self._decoder is None else self._decoder.feed(data):
                 total += len(piece)
                 self._check_size(total)
-                if total > RATIO_FROM_BYTES:
-                    self._check_ratio(arrived, total)
+                check_ratio(arrived, total, self._settings.max_compression_ratio)
                 yield piece
         if self._decoder is not None:
             self._decoder.finish()
@@ -147,11 +144,6 @@ class Body:
     def _check_size(self, total: int) -> None:
         if total > self._max_bytes:
             raise TooLargeError(f"The body is over the limit of {self._max_bytes} bytes")
-
-    def _check_ratio(self, arrived: int, total: int) -> None:
-        ratio = self._settings.max_compression_ratio
-        if total > ratio * arrived:
-            raise TooLargeError(f"The body unpacks to more than {ratio} times its size")
 
     async def _arriving(self, message: Message) -> AsyncIterator[bytes]:
         clock = asyncio.get_running_loop().time
