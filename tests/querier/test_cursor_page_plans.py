@@ -96,7 +96,6 @@ async def test_a_page_by_an_unindexed_order_reads_the_selected_logs_once_and_hol
 
 
 async def test_one_plan_for_any_value_finds_a_units_logs_by_unit(connection: asyncpg.Connection) -> None:
-    """Return the generic plan of a page for any unit."""
     query = parse_query(json.dumps({"filters": [leaf("product_imei", "==", UNIT)]}), FACTORY_LOGS, QueryLimits())
     on_top = OnTop(LOGS - 20, LOGS - 5, 1, 40)
     assert planning(query, on_top) is Planning.FOR_ANY_VALUES

@@ -174,7 +174,7 @@ class Client:
             self._flusher.wake()
 
     def now(self) -> datetime:
-        """Return the current time in UTC. Within a step of the clock, each log of this client gets its own microsecond.
+        """Return the current time in UTC. Logs within one tick of the clock get successive microseconds.
 
         If the clock is set back, the times go back at once: logs are ordered by their numbers, not by their times.
         """
@@ -189,7 +189,8 @@ class Client:
         """Wait until no log in the spool waits for the server, for at most `timeout` seconds. Return whether this is
         so.
 
-        Each log is then stored, or set aside because the server has rejected it; `status` counts these.
+        If it returns True, each log is stored on the server, or was rejected and set aside; `status` counts the
+        rejected logs.
         """
         self._ensure_running()
         deadline = None if timeout is None else time.monotonic() + timeout

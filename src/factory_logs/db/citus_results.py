@@ -58,8 +58,10 @@ def failure_rows(
 
 
 def percentile_rows(selection: Selection, number: ColumnElement[Any], shares: Sequence[float]) -> Select[Any]:
-    """Return a statement with one row for each bucket and group, in their order. A row contains the percentiles for
-    these shares, by nearest rank, as text; they are null in a group without numbers."""
+    """Return a statement that selects one row for each bucket and group, sorted by bucket and group.
+
+    A row contains the percentiles for these shares, by nearest rank, as text; they are null in a group without numbers.
+    """
     values = _values(selection, selection.rows(number=number))
     keys = selection.keys(values)
     return select(*_percentiles(values, shares)).group_by(*keys).order_by(*selection.order(values))

@@ -156,7 +156,7 @@ async def current_state_and_id(connection: asyncpg.Connection) -> tuple[TableSta
 
 
 async def snapshot_state(connection: AsyncConnection) -> tuple[TableState, int | None]:
-    """Return the state in the snapshot of a transaction, and an upper limit of the ids in the snapshot, or None if
+    """Return the table's state in the transaction's snapshot, and an upper bound of the ids in it, or None if it is
     unknown.
 
     The sequence is read after the snapshot is taken, so all logs in the snapshot already have their ids.

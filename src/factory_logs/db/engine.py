@@ -177,7 +177,7 @@ class Database:
 
     def _refuse_suspect(self, connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
         """Make the pool open another connection if this one was opened before PostgreSQL last stopped responding."""
-        if record.info.pop("is new", False):  # if it is already lost, it fails like any other connection
+        if record.info.pop("is new", False):  # if it is lost already, its first statement fails
             return
         if record.info["losses"] != self.heartbeat.losses or connection.driver_connection.is_closed():
             raise DisconnectionError

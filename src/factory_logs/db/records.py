@@ -60,8 +60,8 @@ class RecordRepository:
     async def newest(self, count: Select[Any], alone: Select[Any]) -> tuple[Sequence[Any], int]:
         """Return the one row of the statement `count`, and the highest id, or 0; both in one snapshot.
 
-        On a cluster, three statements run one after another: `alone`, the other columns of `count` (the state of the
-        table), and the highest id.
+        A cluster has no common snapshot. There, three statements run in turn: `alone`, one for the state of the table
+        (the other columns of `count`), and one for the highest id.
         """
         counted = count.subquery()
         highest = select(func.coalesce(func.max(self._key), literal_column("0"))).scalar_subquery()

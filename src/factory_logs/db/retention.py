@@ -30,7 +30,7 @@ from factory_logs.db.watermark import LAST_DRAWN
 LOGS = FactoryLog.__table__
 REMOVAL_LOCK = 0x666C_7265_7465_6E74
 """The key of the advisory lock of the process that removes logs, or distributes them: "flretent" in ASCII."""
-# One batch at a time, because counts depend on the sum of the removed logs. Reads and writes of logs never wait for
+# One batch at a time, because counts depend on the number of removed logs. Reads and writes of logs never wait for
 # these locks.
 _ALONE = "LOCK TABLE retention_runs, known_counts IN SHARE ROW EXCLUSIVE MODE"
 _MARK = "INSERT INTO retention_runs (cutoff, removed) VALUES ('-infinity', 0)"

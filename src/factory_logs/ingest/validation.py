@@ -1,5 +1,7 @@
-"""Validate records by their schemas: return rows that can be stored, or raise errors with their paths
-(docs/reference/http-api.md#records)."""
+"""Validate records against their schemas (docs/reference/http-api.md#records).
+
+Return rows that can be stored, or raise errors with the path of each bad value.
+"""
 
 import json
 from collections.abc import Iterator

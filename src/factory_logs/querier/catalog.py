@@ -219,7 +219,7 @@ class CatalogUpdates:
                     self._reached = table.name, snapshot.state.removed, error.up_to
                     return False
                 except TooManyRowsError:
-                    # Too many sets of tags are no error here: requests read them when needed.
+                    # Too many tag sets are not an error here: requests read them on demand.
                     if table.name != TAG_SETS.name:
                         raise _too_many_paths(self._max_paths) from None
         CATALOG_MISSING.set(0)

@@ -227,7 +227,7 @@ async def test_without_failures_the_result_is_empty(client: httpx.AsyncClient) -
     assert await ask(client, "failures") == {"failed_attempts": 0, "failures": []}
 
 
-async def test_capability_by_the_moving_range_in_the_order_of_time(client: httpx.AsyncClient) -> None:
+async def test_capability_uses_moving_ranges_in_the_order_of_time(client: httpx.AsyncClient) -> None:
     """In time 1, 3, 2, 6: moving ranges 2, 1, 4."""
     moments = {"2024-01-30 04:00": 6, "2024-01-30 01:00": 1, "2024-01-30 02:00": 3, "2024-01-30 03:00": 2}
     await store(client, *(log("t", None, moment, {"v": value}) for moment, value in moments.items()))

@@ -87,7 +87,7 @@ def _spool_lines(shipper: "Shipper", follow: bool) -> None:
     while True:
         try:
             went_on = shipper.step(to_the_end=not follow)
-        except SpoolFullError as error:  # no line is lost: the file still has them
+        except SpoolFullError as error:  # no lines are lost: they are still in the file
             print_message(f"waiting: {error}")
             time.sleep(FULL_SECONDS)
             continue

@@ -74,8 +74,10 @@ class RejectedFile:
             pass
 
     def add(self, part: int, rejections: Sequence[Rejection]) -> None:
-        """Write a part's bad records to disk, inside its transaction, after the part is claimed. Raises
-        CommandError."""
+        """Write a part's bad records to disk. Raises CommandError.
+
+        Call this in the part's transaction, after the part has been claimed.
+        """
         with self._locked() as file:
             if _ends_inside_a_line(file):
                 file.write(b"\n")
