@@ -41,10 +41,16 @@ class RunningServer:
         return [] if self.pid is None else [self.pid, *processes.children(self.pid)]
 
     def pause(self) -> list[int]:
-        """Send SIGSTOP to all its processes: the connections stay open, and no response comes. `processes.send(...,
+        """Stop all its processes by SIGSTOP: the connections stay open, and no response comes. `processes.send(...,
         SIGCONT)` ends it."""
-        paused = self.processes()
-        processes.send(paused, signal.SIGSTOP)
+        paused: list[int] = []
+        # The postmaster may start another process until it has stopped.
+        while running := [pid for pid in self.processes() if pid not in paused]:
+            processes.send(running, signal.SIGSTOP)
+            for pid in running:
+                while processes.is_alive(pid) and not processes.is_stopped(pid):
+                    time.sleep(0.001)
+            paused += running
         return paused
 
     async def connect(self) -> asyncpg.Connection:

@@ -8,13 +8,16 @@ from pathlib import Path
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 MIB = 1024 * 1024
+ENDED = "ZX"
+"""The states of a process that has ended."""
 LISTENING = "0A"
 """The state of a socket in /proc/net/tcp that connections come in by."""
 
 
 def children(parent: int) -> list[int]:
-    """Return the running processes that `parent` has started."""
-    return [pid for pid in _all_pids() if _parent_and_state(pid) == (parent, True)]
+    """Return the processes that `parent` has started and that have not ended."""
+    found = {pid: _parent_and_state(pid) for pid in _all_pids()}
+    return [pid for pid, (its_parent, state) in found.items() if its_parent == parent and state not in ENDED]
 
 
 def command_line(pid: int) -> str:
@@ -56,22 +59,27 @@ def send(pids: Iterable[int], number: signal.Signals) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether the process runs; a zombie does not."""
-    found = _parent_and_state(pid)
-    return found is not None and found[1]
+    """Return whether the process has not ended; a zombie has."""
+    return _parent_and_state(pid)[1] not in ENDED
+
+
+def is_stopped(pid: int) -> bool:
+    """Return whether SIGSTOP has taken effect."""
+    return _parent_and_state(pid)[1] == "T"
 
 
 def _all_pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
-def _parent_and_state(pid: int) -> tuple[int, bool] | None:
+def _parent_and_state(pid: int) -> tuple[int, str]:
+    """Return the id of the parent and the letter of the state in /proc, which is "X" if there is no such process."""
     try:
         # The name, in parentheses, may hold anything.
         state, parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[:2]
     except (OSError, ValueError):
-        return None
-    return int(parent), state not in "ZX"
+        return 0, "X"
+    return int(parent), state
 
 
 def holder(pids: Iterable[int], client_port: int) -> int:
