@@ -109,6 +109,8 @@ async def insert_logs(connection: asyncpg.Connection, rows: Sequence[NewRow]) ->
 
     On a Citus cluster, db/citus_inserts.py does this.
     """
+    if not rows:
+        return []
     logs, created_by, keys = zip(*rows, strict=True)
     app_names, imeis, repair_ids, *others = zip(*map(log_values, logs), strict=True)
     columns = (app_names, imeis, list(map(_as_bigint, repair_ids)), *others, created_by)
