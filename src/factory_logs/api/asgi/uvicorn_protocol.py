@@ -114,6 +114,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._cancel(self._idle_timer)
         self._stop_reading()
         self._worker.unsent.pop(self, None)
+        self.transport.discard()  # type: ignore[attr-defined]
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -555,6 +556,13 @@ class GatheringTransport:
         if self._parts:
             data, self._parts, self._size = b"".join(self._parts), [], 0
             self._transport.write(data)
+
+    def discard(self) -> None:
+        """Drop the collected writes of a lost connection.
+
+        uvloop raises an error for a write to it, and the outbox would then not send the responses after this one.
+        """
+        self._parts, self._size = [], 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
