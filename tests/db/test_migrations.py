@@ -232,6 +232,22 @@ async def test_requests_do_not_wait_for_a_migration_that_waits_for_a_backup(empt
         await connection.close()
 
 
+async def test_a_migration_waits_long_enough_for_postgresql_to_cancel_an_autovacuum(empty_url: str) -> None:
+    """PostgreSQL cancels an autovacuum for which a statement has waited for `deadlock_timeout`."""
+    connection = await asyncpg.connect(empty_url)
+    await connection.execute("""
+        CREATE TABLE timeouts (lock_timeout interval, deadlock_timeout interval);
+        CREATE FUNCTION note_timeouts() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+            INSERT INTO timeouts
+            SELECT current_setting('lock_timeout')::interval, current_setting('deadlock_timeout')::interval;
+        END $$;
+        CREATE EVENT TRIGGER note_timeouts ON ddl_command_start EXECUTE FUNCTION note_timeouts();
+    """)
+    await migrations.upgrade(empty_url)
+    assert await connection.fetchval("SELECT bool_and(lock_timeout > deadlock_timeout) FROM timeouts")
+    await connection.close()
+
+
 async def test_an_invalid_index_of_another_owner_is_not_touched(old_url: str, watch: asyncpg.Connection) -> None:
     await watch.execute("CREATE INDEX theirs ON factory_logs (created_by)")
     await watch.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'theirs'::regclass")
