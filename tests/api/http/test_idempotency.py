@@ -9,6 +9,7 @@ import asyncpg
 import httpx
 import pytest
 import zstandard
+from fastapi import FastAPI
 
 from factory_logs.db import idempotency_keys
 from factory_logs.db.engine import Database
@@ -332,3 +333,18 @@ async def test_a_repair_that_is_refused_now_is_returned_to_a_retry(
     assert again.headers["location"] == first.headers["location"]
     refused = await post(client, "/v1/repairs", REPAIR, {"Idempotency-Key": "unused"})
     assert (refused.status_code, refused.headers["idempotency-key-used"]) == (400, "false")
+
+
+async def test_a_refused_write_whose_key_cannot_be_looked_up_gets_a_503(
+    own_app: FastAPI, tokens: dict[Level, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with client_of(own_app, tokens[Level.SYSTEM]) as client:
+        assert await count(client) == 0  # the token is cached now
+        database = own_app.state.services.database
+        monkeypatch.setattr(database, "dsn", "postgresql://nobody@127.0.0.1:1/nowhere")
+        assert (await post(client, "/v1/factory_logs", {}, {})).status_code == 400
+        for path, body in (("/v1/factory_logs", {}), ("/v1/factory_logs", [{}]), ("/v1/repairs", {})):
+            refused = await post(client, path, body)
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) > 0
+            assert "idempotency-key-used" not in refused.headers
