@@ -317,7 +317,7 @@ def test_a_dump_that_changes_between_its_two_reads_stores_nothing(
         changed_after_the_first_read(patch, export, EXPORT.replace("3.28", "3.29"))
         result = run("import", export)
     assert result.exit_code == 1
-    assert f"{export} has changed while it was imported" in result.stderr
+    assert f"{export} has changed while it was imported; nothing of it is stored" in result.stderr
     assert query("select count(*) from factory_logs") == [{"count": 0}]
     export.write_text(EXPORT)
     assert run("import", export).exit_code == 0

@@ -393,7 +393,7 @@ def test_a_file_that_changes_between_its_two_reads_stores_only_the_parts_that_we
         changed_after_the_first_read(patch, file, changed)
         result = run("import", file)
     assert result.exit_code == 1
-    assert f"{file} has changed while it was imported" in result.stderr
+    assert f"{file} has changed while it was imported; parts of its earlier content are stored" in result.stderr
     assert query("select count(*) from factory_logs") == [{"count": 1}]
 
     file.write_text(FILES[name])

@@ -101,7 +101,7 @@ class DumpImport:
                         partitioner.add(group)
                         await asyncio.sleep(0)  # in a thread, so that Ctrl-C works
                     if fingerprint.digest() != source:
-                        raise changed(self._file.name)
+                        raise changed(self._file.name, is_partly_stored=bool(done))
                     missing = partitioner.parts()
                 await self._store(source, missing, rejected)
         if rejected is not None:

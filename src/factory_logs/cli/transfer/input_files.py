@@ -158,10 +158,16 @@ def opened(name: str, file_format: Format | None) -> Iterator[InputFile]:
         raise CommandError(f"{name}: {error.strerror}") from None
 
 
-def changed(name: str) -> CommandError:
+def changed(name: str, *, is_partly_stored: bool) -> CommandError:
     """Return the error for a file whose second read differs from the first: its fingerprint identifies other
     records."""
-    return CommandError(f"{name} has changed while it was imported; run the command again when the file is complete")
+    message = f"{name} has changed while it was imported; "
+    if is_partly_stored:
+        return CommandError(
+            message
+            + "parts of its earlier content are stored, and an import of the new content stores their records again"
+        )
+    return CommandError(message + "nothing of it is stored: run the command again when the file is complete")
 
 
 class Fingerprint:

@@ -171,13 +171,13 @@ class RecordImport:
             number = 0
             for number, part in enumerate(_parts(self._records()), 1):
                 if self._digests[part.number : number] != [part.digest()]:
-                    raise changed(self._file.name)
+                    raise changed(self._file.name, is_partly_stored=bool(done) or part.number > 0)
                 if part.number not in done:
                     await self._disk.refuse_if_low_now()
                     await self._store(connection, source, part, rejected)
                 await asyncio.sleep(0)
         if number != len(self._digests):
-            raise changed(self._file.name)
+            raise changed(self._file.name, is_partly_stored=bool(done) or number > 0)
         if rejected is not None:
             rejected.tidy()
 
