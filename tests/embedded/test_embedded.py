@@ -190,14 +190,18 @@ def test_a_killed_server_is_recovered(data_dir: Path) -> None:
     assert not is_running(data_dir)
 
 
-def test_a_recovery_is_waited_for_however_long_it_takes(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recovery_is_waited_for_however_long_it_takes_with_a_notice(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     cluster = data_dir / "pgdata"
     with (cluster / "postgresql.conf").open("a") as file:
         file.write("restore_command = 'sleep 3; false'\nhot_standby = off\n")
     (cluster / "recovery.signal").touch()
     shutil.chown(cluster / "recovery.signal", *cluster.stat()[4:6])
     monkeypatch.setattr(server, "START_SECONDS", 1)
+    monkeypatch.setattr(server, "NOTICE_SECONDS", 0)
     with running(data_dir) as url:
+        assert capsys.readouterr().err.startswith("Waiting for PostgreSQL on ")
         assert fetch(url, "select pg_is_in_recovery()") is False
         assert "starting archive recovery" in (data_dir / "postgres.log").read_text()
 

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,8 @@ START_SECONDS = 60
 stopped, it would begin again."""
 RESPONSE_SECONDS = 60
 """How long a running server may not respond. It responds during recovery."""
+NOTICE_SECONDS = 5
+"""After this time of waiting, a command says what it waits for."""
 STOP_SECONDS = 60
 PID_FILE = "postmaster.pid"
 NO_PID = 2147483646
@@ -152,8 +155,9 @@ def ensure_running(server: Server, is_ending: Callable[[], bool] = lambda: False
 
 def _is_up(server: Server, is_ending: Callable[[], bool]) -> bool:
     """Return whether a running server accepts connections. If it is starting, recovering or stopping, wait for the end
-    of that."""
+    of that, and say so on stderr."""
     deadline = time.monotonic() + RESPONSE_SECONDS
+    notice: float | None = time.monotonic() + NOTICE_SECONDS
     while True:
         # The exit codes of pg_isready: 0 accepts connections, 1 refuses them for now, 2 does not respond.
         asked = server.run("pg_isready", "-q", "-h", str(server.socket_dir), "-d", DATABASE)
@@ -175,6 +179,9 @@ def _is_up(server: Server, is_ending: Callable[[], bool]) -> bool:
             )
         if is_ending():
             raise EmbeddedPostgresError(f"PostgreSQL on {server.cluster_dir} is still recovering")
+        if notice is not None and time.monotonic() > notice:
+            notice = None
+            sys.stderr.write(f"Waiting for PostgreSQL on {server.cluster_dir}, which may be recovering after a crash\n")
         time.sleep(0.1)
 
 
