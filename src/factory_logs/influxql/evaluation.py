@@ -13,9 +13,6 @@ from factory_logs.influxql.math_functions import MATH_FUNCTIONS, call
 
 Value = bool | int | float | str | None
 COMPARISONS = frozenset({"=", "!=", "<", "<=", ">", ">="})
-MATCHES = frozenset({"=~", "!~"})
-LOGIC = frozenset({"AND", "OR"})
-ARITHMETIC = frozenset("+-*/%&|^")
 
 
 def wrapped(number: int) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from factory_logs.influxql.ast import Call, Expression, Fill, Reference, Type, nodes
-from factory_logs.influxql.checking import SIMPLE_SELECTORS, TRANSFORMATIONS
+from factory_logs.influxql.checking import SELECTORS, SIMPLE_SELECTORS, TRANSFORMATIONS
 from factory_logs.influxql.constants import EARLIEST
 from factory_logs.influxql.evaluation import Value, evaluate, wrapped
 from factory_logs.influxql.filling import Filling, at_window_starts, cast_value, fill_value, filled
@@ -26,7 +26,6 @@ from factory_logs.querier.influxql.window_aggregates import Tags
 T = TypeVar("T")
 Row = tuple[int, list[Value]]
 FEW_POINTS = 1_000
-_SELECTORS = frozenset({*SIMPLE_SELECTORS, "percentile", "top", "bottom"})
 _NEEDED: dict[str, tuple[str, ...]] = {
     "count": ("count",),
     "sum": ("sum",),
@@ -108,7 +107,7 @@ class Selecting:
                 return []
             streams = [Stream(None, await self._raw_points(plan, columns.references))]
         else:
-            is_selector = len(columns.calls) == 1 and columns.calls[0].name in _SELECTORS
+            is_selector = len(columns.calls) == 1 and columns.calls[0].name in SELECTORS
             known = await self._aggregated(plan, calls, columns.references)
             streams = []
             for call in calls:
