@@ -11,7 +11,6 @@ lock would be a deadlock.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import asyncpg
@@ -21,7 +20,7 @@ from factory_logs.db.citus_results import FAILED_MEASUREMENTS
 from factory_logs.db.connecting import APPLICATION_NAME
 from factory_logs.db.count_cache import REMOVED_LOGS
 from factory_logs.db.models import FactoryLog
-from factory_logs.db.retention import REMOVAL_LOCK
+from factory_logs.db.retention import try_lock_removals, unlock_removals
 from factory_logs.db.watermark import LAST_DRAWN, Watermark
 
 COPIED_IDS = 50_000
@@ -118,7 +117,7 @@ class Distributor:
 
         Another run would copy the same logs, and logs that retention removes would stay as copies, so both must wait.
         """
-        if not await self.connection.fetchval("SELECT pg_try_advisory_lock($1)", REMOVAL_LOCK):
+        if not await try_lock_removals(self.connection):
             raise CannotDistributeError(
                 "another process is distributing the logs or removing expired logs; run distribute again when it has "
                 "ended"
@@ -127,9 +126,7 @@ class Distributor:
             async for progress in self._run():
                 yield progress
         finally:
-            if not self.connection.is_closed() and not self.connection.is_in_transaction():
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                    await self.connection.execute("SELECT pg_advisory_unlock($1)", REMOVAL_LOCK)
+            await unlock_removals(self.connection)
 
     async def _run(self) -> AsyncIterator[Progress]:
         if not await has_citus(self.connection):

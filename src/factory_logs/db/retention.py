@@ -9,7 +9,7 @@ being removed, and deletes the mark when all nodes have committed. No counts are
 
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from factory_logs.db.prepared_statements import compile_statement
 from factory_logs.db.watermark import LAST_DRAWN
 
 LOGS = FactoryLog.__table__
-REMOVAL_LOCK = 0x666C_7265_7465_6E74
+_REMOVAL_LOCK = 0x666C_7265_7465_6E74
 """The key of the advisory lock of the process that removes logs, or distributes them: "flretent" in ASCII."""
 # One batch at a time, because counts depend on the number of removed logs. Reads and writes of logs never wait for
 # these locks.
@@ -45,6 +45,21 @@ _ADD = """
 UPDATE known_counts SET logs = logs + $2, removed = removed + $3, lowest = least(lowest, $4) WHERE digest = $1
 """
 _OUTDATED = "DELETE FROM known_counts WHERE removed < $1 AND NOT in_parts"
+
+
+async def try_lock_removals(connection: asyncpg.Connection) -> bool:
+    """Try to become the only process that removes logs, or distributes them. Return whether this succeeded.
+
+    The connection holds the lock until `unlock_removals`, or until it ends.
+    """
+    return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _REMOVAL_LOCK))
+
+
+async def unlock_removals(connection: asyncpg.Connection) -> None:
+    """Release the lock, unless the connection is lost or inside a transaction: then the end of the connection does."""
+    if not connection.is_closed() and not connection.is_in_transaction():
+        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            await connection.execute("SELECT pg_advisory_unlock($1)", _REMOVAL_LOCK)
 
 
 class OldLogs(NamedTuple):

@@ -4,7 +4,7 @@ remove logs at a time."""
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -15,7 +15,15 @@ import orjson
 
 from factory_logs.db.engine import Database
 from factory_logs.db.errors import translate_errors
-from factory_logs.db.retention import REMOVAL_LOCK, START, OldLogs, old_logs, remove_batch, remove_logs
+from factory_logs.db.retention import (
+    START,
+    OldLogs,
+    old_logs,
+    remove_batch,
+    remove_logs,
+    try_lock_removals,
+    unlock_removals,
+)
 from factory_logs.errors import BadRequestError
 from factory_logs.querier.exports import ExportFormat, exported
 from factory_logs.query import FACTORY_LOGS, Query, QueryLimits, compile_filters, parse_query
@@ -87,14 +95,12 @@ async def alone(database: Database) -> AsyncIterator[asyncpg.Connection]:
     connection = await database.connect_raw()
     try:
         with translate_errors():
-            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", REMOVAL_LOCK):
+            if not await try_lock_removals(connection):
                 raise BusyError
         try:
             yield connection
         finally:
-            if not connection.is_closed() and not connection.is_in_transaction():
-                with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                    await connection.execute("SELECT pg_advisory_unlock($1)", REMOVAL_LOCK)
+            await unlock_removals(connection)
     finally:
         connection.terminate()  # the server notices the closed connection a moment later
 
