@@ -116,7 +116,7 @@ class BatchWriter:
         _METRICS.committed(len(result.ids), time.perf_counter() - started)
         return WriteResponse(text)
 
-    async def first_response(self, key: WriteKey, error: FactoryLogsError) -> WriteResponse:
+    async def first_response(self, key: WriteKey | None, error: FactoryLogsError) -> WriteResponse:
         """Return the response to the first write with this key. If there is none, raise `error`; see
         ingest/idempotency.py."""
         first = await first_response(self._connections, key, error)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from factory_logs.db import idempotency_keys
 from factory_logs.db.connection_pool import BatchConnections
 from factory_logs.db.idempotency_keys import FirstResponse
-from factory_logs.errors import BadRequestError, ConflictError, FactoryLogsError, OverloadedError
+from factory_logs.errors import BadRequestError, ConflictError, FactoryLogsError, OverloadedError, TooLargeError
 
 MAX_KEY_LENGTH = 255
+REFUSALS = (BadRequestError, TooLargeError)
+"""The errors of a body for which the first write with its key may have a response: see `first_response`."""
 RETRY_PREFIX = " retry of "
 """The prefix of keys that the service derives from requests.
 
@@ -95,13 +97,15 @@ async def find_stored(connections: BatchConnections, key: WriteKey) -> FirstResp
     return first
 
 
-async def first_response(connections: BatchConnections, key: WriteKey, error: FactoryLogsError) -> FirstResponse:
-    """Return the response to the first write with this key. If no write is stored under it, raise `error`, the reason
-    to refuse this request.
+async def first_response(connections: BatchConnections, key: WriteKey | None, error: FactoryLogsError) -> FirstResponse:
+    """Return the response to the first write with this key. If there is no key, or no write is stored under it, raise
+    `error`, the reason to refuse this request.
 
     The service may have become stricter since it stored the first request, for example by a lower limit. Raises
     ConflictError if the key was used for another body, OverloadedError, DatabaseUnavailableError.
     """
+    if key is None:
+        raise error
     first = await find_stored(connections, key)
     if first is None:
         error.is_key_used = False

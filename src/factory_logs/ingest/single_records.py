@@ -57,8 +57,6 @@ class SingleLogs:
         try:
             return await self._store(text, username, key)
         except BadRequestError as error:
-            if key is None:
-                raise
             first_id = (await first_response(self._connections, key, error)).factory_log_id or 0
             first = await self._read(first_id)
             if first is None:  # retention has removed the log
@@ -108,8 +106,6 @@ class RepairWriter:
         try:
             repair = parse_model(RepairIn, text)
         except BadRequestError as error:
-            if key is None:
-                raise
             return _replayed_repair(await first_response(self._connections, key, error))
         values = {name: getattr(repair, name) for name in COLUMNS}
         if key is None:

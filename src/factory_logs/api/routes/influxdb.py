@@ -25,7 +25,6 @@ from factory_logs.errors import (
     FactoryLogsError,
     FieldError,
     NotFoundError,
-    TooLargeError,
 )
 from factory_logs.influxdb.line_reader import LineProtocolReader
 from factory_logs.influxdb.requests import authenticate, parse_parameters, time_unit
@@ -41,12 +40,11 @@ from factory_logs.influxdb.responses import (
 )
 from factory_logs.ingest.batch_collector import Batch, read_parts
 from factory_logs.ingest.batch_writer import BatchResult, WriteResponse
-from factory_logs.ingest.idempotency import KeyedBody, WriteKey, retry_key
+from factory_logs.ingest.idempotency import REFUSALS, KeyedBody, WriteKey, retry_key
 from factory_logs.permissions import CurrentUser, Level, check_permission
 
 router = APIRouter(tags=["InfluxDB"])
 writes = APIRouter(tags=["InfluxDB"], route_class=FastRoute)
-REFUSALS = (BadRequestError, TooLargeError)
 _VERSION_1, _VERSION_2 = Version1(), Version2()
 _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in VERSION_HEADERS.items()]
 _RAW_REPLAYED_HEADERS = _RAW_HEADERS + [(name.lower().encode(), value.encode()) for name, value in REPLAYED.items()]
@@ -169,9 +167,7 @@ class _Write:
 
     async def _first_response(self, error: FactoryLogsError) -> Response:
         """Return the response to the first write with the client's key. Raise `error` if there is none."""
-        if not self._has_key:
-            raise error
-        return self._response(await self._services.batches.first_response(self._keyed.key(), error))
+        return self._response(await self._services.batches.first_response(self._client_key(), error))
 
     async def _store_batch(self, batch: Batch) -> Response:
         if self._refuse_empty and self._reader.is_empty:
@@ -186,9 +182,10 @@ class _Write:
 
     async def _store_one(self, batch: Batch) -> Response:
         """Store a single point, in a commit that it shares with points of other clients."""
-        key = self._keyed.key() if self._has_key else None
         try:
-            stored = await self._services.single_logs.store_point(batch.logs[0], self._user.username, key)
+            stored = await self._services.single_logs.store_point(
+                batch.logs[0], self._user.username, self._client_key()
+            )
         except BadRequestError as error:
             errors = [FieldError(each.field, each.message, batch.positions[0]) for each in error.errors]
             return await self._rejected(BatchResult([], 1, errors))
@@ -203,10 +200,13 @@ class _Write:
 
     def _key(self) -> WriteKey | None:
         """Return the client's key, or a key that is derived from the points and is therefore the same for a retry."""
-        key = self._keyed.key()
-        if self._has_key:
-            return key
-        return retry_key(key) if self._reader.all_timed else None
+        key = self._client_key()
+        if key is None and self._reader.all_timed:
+            return retry_key(self._keyed.key())
+        return key
+
+    def _client_key(self) -> WriteKey | None:
+        return self._keyed.key() if self._has_key else None
 
     def _body(self, result: BatchResult) -> bytes:
         if not result.rejected:

@@ -19,17 +19,16 @@ from factory_logs.api.http.streaming import cancel_on_disconnect
 from factory_logs.api.openapi.document import errors
 from factory_logs.api.openapi.parameters import CACHED, DOCUMENTATION, EXPORTS, IF_NONE_MATCH, PAGING
 from factory_logs.api.services import Services
-from factory_logs.errors import BadRequestError, FactoryLogsError, FieldError, NotFoundError, TooLargeError
+from factory_logs.errors import BadRequestError, FieldError, NotFoundError, TooLargeError
 from factory_logs.ingest.batch_collector import Batch, read_parts
 from factory_logs.ingest.batch_decoder import BatchReader, NdjsonReader
 from factory_logs.ingest.batch_writer import BatchResult, WriteBody, WriteResponse
-from factory_logs.ingest.idempotency import KeyedBody, WriteKey
+from factory_logs.ingest.idempotency import REFUSALS, KeyedBody, WriteKey
 from factory_logs.permissions import CurrentUser
 from factory_logs.query import FACTORY_LOGS
 from factory_logs.schemas.factory_log import FactoryLogOut, FactoryLogPage
 
 router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"], route_class=FastRoute)
-REFUSALS = (BadRequestError, TooLargeError)
 
 
 @router.post("", status_code=201, **DOCUMENTATION)
@@ -40,7 +39,7 @@ async def create_factory_logs(request: Request, user: LogWriter, services: Servi
         return await _store(request, headers, user, services)
     except TooLargeError as error:
         header = headers.get(b"idempotency-key")
-        if header is not None and error.is_key_used is None:  # it is unknown whether the unread body is the same
+        if header is not None and error.is_key_used is None:  # the body was not read, so it cannot be compared
             error.is_key_used = await services.batches.is_key_used(user.user_id, header)
         raise
 
@@ -91,7 +90,7 @@ async def _store(request: Request, headers: dict[bytes, bytes], user: CurrentUse
             await reader.read_array(text)
             return await _store_batch(reader.take(), key, user, services, skip_bad)
         except REFUSALS as error:
-            return await _first_response(key, services, error)
+            return _batch_response(await services.batches.first_response(key, error))
 
 
 async def _store_ndjson(
@@ -114,14 +113,7 @@ async def _store_ndjson(
     except REFUSALS as error:
         async for _ in texts:
             pass  # the key covers the whole body
-        return await _first_response(_key(keyed), services, error)
-
-
-async def _first_response(key: WriteKey | None, services: Services, error: FactoryLogsError) -> Response:
-    """Return the response to the first write with the key of a refused batch. Raise `error` if there is none."""
-    if key is None:
-        raise error
-    return _batch_response(await services.batches.first_response(key, error))
+        return _batch_response(await services.batches.first_response(_key(keyed), error))
 
 
 async def _store_batch(
