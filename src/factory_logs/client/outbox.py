@@ -8,7 +8,7 @@ import hashlib
 import sqlite3
 import uuid
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from factory_logs.client.spool import ROW_BYTES, RejectedLine, set_aside
 from factory_logs.client.spool_file import SpoolFile
@@ -78,8 +78,8 @@ class Outbox:
                 doubt = connection.execute(
                     "SELECT since, refusal, missing_since FROM doubt WHERE key = ?", (key,)
                 ).fetchone()
-                batch = _batch(key, owner, first, last, started_at, rows, is_new=False)
-                return batch if doubt is None else replace(batch, doubt=Doubt(*doubt))
+                note = None if doubt is None else Doubt(*doubt)
+                return _batch(key, owner, first, last, started_at, rows, is_new=False, doubt=note)
             rows = _oldest(connection, max_records, max_bytes)
             if not rows:
                 return None
@@ -146,9 +146,10 @@ def _batch(
     rows: Sequence[tuple[int, bytes]],
     *,
     is_new: bool,
+    doubt: Doubt | None = None,
 ) -> OutboxBatch:
     return OutboxBatch(
-        key, account, first, last, started_at, [seq for seq, _ in rows], [line for _, line in rows], is_new
+        key, account, first, last, started_at, [seq for seq, _ in rows], [line for _, line in rows], is_new, doubt
     )
 
 

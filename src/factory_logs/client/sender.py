@@ -167,11 +167,11 @@ class Sender:
         refusal show that none of them is stored. If that refusal does not show it either, resolve the doubt."""
         message = outcome.message if isinstance(outcome, BatchRefused) else next(iter(outcome.reasons.values()))
         why = f"it is refused, though an earlier try may be stored: {message}"
-        return self._wait(batch, why, why) if self._quiet_rest() > 0 else self._resolve(batch, why)
+        return self._doubted(batch, why, refusal=why)
 
-    def _doubted(self, batch: OutboxBatch, why: str) -> Pause:
+    def _doubted(self, batch: OutboxBatch, why: str, refusal: str | None = None) -> Pause:
         """Resolve a batch in doubt, but only after the server has certainly finished every earlier request."""
-        return self._wait(batch, why) if self._quiet_rest() > 0 else self._resolve(batch, why)
+        return self._wait(batch, why, refusal) if self._quiet_rest() > 0 else self._resolve(batch, why)
 
     def _quiet_rest(self) -> float:
         return self._tried_at + QUIET_SECONDS - self._clock()
