@@ -4,7 +4,8 @@ No test waits: the clock is given.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -242,8 +243,22 @@ async def test_two_hosts_with_a_file_each_apply_both(
         await schedules[1]._database.dispose()
 
 
+@contextmanager
+def file_changed_by_each_run(schedule: RetentionSchedule, file: Path, text: str) -> Iterator[None]:
+    """Replace the policies at the end of each run of a policy."""
+    run_policy = schedule._run_policy
+
+    async def run_and_change(connection: asyncpg.Connection, policy: Policy, hour: datetime) -> None:
+        await run_policy(connection, policy, hour)
+        file.write_text(text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "_run_policy", run_and_change)
+        yield
+
+
 async def test_a_policy_that_is_changed_while_another_one_runs_is_not_applied_as_it_was(
-    start: Start, database: Database, clock: Clock, file: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, database: Database, clock: Clock, file: Path
 ) -> None:
     await store(database, "tiger", "2024-01-01")
     await store(database, "koala", "2024-01-01")
@@ -251,19 +266,13 @@ async def test_a_policy_that_is_changed_while_another_one_runs_is_not_applied_as
     schedule = start()
     await schedule.check()
     clock.tick(days=1)
-    run_policy = schedule._run_policy
-
-    async def take_tiger_away(connection: asyncpg.Connection, policy: Policy, hour: datetime) -> None:
-        await run_policy(connection, policy, hour)
-        file.write_text(KOALA)
-
-    monkeypatch.setattr(schedule, "_run_policy", take_tiger_away)
-    await schedule.check()
+    with file_changed_by_each_run(schedule, file, KOALA):
+        await schedule.check()
     assert await stored(database) == ["tiger"]
 
 
 async def test_a_file_that_is_wrong_while_a_policy_runs_skips_no_run(
-    start: Start, database: Database, clock: Clock, file: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, database: Database, clock: Clock, file: Path
 ) -> None:
     await store(database, "tiger", "2024-01-01")
     await store(database, "koala", "2024-01-01")
@@ -271,16 +280,9 @@ async def test_a_file_that_is_wrong_while_a_policy_runs_skips_no_run(
     schedule = start()
     await schedule.check()
     clock.tick(days=1)
-    run_policy = schedule._run_policy
-
-    async def save_a_mistake(connection: asyncpg.Connection, policy: Policy, hour: datetime) -> None:
-        await run_policy(connection, policy, hour)
-        file.write_text(KOALA + TIGER.replace("90d", "soon"))
-
-    monkeypatch.setattr(schedule, "_run_policy", save_a_mistake)
-    await schedule.check()
+    with file_changed_by_each_run(schedule, file, KOALA + TIGER.replace("90d", "soon")):
+        await schedule.check()
     assert await stored(database) == ["tiger"]
-    monkeypatch.undo()
     file.write_text(KOALA + TIGER)
     await schedule.check()
     assert await stored(database) == []
