@@ -14,8 +14,8 @@ from factory_logs.db.models import Base
 CONNECT_SECONDS = 10
 LOCK_LOOK_SECONDS = 0.1
 TABLE_LOCK_SECONDS = 2
-"""How long a migration waits for the lock of a table, as reads and writes of the table queue after it. Meanwhile a
-backup may hold a lock for hours, so the migration tries again until it gets the lock.
+"""How long a migration waits for the lock of a table. Reads and writes of the table queue behind it, and a backup may
+hold a lock for hours, so the migration gives up and tries again until it gets the lock.
 
 It is more than `deadlock_timeout`, 1 s by default: after that, PostgreSQL cancels an autovacuum that holds the lock.
 """

@@ -166,10 +166,10 @@ def _is_up(server: Server, is_ending: Callable[[], bool]) -> bool:
             raise EmbeddedPostgresError(f"pg_isready does not run (exit code {exit_code}): {asked.stdout.strip()}")
         if exit_code == 0:
             return True
+        pid = postmaster_pid(server.cluster_dir)
         if exit_code == 1:
             deadline = time.monotonic() + RESPONSE_SECONDS
-        pid = postmaster_pid(server.cluster_dir)
-        if exit_code != 1 and not is_server(pid, server.cluster_dir):
+        elif not is_server(pid, server.cluster_dir):
             disown_pid(server)
             return False
         if time.monotonic() > deadline:
