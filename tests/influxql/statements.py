@@ -209,6 +209,9 @@ SELECT mean(voltage) FROM tiger GROUP BY jig_id, hostname
 SELECT mean(voltage) FROM tiger GROUP BY *
 SELECT mean(voltage) FROM tiger GROUP BY /host|jig/
 SELECT mean(voltage) FROM tiger GROUP BY nothing
+SELECT last(voltage) FROM tiger GROUP BY nothing
+SELECT first(voltage) FROM tiger, koala GROUP BY jig_id, nothing
+SELECT last(v) FROM /clock|recent|tiger/ GROUP BY jig_id
 SELECT count(cycles) FROM koala GROUP BY repair_id
 SELECT count(cycles) FROM koala GROUP BY product_imei, repair_id
 SELECT mean(voltage) FROM koala, tiger GROUP BY hostname

@@ -80,3 +80,15 @@ async def test_more_sets_of_tags_than_are_known_are_no_limit(database: Database)
         assert len(await shown(own, "SHOW TAG VALUES WITH KEY = serial")) == 12
     await store(database, {"serial": "T"})
     assert ["serial", "T"] in await shown(own, "SHOW TAG VALUES WITH KEY = serial")
+
+
+@pytest.mark.parametrize("function", ["first", "last"])
+async def test_a_selector_is_grouped_by_a_tag_that_no_log_of_the_measurement_has(
+    database: Database, own: InfluxqlQueries, function: str
+) -> None:
+    await store(database, {"line": "L1"}, app="koala")
+    statement = f"SELECT {function}(v) FROM tiger, koala GROUP BY jig_id"
+    (result,) = [each async for each in own.results(parse_query(statement, NONE), "logs", 0)]
+    assert result.error is None
+    found = [(series.name, series.tags["jig_id"], series.rows[0][1]) for series in result.series]
+    assert found == [("koala", "", 1), ("tiger", "", 1), ("tiger", "J-07", 1), ("tiger", "J-08", 1)]

@@ -64,7 +64,7 @@ class InfluxqlCatalog:
 
 def tag_in(tags: Any, measurement: MeasurementSchema, name: str) -> str:
     """Return the value of a tag in `tags`, or empty text if the tag is missing or stored in a column of its own."""
-    for path in measurement.tags[name]:
+    for path in measurement.tags.get(name, ()):
         value = tags
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
