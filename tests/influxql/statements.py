@@ -174,6 +174,12 @@ SELECT voltage FROM tiger WHERE voltage > 3.3 AND (jig_id = 'J-01' OR hostname =
 SELECT voltage FROM tiger WHERE voltage + 1 > 4.5 LIMIT 20
 SELECT voltage FROM tiger WHERE voltage > cycles LIMIT 20
 SELECT cycles FROM tiger WHERE cycles % 2 = 0 LIMIT 20
+SELECT cycles FROM tiger WHERE cycles & 3 = 1 LIMIT 20
+SELECT cycles FROM tiger WHERE cycles | 8 = 12 OR 5 = cycles ^ 1
+SELECT cycles FROM tiger WHERE cycles & 3 = cycles LIMIT 20
+SELECT cycles FROM tiger WHERE (cycles + 1) & 6 > 3 LIMIT 20
+SELECT count(cycles) FROM tiger WHERE cycles & -4 != 0 GROUP BY jig_id
+SELECT i FROM integers WHERE i & 1 = 1
 SELECT cycles FROM tiger WHERE "battery.voltage" > 4 LIMIT 20
 SELECT count(voltage) FROM tiger WHERE passed = false GROUP BY jig_id
 SELECT i FROM integers WHERE i = 9223372036854775807
@@ -612,6 +618,8 @@ SELECT * FROM nowhere
 SELECT voltage FROM tiger WHERE jig_id = 'nothing'
 SELECT voltage FROM tiger WHERE nothing = 'x'
 SELECT voltage FROM tiger WHERE nothing > 3
+SELECT voltage FROM tiger WHERE voltage & 1 = 1
+SELECT voltage FROM tiger WHERE note & 1 != 1
 SELECT voltage FROM tiger WHERE voltage > 100
 SELECT voltage FROM tiger WHERE voltage = 'text'
 SELECT voltage FROM tiger WHERE jig_id > 3

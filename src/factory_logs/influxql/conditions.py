@@ -11,7 +11,21 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, Numeric, Text, and_, case, cast, false, func, literal, or_, true
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    Numeric,
+    Text,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    or_,
+    true,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from factory_logs.influxql.ast import (
@@ -187,6 +201,8 @@ class _Compiler:
                 return _Operand(kind, cast(literal(_number_text(number), Text), Numeric))
             case Binary(operator, left, right) if operator in "+-*/%":
                 return _computed(operator, self._operand(left), self._operand(right))
+            case Binary(("&" | "|" | "^") as operator, left, right):
+                return _bitwise(operator, self._operand(left), self._operand(right))
             case Binary(operator, left, right) if operator in COMPARISONS:
                 compared = _compared(operator, self._operand(left), self._operand(right))
                 return _Operand(Type.BOOLEAN, func.coalesce(compared, false()))
@@ -260,6 +276,15 @@ def _computed(operator: str, left: _Operand, right: _Operand) -> _Operand:
             rest = func.mod(left.sql, func.nullif(right.sql, zero))
             return _Operand(kind, case((right.sql == zero, zero), else_=rest) if are_whole else rest)
     return _Operand(kind, left.sql.op(operator, return_type=Numeric())(right.sql))
+
+
+def _bitwise(operator: str, left: _Operand, right: _Operand) -> _Operand:
+    """Return the operation on the bits of two integers. Of other types it is null, as is the result of _computed."""
+    if left.type is not Type.INTEGER or right.type is not Type.INTEGER:
+        return _Operand(Type.FLOAT, cast(literal(None, Text), Numeric))
+    symbol = "#" if operator == "^" else operator
+    bits = cast(left.sql, BigInteger).op(symbol, return_type=BigInteger())(cast(right.sql, BigInteger))
+    return _Operand(Type.INTEGER, cast(bits, Numeric))
 
 
 def _rounded(name: str, operand: _Operand) -> _Operand:
