@@ -32,7 +32,7 @@ def nanoseconds(time: datetime) -> int:
 def lines(now: datetime) -> list[str]:
     """Return the line of each point; the points of the measurement recent end at `now`."""
     return [
-        *_jigs(), *_summer_time(), *_strange_names(), *_strange_values(), *_dense(),
+        *_jigs(), *_summer_time(), *_strange_names(), *_namesakes(), *_strange_values(), *_dense(),
         *(point("recent", {"n": str(n % 2)}, {"v": n}, now - timedelta(minutes=7 * n + 1)) for n in range(20)),
     ]  # fmt: skip
 
@@ -86,6 +86,13 @@ def _strange_names() -> Iterator[str]:
                 f"odd {name}" if number % 2 else "odd", tags, {name + "_f": number + again / 4, "same": number},
                 FIRST + timedelta(minutes=number, seconds=again),
             )  # fmt: skip
+
+
+def _namesakes() -> Iterator[str]:
+    """Return points with a tag and a field of the same name."""
+    for number in range(6):
+        tags = {"line": f"L{number % 2}", "shift": "day" if number < 3 else "night"}
+        yield point("namesakes", tags, {"line": number}, FIRST + timedelta(minutes=number))
 
 
 def _strange_values() -> Iterator[str]:

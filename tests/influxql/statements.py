@@ -133,6 +133,8 @@ SELECT cycles, repair_id FROM koala WHERE repair_id =~ /[12]/
 SELECT voltage FROM tiger WHERE nothing = '' LIMIT 5
 SELECT voltage FROM tiger WHERE nothing != 'x' LIMIT 5
 SELECT voltage FROM tiger WHERE "jig_id"::tag = 'J-01' LIMIT 5
+SELECT line, line::tag FROM namesakes WHERE line > 1 AND line::tag = 'L1'
+SELECT count(line) FROM namesakes GROUP BY line
 SELECT same FROM "odd with space" WHERE "with space" = 'with space 0'
 SELECT same FROM "odd it's" WHERE "it's" = 'it\'s 1'
 SELECT same FROM odd WHERE "a\"quote" = 'a"quote 0'
@@ -552,6 +554,11 @@ SHOW TAG VALUES FROM tiger WITH KEY = jig_id WHERE hostname =~ /REG/ AND jig_id 
 SHOW TAG VALUES WITH KEY = k
 SHOW TAG VALUES FROM "odd it's" WITH KEY = "it's"
 SHOW TAG VALUES WITH KEY IN ("ünï", "an=equals")
+SHOW TAG VALUES FROM namesakes WITH KEY = line WHERE line != 'L0'
+SHOW TAG VALUES FROM namesakes WITH KEY = shift WHERE line =~ /L/
+SHOW TAG KEYS FROM namesakes WHERE line = 'L1'
+SHOW SERIES FROM namesakes WHERE line = 'L1' AND shift = 'day'
+SHOW MEASUREMENTS WHERE line = 'L1'
 SHOW FIELD KEYS
 SHOW FIELD KEYS ON factory_logs
 SHOW FIELD KEYS FROM tiger

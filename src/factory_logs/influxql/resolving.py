@@ -118,8 +118,12 @@ class _Resolver:
 
 
 def typed_condition(condition: Expression, measurement: MeasurementSchema) -> Expression:
-    """Return the condition with the types that its names have in one measurement."""
-    return rewrite(condition, _Types({"": measurement}, [""]).typed)
+    """Return the condition of a SHOW statement with the types that its names have in one measurement.
+
+    A name that is a field and a tag means the tag, because SHOW statements list what tags have.
+    """
+    fields = {name: key for name, key in measurement.fields.items() if name not in measurement.tags}
+    return rewrite(condition, _Types({"": replace(measurement, fields=fields)}, [""]).typed)
 
 
 class _Types:
