@@ -627,6 +627,8 @@ SELECT voltage FROM tiger WHERE nothing = 'x'
 SELECT voltage FROM tiger WHERE nothing > 3
 SELECT voltage FROM tiger WHERE voltage & 1 = 1
 SELECT voltage FROM tiger WHERE note & 1 != 1
+SELECT voltage FROM tiger WHERE jig_id::field > cycles
+SELECT voltage FROM tiger WHERE jig_id::field + 1 = 2
 SELECT voltage FROM tiger WHERE voltage > 100
 SELECT voltage FROM tiger WHERE voltage = 'text'
 SELECT voltage FROM tiger WHERE jig_id > 3

@@ -220,8 +220,10 @@ class _Compiler:
             text = func.coalesce(tag_text(self._measurement, reference.name), "", type_=Text())
             return _Operand(Type.STRING, text)
         value = field_json(self._measurement, reference.name)
+        if value is None:
+            return _Operand(Type.STRING, cast(literal(None, Text), Text))
         kind = self._measurement.fields[reference.name].type if reference.type is Type.FIELD else reference.type
-        if value is None or kind not in JSON_TYPES:
+        if kind not in JSON_TYPES:
             return _Operand(Type.STRING, cast(literal(None, Text), Text))
         typed: ColumnElement[Any]
         if kind is Type.STRING:
