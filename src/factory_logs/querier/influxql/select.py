@@ -25,7 +25,7 @@ from factory_logs.querier.influxql.window_aggregates import Tags
 
 T = TypeVar("T")
 Row = tuple[int, list[Value]]
-FEW_POINTS = 1_000
+FEW_VALUES = 1_000
 _NEEDED: dict[str, tuple[str, ...]] = {
     "count": ("count",),
     "sum": ("sum",),
@@ -117,7 +117,8 @@ class Selecting:
                     _filled_points(plan, stream), self._finished, plan, call, stream, is_selector, enough
                 )
                 streams.append(_limited(finished, plan.limit, plan.offset))
-        return await _computed(sum(map(_points_in, streams)), _as_rows, plan, columns, calls, streams)
+        values = sum(map(_points_in, streams)) * len(columns.expressions)
+        return await _computed(values, _as_rows, plan, columns, calls, streams)
 
     async def _raw_points(self, plan: Plan, references: Sequence[Reference]) -> list[PointSeries]:
         """Return points with several values, for a statement without functions."""
@@ -342,9 +343,9 @@ class Selecting:
         return Stream(stream.type, series)
 
 
-async def _computed(points: int, function: Callable[..., T], *arguments: object) -> T:
-    """Return the result of a function over this many points. Run it in a thread if that is worth the switch."""
-    if points <= FEW_POINTS:
+async def _computed(values: int, function: Callable[..., T], *arguments: object) -> T:
+    """Return the result of a function over this many values. Run it in a thread if that is worth the switch."""
+    if values <= FEW_VALUES:
         return function(*arguments)
     return await asyncio.to_thread(function, *arguments)
 
@@ -544,6 +545,7 @@ class _Merging:
         self._columns = columns
         self._calls = calls
         self._filling = plan.filling
+        self._indexes = {reference: index for index, reference in enumerate(columns.references)}
         self._call_types = {call: call_type(call.name, [_driver(call).type]) for call in calls}
         self._absent: dict[Expression, Value] = {}
         for call in columns.calls:
@@ -586,9 +588,7 @@ class _Merging:
         )
 
     def _plain(self, series: PointSeries) -> list[Row]:
-        indexes = [
-            self._columns.references.index(each) for each in self._columns.expressions if isinstance(each, Reference)
-        ]
+        indexes = [self._indexes[each] for each in self._columns.expressions if isinstance(each, Reference)]
         return [
             (time, [others[index] for index in indexes])
             for time, others in zip(series.times, series.others, strict=True)

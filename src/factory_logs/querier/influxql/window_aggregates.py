@@ -53,7 +53,8 @@ def window_sums(
     If `series` is given, it contains all series that can exist, and `wanted` is only `first` or only `last`. The oldest
     or newest logs are then read first. The other logs are read only if a series has no value in the logs read so far.
     """
-    indexes = [present.index(each) if each in present else None for each in wanted]
+    positions = {each: index for index, each in enumerate(present)}
+    indexes = [positions.get(each) for each in wanted]
     whole = [name in ("sum", *_LEAST, *_GREATEST) and reference.type is Type.INTEGER for name, reference in present]
     keys = len(source.dimensions) + bool(bins.length)
 
