@@ -155,6 +155,11 @@ class Settings(BaseSettings):
     max_connections: PositiveInt = Field(
         10_000, description="The maximum number of client connections of one worker; further ones get a 503"
     )
+    max_unaccepted_connections: PositiveInt = Field(
+        2048,
+        description="The maximum number of client connections that wait until a worker accepts them, at most "
+        "`net.core.somaxconn` of Linux; a further client tries again after a second or more",
+    )
     max_head_bytes: PositiveInt = Field(
         64 * 1024, description="The maximum size of a request's URL and headers together; larger ones get a 400"
     )

@@ -119,7 +119,7 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
-        loop="uvloop",
+        loop="factory_logs.api.asgi.event_loop:EventLoop",
         http="factory_logs.api.asgi.uvicorn_protocol:JsonHttpProtocol",
         ws="none",
         lifespan="on",
@@ -129,6 +129,7 @@ def _uvicorn_config(settings: Settings) -> uvicorn.Config:
         log_config=logging.STANDARD_LIBRARY,
         log_level=settings.log_level,
         timeout_worker_healthcheck=math.ceil(settings.worker_start_seconds),  # applies after a restart by SIGHUP
+        backlog=settings.max_unaccepted_connections,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=math.ceil(settings.drain_seconds),
     )
