@@ -2,7 +2,8 @@
 
 import re
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from playwright.sync_api import expect
 
@@ -60,6 +61,27 @@ def test_a_bucket_ends_at_local_midnight_if_the_clocks_change(visit: Open) -> No
         ("2024-06-01T22:00Z", 1, "2024-06-02T22:00Z"),
     ):
         assert page.evaluate(end, [time_js, begin, days]) == datetime.fromisoformat(expected).timestamp() * 1000
+
+
+def test_the_times_of_an_axis_keep_to_the_local_clock(visit: Open) -> None:
+    page = visit(timezone_id="Europe/Berlin")
+    time_js = page.evaluate("performance.getEntriesByType('resource').find(({name}) => name.endsWith('/time.js')).name")
+    ticks = "async ([url, from, to]) => (await import(url)).axisTicks(Date.parse(from), Date.parse(to), 10).times"
+    for begin, end, days in (("2024-10-23", "2024-11-01", range(23, 32)), ("2024-03-27", "2024-04-05", range(27, 36))):
+        midnights = [datetime.fromisoformat(begin) + timedelta(days=day - days[0]) for day in days]
+        expected = [moment.replace(tzinfo=ZoneInfo("Europe/Berlin")).timestamp() * 1000 for moment in midnights]
+        assert page.evaluate(ticks, [time_js, f"{begin}T00:00", f"{end}T00:00"])[: len(days)] == expected
+
+
+def test_the_labels_of_decades_do_not_overlap(visit: Open) -> None:
+    page = visit()
+    time_js = page.evaluate("performance.getEntriesByType('resource').find(({name}) => name.endsWith('/time.js')).name")
+    ticks = (
+        "async ([url, from, to]) => (await import(url)).axisTicks(Date.parse(from), Date.parse(to), 10).times.length"
+    )
+    for year, most in ((1970, 11), (1, 11), (9999, 11)):
+        first, last = sorted((f"{year:04}-01-01T00:00Z", "2024-01-01T00:00Z"))
+        assert 5 <= page.evaluate(ticks, [time_js, first, last]) <= most
 
 
 def test_the_pareto_chart_works_by_keyboard_and_leads_to_failed_logs(visit: Open) -> None:

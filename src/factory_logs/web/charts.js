@@ -6,7 +6,7 @@
 
 import { announce, element, svg } from "./dom.js";
 import { compact, ticks } from "./numbers.js";
-import { bucketEnd, firstTick, showTick, tickStep } from "./time.js";
+import { axisTicks, bucketEnd, showTick } from "./time.js";
 
 /**
  * @typedef {object} Item
@@ -157,9 +157,9 @@ function gridLines(y, values, format, left, right) {
  * @param {number} width
  */
 function timeAxis(x, from, to, top, width) {
-  const step = tickStep(to - from, Math.max(Math.floor(width / 105), 1));
+  const { times, step } = axisTicks(from, to, Math.max(Math.floor(width / 105), 1));
   const found = [];
-  for (let time = firstTick(from, step); time <= to; time += step) {
+  for (const time of times) {
     const position = x(time);
     if (position < 34 || position > width - 34) continue;
     found.push(svg("line", { class: "axis", x1: position, x2: position, y1: top, y2: top + 4 }));

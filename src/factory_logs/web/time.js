@@ -151,12 +151,35 @@ export function bucketEnd(begin, length) {
 }
 
 /** Return the interval between the labels of a time axis. @param {number} span @param {number} labels */
-export function tickStep(span, labels) {
-  return BUCKETS.find(([, length]) => span / length <= labels)?.[1] ?? 364 * DAY;
+function tickStep(span, labels) {
+  const year = 364 * DAY;
+  return BUCKETS.find(([, length]) => span / length <= labels)?.[1] ?? Math.ceil(span / labels / year) * year;
 }
 
-/** Return the first round time of the axis in the shown zone. @param {number} from @param {number} step */
-export function firstTick(from, step) {
+/**
+ * Return the round times of an axis in the shown zone, and the interval between them. Intervals of hours and days keep to
+ * the local clock if it changes.
+ *
+ * @param {number} from
+ * @param {number} to
+ * @param {number} labels the maximum number of times
+ * @returns {{ times: number[], step: number }}
+ */
+export function axisTicks(from, to, labels) {
+  const step = tickStep(to - from, labels);
   const offset = utc ? 0 : -new Date(from).getTimezoneOffset() * MINUTE;
-  return Math.ceil((from + offset) / step) * step - offset;
+  const times = [];
+  for (let clock = Math.ceil((from + offset) / step) * step; ; clock += step) {
+    const time = utc || step <= HOUR ? clock - offset : atLocalClock(clock);
+    if (!(time <= to)) return { times, step }; // also if it is not a number
+    times.push(time);
+  }
+}
+
+/** Return the time at which the local clock shows what `clock` shows in UTC. @param {number} clock */
+function atLocalClock(clock) {
+  const shown = new Date(clock);
+  const date = new Date(0);
+  date.setFullYear(shown.getUTCFullYear(), shown.getUTCMonth(), shown.getUTCDate());
+  return date.setHours(shown.getUTCHours(), shown.getUTCMinutes(), 0, 0);
 }
