@@ -17,6 +17,7 @@ from factory_logs.api.asgi.fast_routes import FastRoutes
 from factory_logs.api.asgi.forwarded import Forwarded
 from factory_logs.api.asgi.shutdown import stop_event, stop_with_supervisor
 from factory_logs.api.http import error_handlers
+from factory_logs.api.http.exchange import Exchange
 from factory_logs.api.openapi import document, swagger_ui
 from factory_logs.api.routes import auth, health, influxdb, influxdb_query, logs, page, repairs, results, stats, tail
 from factory_logs.api.services import Services
@@ -75,6 +76,8 @@ class FactoryLogs(FastAPI):
     """A FastAPI application whose requests pass the dispatcher first."""
 
     dispatcher: ASGIApp
+    start_without_task: Callable[[Exchange], bool]
+    """Starts a request that needs no task (api/asgi/single_writes.py)."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -113,8 +116,11 @@ def create_app(settings: Settings) -> FactoryLogs:
     fastapi = super(FactoryLogs, app).__call__
     dispatcher = Dispatcher(fastapi, FastRoutes(ROUTERS), lambda: app.state.services, app.state.access_log)
     app.dispatcher = HeadAsGet(dispatcher)
+    app.start_without_task = dispatcher.start_without_task
     if settings.trusted_proxies or settings.root_path:
-        app.dispatcher = Forwarded(app.dispatcher, settings.trusted_proxies, settings.root_path)
+        forwarded = Forwarded(app.dispatcher, settings.trusted_proxies, settings.root_path)
+        app.dispatcher = forwarded
+        app.start_without_task = partial(forwarded.start_without_task, dispatcher.start_without_task)
     return app
 
 

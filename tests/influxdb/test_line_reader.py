@@ -2,8 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factory_logs.errors import BadRequestError
 from factory_logs.influxdb import line_reader
-from factory_logs.influxdb.line_reader import LineSplitter, split_lines
+from factory_logs.influxdb.line_reader import LineProtocolReader, LineSplitter, read_only_line, split_lines
+from factory_logs.ingest.batch_collector import BatchLimits
+from factory_logs.ingest.validation import NewLog
+from factory_logs.schemas.record_limits import RecordLimits
 from tests.influxdb.strategies import POINTS, Point
 
 
@@ -85,3 +89,32 @@ def test_the_end_of_a_line_over_the_limit_opens_no_string() -> None:
 def test_a_string_over_many_lines_takes_linear_time() -> None:
     text = 'm f="' + '\\"\n' * 300_000 + '" 1\nm g=1'
     assert [number for number, _ in split_lines(text, 10**7)] == [1, 300_001 + 1]
+
+
+LIMITS = RecordLimits(100, 5)
+SURELY_ONE_LINE = [b"m f=1", b"m f=1\n", b'm f="x"\n']
+
+
+def only_line(body: bytes) -> tuple[NewLog | None, list[tuple[str, str]]]:
+    try:
+        return read_only_line(body, LIMITS, 1, 5), []
+    except BadRequestError as error:
+        return None, [(each.field, each.message) for each in error.errors]
+
+
+@given(
+    (st.text(st.sampled_from('m f=",\\\n#1é\r\t'), max_size=60) | st.lists(POINTS, max_size=2).map(in_lines)).map(
+        str.encode
+    )
+    | st.sampled_from([b"m f=1", b"m f=1\n", b'm f="x"\n', b'm f="x', b"m f=\xff", b"m f=" + b"1" * 300])
+)
+def test_the_only_line_is_read_like_any_line(body: bytes) -> None:
+    reader = LineProtocolReader(LIMITS, BatchLimits(), 1, 5)
+    reader.read(body)
+    batch = reader.take()
+    log, errors = only_line(body)
+    if log is None and not errors:
+        assert body not in SURELY_ONE_LINE
+    else:
+        assert (batch.logs, batch.rejected) == ([] if log is None else [log], bool(errors))
+        assert [(each.field, each.message) for each in batch.errors] == errors

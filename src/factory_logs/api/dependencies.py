@@ -48,10 +48,15 @@ class Require:
         if user is None:
             user = await services.authenticator.authenticate(authorization)
         request.scope["state"]["user"] = user.username
-        check_permission(user, self.level, stores_logs=self._stores_logs)
+        self.check(user)
         return user
 
+    def check(self, user: CurrentUser) -> None:
+        """Raise ForbiddenError if the user does not have the permission."""
+        check_permission(user, self.level, stores_logs=self._stores_logs)
 
+
+STORES_LOGS = Require(Level.SYSTEM, stores_logs=True)
 Reader = Annotated[CurrentUser, Depends(Require(Level.OVERVIEW))]
 Writer = Annotated[CurrentUser, Depends(Require(Level.SYSTEM))]
-LogWriter = Annotated[CurrentUser, Depends(Require(Level.SYSTEM, stores_logs=True))]
+LogWriter = Annotated[CurrentUser, Depends(STORES_LOGS)]

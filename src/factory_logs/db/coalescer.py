@@ -22,11 +22,19 @@ STOPPING = "The service is stopping"
 _log = structlog.get_logger(__name__)
 
 
+class Receiver(Protocol):
+    """Receives the outcome of an item, as a future does. No method may raise."""
+
+    def done(self) -> bool: ...
+    def set_result(self, result: Any, /) -> None: ...
+    def set_exception(self, error: BaseException, /) -> None: ...
+
+
 class Waiter(Protocol):
     """An item that waits for its result."""
 
     @property
-    def future(self) -> "asyncio.Future[Any]": ...
+    def receiver(self) -> Receiver: ...
 
 
 Item = TypeVar("Item", bound=Waiter)
@@ -143,5 +151,5 @@ class Coalescer(ABC, Generic[Item, Results]):
 def fail(items: Iterable[Waiter], error: BaseException) -> None:
     """End each waiting item with this error."""
     for item in items:
-        if not item.future.done():
-            item.future.set_exception(error)
+        if not item.receiver.done():
+            item.receiver.set_exception(error)

@@ -15,6 +15,7 @@ from factory_logs.influxdb.line_protocol import BEFORE_A_LINE, HEAD, IN_STRING, 
 from factory_logs.influxdb.mapping import PointParser
 from factory_logs.influxdb.uniform_lines import UniformLineReader
 from factory_logs.ingest.batch_collector import Batch, BatchCollector, BatchLimits
+from factory_logs.ingest.validation import NewLog
 from factory_logs.schemas.record_limits import RecordLimits
 
 _Decoder = codecs.getincrementaldecoder("utf-8")
@@ -141,6 +142,21 @@ LINE_CHARACTERS_PER_RECORD_BYTE = 2
 characters."""
 
 
+def max_line_characters(limits: RecordLimits) -> int:
+    return LINE_CHARACTERS_PER_RECORD_BYTE * limits.max_record_bytes
+
+
+def read_only_line(body: bytes | bytearray, limits: RecordLimits, unit_ns: int, now_ns: int) -> NewLog | None:
+    """Return the log of a body that is surely one line; None for any other body, and LineProtocolReader must read it.
+
+    Raises BadRequestError if the line is bad.
+    """
+    line = body.decode(errors=_BROKEN_UTF8).removesuffix("\n")
+    if "\n" in line or not line[:1].isalnum() or line[-1] == "\r" or ('"' in line and not _is_surely_closed(line)):
+        return None
+    return PointParser(limits, unit_ns, now_ns).read(line, max_line_characters(limits))
+
+
 class LineProtocolReader:
     """Decodes lines into valid logs and errors, each with the number of its line, from 1."""
 
@@ -148,7 +164,7 @@ class LineProtocolReader:
     """The size of a piece in bytes, which is some hundred lines."""
 
     def __init__(self, limits: RecordLimits, batch_limits: BatchLimits, unit_ns: int, now_ns: int) -> None:
-        self.max_characters = LINE_CHARACTERS_PER_RECORD_BYTE * limits.max_record_bytes
+        self.max_characters = max_line_characters(limits)
         self._batch_limits = batch_limits
         self._points = PointParser(limits, unit_ns, now_ns)
         self._uniform = UniformLineReader(limits, self.max_characters, unit_ns, now_ns)

@@ -31,7 +31,7 @@ def read_log(text: bytes, limits: RecordLimits) -> NewLog:
     return fast_log_from_text(text, limits) or parse_log(text, limits)
 
 
-def decode_json(text: bytes) -> Any:
+def decode_json(text: bytes | bytearray) -> Any:
     """Return the value of a JSON text; None for null and for text that orjson cannot decode."""
     try:
         return orjson.loads(text)
@@ -39,7 +39,7 @@ def decode_json(text: bytes) -> Any:
         return None
 
 
-def fast_log_from_text(text: bytes, limits: RecordLimits) -> NewLog | None:
+def fast_log_from_text(text: bytes | bytearray, limits: RecordLimits) -> NewLog | None:
     """Return the row for one log's JSON text, or None if the schema must decide."""
     return fast_log(decode_json(text), limits)
 

@@ -14,7 +14,7 @@ import asyncpg
 
 from factory_logs.db.citus import is_distributed
 from factory_logs.db.citus_inserts import insert_logs_on_cluster
-from factory_logs.db.coalescer import STOPPING, Coalescer, fail
+from factory_logs.db.coalescer import STOPPING, Coalescer, Receiver, fail
 from factory_logs.db.engine import Database
 from factory_logs.db.errors import UNREACHABLE
 from factory_logs.db.idempotency_keys import FirstResponse
@@ -41,7 +41,7 @@ class Submission(NamedTuple):
 
     row: NewRow
     size: int
-    future: "asyncio.Future[Stored | FirstResponse]"
+    receiver: Receiver
 
 
 class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
@@ -70,9 +70,18 @@ class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
     ) -> "asyncio.Future[Stored | FirstResponse]":
         """Queue one log. The future ends when the log is committed, or raises the reason why it was not stored.
 
-        If `key` was used before, store nothing; the result is then the response to the first write. Raises
-        OverloadedError if the queue is full, if PostgreSQL has not responded to any writer for a while, or if the disk
-        is nearly full.
+        If `key` was used before, store nothing; the result is then the response to the first write. Raises the errors
+        of `add`.
+        """
+        future: asyncio.Future[Stored | FirstResponse] = asyncio.get_running_loop().create_future()
+        self.add(log, created_by, future, key)
+        return future
+
+    def add(self, log: NewLog, created_by: str, receiver: Receiver, key: WriteKey | None = None) -> None:
+        """Queue one log, whose outcome `receiver` gets.
+
+        Raises OverloadedError if the queue is full, if PostgreSQL has not responded to any writer for a while, or if
+        the disk is nearly full.
         """
         self._disk.refuse_if_low()
         size = _ROW_OVERHEAD_BYTES + len(log.app_name) + len(log.tags or "") + len(log.fields or "")
@@ -84,10 +93,8 @@ class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
             raise OverloadedError("The service cannot take more logs right now")
         if not self._database.heartbeat.is_responding or self._stalled():
             raise OverloadedError(UNREACHABLE)
-        future: asyncio.Future[Stored | FirstResponse] = asyncio.get_running_loop().create_future()
         self._queued_bytes += size
-        self._add(Submission(NewRow(log, created_by, key), size, future))
-        return future
+        self._add(Submission(NewRow(log, created_by, key), size, receiver))
 
     def _stalled(self) -> bool:
         """Return whether every writer has waited for PostgreSQL longer than a commit should take."""
@@ -117,8 +124,8 @@ class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
                 fail([entry], no_such_repair(entry.row.log.repair_id))
             elif isinstance(result, Forgotten):
                 fail([entry], just_forgotten())
-            elif not entry.future.done():
-                entry.future.set_result(result)
+            elif not entry.receiver.done():
+                entry.receiver.set_result(result)
 
     def _note_failure(self, error: BaseException) -> None:
         """Count the failure. If the database is unavailable, give the waiting logs the error at once instead of after

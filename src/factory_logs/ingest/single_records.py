@@ -11,12 +11,12 @@ import orjson
 from factory_logs.db.connection_pool import BatchConnections
 from factory_logs.db.engine import Database
 from factory_logs.db.idempotency_keys import FirstResponse
-from factory_logs.db.log_inserts import Stored
-from factory_logs.db.records import record_text
+from factory_logs.db.log_inserts import Stored as Stored
+from factory_logs.db.records import RecordText, record_text
 from factory_logs.db.repairs import COLUMNS, RepairRepository
 from factory_logs.errors import BadRequestError
 from factory_logs.ingest.batch_writer import WriteResponse
-from factory_logs.ingest.fast_validation import read_log
+from factory_logs.ingest.fast_validation import fast_log_from_text, read_log
 from factory_logs.ingest.group_commit import GroupCommit
 from factory_logs.ingest.idempotency import WriteKey, check_same, first_response, just_forgotten
 from factory_logs.ingest.validation import NewLog, parse_model
@@ -48,6 +48,11 @@ class SingleLogs:
         self._connections = connections
         self._limits = limits
         self._read = read
+
+    def prepare(self, text: bytes | bytearray, username: str) -> tuple[NewLog, RecordText] | None:
+        """Return the log of a JSON text and the log's JSON, or None if only `store` can validate it."""
+        log = fast_log_from_text(text, self._limits)
+        return None if log is None else (log, record_text(log, username))
 
     async def store(self, text: bytes, username: str, key: WriteKey | None) -> StoredRecord:
         """Store one log from its JSON text. If the key was used before, store nothing and return the first record.

@@ -25,7 +25,7 @@ class IdRead:
     """A request that waits for the log with this id."""
 
     record_id: int
-    future: "asyncio.Future[str | None]"
+    receiver: "asyncio.Future[str | None]"
 
 
 class LogsById(Coalescer[IdRead, dict[int, str]]):
@@ -66,7 +66,7 @@ class LogsById(Coalescer[IdRead, dict[int, str]]):
 
                 def check() -> None:
                     nonlocal timer
-                    if all(read.future.done() for read in batch):
+                    if all(read.receiver.done() for read in batch):
                         wanted.reschedule(loop.time())
                     else:
                         timer = loop.call_later(CHECK_SECONDS, check)
@@ -83,8 +83,8 @@ class LogsById(Coalescer[IdRead, dict[int, str]]):
 
     def _resolve(self, batch: list[IdRead], results: dict[int, str], _seconds: float) -> None:
         for read in batch:
-            if not read.future.done():
-                read.future.set_result(results.get(read.record_id))
+            if not read.receiver.done():
+                read.receiver.set_result(results.get(read.record_id))
 
     def _stopping_error(self) -> DatabaseUnavailableError:
         return DatabaseUnavailableError(STOPPING)

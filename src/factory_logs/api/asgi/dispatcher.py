@@ -10,16 +10,27 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any
 
-from starlette.requests import ClientDisconnect
+import structlog
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from factory_logs import metrics
 from factory_logs.api.asgi.access_log import AccessLog
 from factory_logs.api.asgi.fast_routes import FastRoutes
+from factory_logs.api.asgi.single_writes import LARGEST_BODY, OTHER_HEADERS, SingleWrite, WholeRequest
+from factory_logs.api.dependencies import STORES_LOGS
+from factory_logs.api.http.error_handlers import unexpected_error
+from factory_logs.api.http.exchange import Exchange
 from factory_logs.api.http.responses import route_path
 from factory_logs.api.services import Services
+from factory_logs.errors import FactoryLogsError
+from factory_logs.ingest.single_records import Stored
 
+_log = structlog.get_logger(__name__)
 _VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context: version, trace, parent, flags. A later version than 00 may append more.
 _TRACEPARENT = re.compile(
@@ -55,17 +66,12 @@ class Dispatcher:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request_id, trace_id = self._ids(scope)
-        state = scope.setdefault("state", {})
-        if trace_id is not None:
-            state["trace_id"] = trace_id
-        state["request_id"] = request_id
-        added = ((b"x-request-id", request_id.encode()), *_ADDED_HEADERS)
+        state = self._identify(scope)
         status = 500
         try:
             route, segment = self._routes.find(scope["method"], route_path(scope))
             if route is None:
-                sender = _HeaderAdder(send, added)
+                sender = _HeaderAdder(send, _added_headers(state))
                 try:
                     await self._app(scope, receive, sender)
                 finally:
@@ -74,14 +80,59 @@ class Dispatcher:
                 scope["route"] = route
                 response = await route.respond(scope, receive, self._services(), segment)
                 status = response.status_code
-                response.raw_headers.extend((*added, _CONTENT_SECURITY_POLICY))
+                _add_headers(response, state)
                 await response(scope, receive, send)
         except ClientDisconnect:
             status = 499
         finally:
-            self._account(scope, state, status, time.perf_counter() - started)
+            self._account(scope, state, started, status)
 
-    def _account(self, scope: Scope, state: dict[str, object], status: int, seconds: float) -> None:
+    def start_without_task(self, exchange: Exchange) -> bool:
+        """Start a single write (single_writes.py). Return False, and do nothing, if the request needs a task."""
+        started = time.perf_counter()
+        scope: Scope = exchange.scope  # type: ignore[assignment]
+        found = self._routes.find_single_write(scope["method"], route_path(scope))
+        if found is None or len(exchange.body) > LARGEST_BODY or exchange.waiting_for_100_continue:
+            return False
+        headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]) or not OTHER_HEADERS.isdisjoint(headers):
+            return False
+        services = self._services()
+        if len(exchange.body) > services.settings.max_body_bytes:
+            return False
+        user = services.authenticator.cached(headers.get(b"authorization", b"").decode("latin-1"))
+        if user is None:
+            return False
+        route, read = found
+        try:
+            STORES_LOGS.check(user)
+            write = read(WholeRequest(scope, headers, exchange.body, user, services))
+        except Exception:  # noqa: BLE001 - the endpoint raises it again
+            return False
+        if write is None:
+            return False
+        exchange.body = bytearray()  # not needed until the response
+        state = self._identify(scope)
+        state["user"] = user.username
+        scope["route"] = route
+        waiting = _WaitingWrite(write, exchange, partial(self._account, scope, state, started))
+        try:
+            services.group_commit.add(write.log, user.username, waiting)
+        except FactoryLogsError as error:
+            waiting.set_exception(error)
+        return True
+
+    def _identify(self, scope: Scope) -> dict[str, Any]:
+        """Return the request's state with its ids."""
+        request_id, trace_id = self._ids(scope)
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        if trace_id is not None:
+            state["trace_id"] = trace_id
+        return state
+
+    def _account(self, scope: Scope, state: dict[str, Any], started: float, status: int) -> None:
+        seconds = time.perf_counter() - started
         route = getattr(scope.get("route"), "path", None)
         method = scope["method"]
         metrics.count_response(method if method in _METHODS else "other", route or "unmatched", status, seconds)
@@ -105,6 +156,67 @@ class Dispatcher:
             elif name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
                 trace_id = match[2].decode()
         return request_id or f"{self._prefix}{next(self._numbers):08x}", trace_id
+
+
+def _added_headers(state: dict[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
+    return (b"x-request-id", state["request_id"].encode()), *_ADDED_HEADERS
+
+
+def _add_headers(response: Response, state: dict[str, Any]) -> None:
+    response.raw_headers.extend((*_added_headers(state), _CONTENT_SECURITY_POLICY))
+
+
+class _WaitingWrite:
+    """A single write that waits for its commit. It gets the outcome as a future does, and responds to the request.
+
+    Its methods raise nothing, because group commit calls them for all logs of a commit in turn.
+    """
+
+    __slots__ = ("_account", "_exchange", "_write")
+
+    def __init__(self, write: SingleWrite, exchange: Exchange, account: Callable[[int], None]) -> None:
+        self._write = write
+        self._exchange = exchange
+        self._account = account
+
+    def done(self) -> bool:
+        """Return False: the outcome comes only once, and it is needed even if the client has disconnected."""
+        return False
+
+    def set_result(self, stored: Stored) -> None:
+        exchange = self._exchange
+        try:
+            response = self._write.respond(stored)
+            _add_headers(response, exchange.scope["state"])
+            is_sent = exchange.respond(response.status_code, response.raw_headers, response.body)
+        except Exception as error:  # noqa: BLE001 - a 500 is a bug, and still a response
+            self.set_exception(error)
+            return
+        if not is_sent:
+            exchange.start_task(partial(self._send, response))
+            return
+        try:
+            self._account(response.status_code)
+        except Exception:  # noqa: BLE001 - the response is sent, for example if the log line cannot be written
+            _log.exception("a request could not be logged")
+
+    def set_exception(self, error: BaseException) -> None:
+        self._exchange.start_task(partial(self._send_error, error))
+
+    async def _send_error(self, error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if isinstance(error, FactoryLogsError):
+            response = self._write.refuse(request, error)
+        else:
+            response = unexpected_error(request, error)
+        _add_headers(response, scope["state"])
+        await self._send(response, scope, receive, send)
+
+    async def _send(self, response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await response(scope, receive, send)
+        finally:
+            self._account(response.status_code)
 
 
 class _HeaderAdder:

@@ -4,12 +4,16 @@ These headers are accepted only from the proxies in `FACTORY_LOGS_TRUSTED_PROXIE
 The app contains this layer only if that setting or `FACTORY_LOGS_ROOT_PATH` is set.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import cast
 
 import structlog
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn._types import HTTPScope
 
+from factory_logs.api.http.exchange import Exchange
 from factory_logs.settings import is_path_prefix
 
 _SCHEMES = ("http", "https")
@@ -31,6 +35,18 @@ class Forwarded:
         self._warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(self._restored(scope), receive, send)
+
+    def start_without_task(self, start: Callable[[Exchange], bool], exchange: Exchange) -> bool:
+        """Call `start` for the request with its restored scope."""
+        received = exchange.scope
+        exchange.scope = cast(HTTPScope, self._restored(cast(Scope, received)))
+        if start(exchange):
+            return True
+        exchange.scope = received
+        return False
+
+    def _restored(self, scope: Scope) -> Scope:
         scope = {**scope}
         prefix = self._root_path
         client = scope.get("client")
@@ -46,7 +62,7 @@ class Forwarded:
             scope["root_path"] = prefix
             scope["path"] = prefix + scope["path"]
             scope["raw_path"] = prefix.encode() + scope["raw_path"]
-        await self._app(scope, receive, send)
+        return scope
 
     def _caller(self, forwarded: str) -> str | None:
         """Return the client's address: the last address that is not a trusted proxy, because each proxy appends the

@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 import httptools
 import orjson
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -64,6 +65,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     flow: "Flow"
     url: bytes
+    cycle: Exchange
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -98,6 +100,9 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._bypasses_parser = False
         """Whether the parser would read this body as the next request."""
         self._hosts: list[bytes] = []
+        self._is_new = False
+        """Whether the current request has not been started yet."""
+        self._start_without_task: Callable[[Exchange], bool] | None = getattr(self.app, "start_without_task", None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(GatheringTransport(transport, self._worker.outbox, self._on_close))  # type: ignore[arg-type]
@@ -221,7 +226,12 @@ class JsonHttpProtocol(HttpToolsProtocol):
             self._position -= len(part) - upgrade.args[0]
         except httptools.HttpParserError as error:
             self._refuse_request(_reason(error))
+            if self._is_new:  # it reads a disconnect, and is logged
+                self._is_new = False
+                self._start_task(self.app)
             return
+        if self._is_new:
+            self._start()
         if self._part_bytes > self._max_head_bytes:
             self._refuse_request(f"A part of the request is over the limit of {self._max_head_bytes} bytes")
         elif self._in_head and self._head_timer is None:
@@ -303,17 +313,27 @@ class JsonHttpProtocol(HttpToolsProtocol):
             keep_alive=version != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
-        task = self.loop.create_task(self._run(self.cycle))
+        self.cycle.start_task = self._start_task
+        self._is_new = True
+
+    def _start(self) -> None:
+        """Start the request whose head was parsed last, without a task if the application can."""
+        self._is_new = False
+        if self.cycle.more_body or self._start_without_task is None or not self._start_without_task(self.cycle):
+            self._start_task(self.app)
+
+    def _start_task(self, app: ASGIApp) -> None:
+        task = self.loop.create_task(self._run(self.cycle, app))
         self.tasks.add(task)
 
-    async def _run(self, exchange: Exchange) -> None:
-        """Run the application for a request.
+    async def _run(self, exchange: Exchange, app: ASGIApp) -> None:
+        """Run an application for a request.
 
         A callback of the task, with which uvicorn removes it from the running tasks, would take another turn of the
         event loop.
         """
         try:
-            await exchange.run_asgi(self.app)
+            await exchange.run_asgi(app)  # type: ignore[arg-type]
         finally:
             self.tasks.discard(asyncio.current_task())
 

@@ -94,7 +94,7 @@ def client_disconnect(request: Request, error: Exception) -> Response:
     return Response(status_code=499)
 
 
-def unexpected_error(request: Request, error: Exception) -> Response:
+def unexpected_error(request: Request, error: BaseException) -> Response:
     state = request.scope.get("state", {})
     ids = {name: state[name] for name in ("request_id", "trace_id") if name in state}
     _log.error("unexpected error", exc_info=error, **ids)

@@ -6,16 +6,19 @@ both ways (docs/explanation/hot-path.md). The shortcut exists only if no layer h
 layer that must see the messages sees all of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from starlette.types import Receive, Send
+from starlette.types import ASGIApp, Receive, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 
 class Exchange(RequestResponseCycle):
     """uvicorn's cycle of a request and its response, with methods that read a whole body, or send a whole response, in
     one call."""
+
+    start_task: Callable[[ASGIApp], None]
+    """Runs an application for this request in a task."""
 
     def whole_body(self) -> bytes | None:
         """Return the body if all of it has arrived and no part of it was received yet, else None; then call

@@ -7,12 +7,14 @@ are stored in one transaction, so a 5xx means that none of them is stored.
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from factory_logs import metrics
 from factory_logs.api.asgi.fast_routes import FastRoute
+from factory_logs.api.asgi.single_writes import SingleWrite, WholeRequest, single_write
 from factory_logs.api.dependencies import ServicesDep, authorization
 from factory_logs.api.http.error_handlers import error_headers
 from factory_logs.api.http.request_body import Body
@@ -26,7 +28,7 @@ from factory_logs.errors import (
     FieldError,
     NotFoundError,
 )
-from factory_logs.influxdb.line_reader import LineProtocolReader
+from factory_logs.influxdb.line_reader import LineProtocolReader, read_only_line
 from factory_logs.influxdb.requests import authenticate, parse_parameters, time_unit
 from factory_logs.influxdb.responses import (
     EMULATED_VERSION,
@@ -50,7 +52,31 @@ _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in VERSI
 _RAW_REPLAYED_HEADERS = _RAW_HEADERS + [(name.lower().encode(), value.encode()) for name, value in REPLAYED.items()]
 
 
+def _read_single_point(
+    dialect: Dialect, destination: Callable[[Mapping[str, str]], str], request: WholeRequest
+) -> SingleWrite | None:
+    """Return the log of a request with one line, or None."""
+    parameters = parse_parameters(request.scope["query_string"])
+    if parameters.get("p"):  # it may be the token of another user
+        return None
+    destination(parameters)
+    log = read_only_line(request.body, request.services.limits, time_unit(parameters), time.time_ns())
+    return None if log is None else SingleWrite(log, _no_content, partial(_refuse_point, dialect))
+
+
+def _no_content(_: object) -> Response:
+    return NoContentResponse(_RAW_HEADERS)
+
+
+def _refuse_point(dialect: Dialect, _: Request, error: FactoryLogsError) -> Response:
+    """Return the response to a request with one line that was not stored."""
+    if isinstance(error, BadRequestError):
+        return _response(dialect, WriteResponse(_body(dialect, _one_rejected(error, position=1))))
+    return error_response(dialect, error)
+
+
 @writes.post("/write", status_code=204, **WRITE_1)
+@single_write(lambda request: _read_single_point(_VERSION_1, _database, request))
 async def write(request: Request, services: ServicesDep) -> Response:
     """Store points in line protocol, as InfluxDB 1.x does. 204 means that PostgreSQL has flushed all of them to
     disk."""
@@ -58,6 +84,7 @@ async def write(request: Request, services: ServicesDep) -> Response:
 
 
 @writes.post("/api/v2/write", status_code=204, **WRITE_2)
+@single_write(lambda request: _read_single_point(_VERSION_2, _bucket, request))
 async def write_v2(request: Request, services: ServicesDep) -> Response:
     """Store points in line protocol, as InfluxDB 2.x does. 204 means that PostgreSQL has flushed all of them to
     disk."""
@@ -187,8 +214,7 @@ class _Write:
                 batch.logs[0], self._user.username, self._client_key()
             )
         except BadRequestError as error:
-            errors = [FieldError(each.field, each.message, batch.positions[0]) for each in error.errors]
-            return await self._rejected(BatchResult([], 1, errors))
+            return await self._rejected(_one_rejected(error, batch.positions[0]))
         return self._response(stored)
 
     async def _rejected(self, result: BatchResult) -> Response:
@@ -209,17 +235,30 @@ class _Write:
         return self._keyed.key() if self._has_key else None
 
     def _body(self, result: BatchResult) -> bytes:
-        if not result.rejected:
-            return b""
-        metrics.LEFT_OUT.labels("influx").inc(result.rejected)
-        return self._dialect.rejected(RejectedLines(result.rejected, result.errors, len(result.ids)))
+        return _body(self._dialect, result)
 
     def _response(self, result: WriteResponse) -> Response:
-        """Return a 204, or a 400 whose body lists the lines that were not stored."""
-        if not result.body:
-            return NoContentResponse(_RAW_REPLAYED_HEADERS if result.replayed else _RAW_HEADERS)
-        headers = VERSION_HEADERS | REPLAYED if result.replayed else VERSION_HEADERS
-        return JsonResponse(result.body, 400, headers | error_header(self._dialect.message(result.body)))
+        return _response(self._dialect, result)
+
+
+def _one_rejected(error: BadRequestError, position: int) -> BatchResult:
+    """Return the result of a write whose only point was not stored."""
+    return BatchResult([], 1, [FieldError(each.field, each.message, position) for each in error.errors])
+
+
+def _body(dialect: Dialect, result: BatchResult) -> bytes:
+    if not result.rejected:
+        return b""
+    metrics.LEFT_OUT.labels("influx").inc(result.rejected)
+    return dialect.rejected(RejectedLines(result.rejected, result.errors, len(result.ids)))
+
+
+def _response(dialect: Dialect, result: WriteResponse) -> Response:
+    """Return a 204, or a 400 whose body lists the lines that were not stored."""
+    if not result.body:
+        return NoContentResponse(_RAW_REPLAYED_HEADERS if result.replayed else _RAW_HEADERS)
+    headers = VERSION_HEADERS | REPLAYED if result.replayed else VERSION_HEADERS
+    return JsonResponse(result.body, 400, headers | error_header(dialect.message(result.body)))
 
 
 def error_response(dialect: Dialect, error: FactoryLogsError) -> Response:

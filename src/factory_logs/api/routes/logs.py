@@ -10,10 +10,12 @@ from starlette.types import Scope
 
 from factory_logs import metrics
 from factory_logs.api.asgi.fast_routes import FastRoute
+from factory_logs.api.asgi.single_writes import SingleWrite, WholeRequest, single_write
 from factory_logs.api.dependencies import LogWriter, Reader, ServicesDep
 from factory_logs.api.http.caching import record_response
+from factory_logs.api.http.error_handlers import domain_error
 from factory_logs.api.http.query_responses import query_response
-from factory_logs.api.http.request_body import Body
+from factory_logs.api.http.request_body import JSON_TYPES, Body
 from factory_logs.api.http.responses import REPLAYED, JsonResponse, created, record_id, route_path
 from factory_logs.api.http.streaming import cancel_on_disconnect
 from factory_logs.api.openapi.document import errors
@@ -31,7 +33,21 @@ from factory_logs.schemas.factory_log import FactoryLogOut, FactoryLogPage
 router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"], route_class=FastRoute)
 
 
+def _read_single_log(request: WholeRequest) -> SingleWrite | None:
+    """Return the log of an ordinary request, or None."""
+    if request.headers.get(b"content-type") not in JSON_TYPES or request.scope["query_string"]:
+        return None
+    prepared = request.services.single_logs.prepare(request.body, request.user.username)
+    if prepared is None:
+        return None
+    log, record = prepared
+    return SingleWrite(
+        log, lambda stored: created(record.stored(stored), request.scope, stored.factory_log_id), domain_error
+    )
+
+
 @router.post("", status_code=201, **DOCUMENTATION)
+@single_write(_read_single_log)
 async def create_factory_logs(request: Request, user: LogWriter, services: ServicesDep) -> Response:
     """Store one log, or a batch: a JSON array or NDJSON. 201 means that PostgreSQL has flushed it to disk."""
     headers = dict(request.scope["headers"])
