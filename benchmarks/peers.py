@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from factory_logs.api.http.exchange import find_exchange
+from factory_logs.api.http.exchange import Exchange
 from factory_logs.api.http.responses import JsonResponse
 from factory_logs.db.models import FactoryLog
 from factory_logs.schemas.timestamps import parse_timestamp
@@ -50,17 +50,25 @@ def echo() -> FastAPI:
     return app
 
 
-def silent() -> ASGIApp:
-    """Return an app that reads a body and responds with 201, by the short way of `Exchange`: the cost of HTTP alone."""
+class _Silent:
+    """An app that responds with 201 to a request that has arrived whole, without a task."""
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = find_exchange(receive)
-        if scope["type"] == "http" and exchange is not None:
-            if exchange.whole_body() is None:
-                await receive()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
             await _response(scope)(scope, receive, send)
 
-    return app
+    def start_without_task(self, exchange: Exchange) -> bool:
+        asyncio.get_running_loop().call_soon(self._respond, exchange)
+        return True
+
+    def _respond(self, exchange: Exchange) -> None:
+        response = _response(exchange.scope)
+        assert exchange.respond(response.status_code, response.raw_headers, response.body)
+
+
+def silent() -> ASGIApp:
+    """Return an app that responds by the shortest way that the service has: the cost of HTTP alone."""
+    return _Silent()
 
 
 def silent_messages() -> ASGIApp:
@@ -79,7 +87,7 @@ def silent_messages() -> ASGIApp:
     return app
 
 
-def _response(scope: Scope) -> JsonResponse:
+def _response(scope: Mapping[str, Any]) -> JsonResponse:
     """Return a response with as many headers as that of a stored log."""
     headers = {f"X-Header-{number}": "x" * 20 for number in range(5)}
     return JsonResponse(b"x" * 400, 200 if scope["method"] == "GET" else 201, headers)

@@ -31,7 +31,7 @@ TWICE = [("X-Twice", "1"), ("X-Twice", "2")]
 
 
 class Worker:
-    """A worker behind the service's own protocol, on a port. `without_task` tells for each POST whether it was
+    """A worker behind the service's own protocol, on a port. `without_task` records for each POST whether it was
     started without a task."""
 
     def __init__(self, app: FastAPI, port: int, token: str) -> None:
@@ -257,7 +257,7 @@ def raw_request(worker: Worker, app_name: str) -> bytes:
     )
 
 
-async def test_pipelined_requests_are_answered_in_order(on_port: Worker) -> None:
+async def test_pipelined_requests_get_their_responses_in_order(on_port: Worker) -> None:
     names = [f"app-{number}" for number in range(5)]
     reader, writer = await asyncio.open_connection("127.0.0.1", on_port.port)
     writer.write(b"".join(raw_request(on_port, name) for name in names))
