@@ -119,6 +119,25 @@ def test_every_call_documents_its_request_and_responses(document: dict[str, Any]
         assert ("403" in operation["responses"]) == (name != "POST /v1/auth/login")
 
 
+def test_writes_with_a_key_document_the_headers_about_it(document: dict[str, Any]) -> None:
+    described = dict(operations(document))
+    with_headers = {
+        name: {
+            (status, header)
+            for status, response in operation["responses"].items()
+            for header in response.get("headers", ())
+            if header.startswith("Idempotency-")
+        }
+        for name, operation in described.items()
+        if name.partition(" ")[2].startswith("/v1/")
+    }
+    of_both = {("201", "Idempotency-Replayed"), ("400", "Idempotency-Key-Used")}
+    assert {name: found for name, found in with_headers.items() if found} == {
+        "POST /v1/factory_logs": of_both | {("413", "Idempotency-Key-Used")},
+        "POST /v1/repairs": of_both,
+    }
+
+
 def test_authorize_has_the_token_scheme(document: dict[str, Any]) -> None:
     scheme = document["components"]["securitySchemes"]["Token"]
     assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "Authorization")

@@ -20,6 +20,15 @@ def test_every_setting_is_described(run: Run) -> None:
         assert f"`FACTORY_LOGS_{name.upper()}`" in PAGE.read_text()
 
 
+def test_the_page_shows_the_range_of_each_number() -> None:
+    lines = PAGE.read_text().splitlines()
+    shown = {cells[1].strip(" `"): cells[4].strip() for line in lines if len(cells := line.split("|")) > 4}
+    assert shown["FACTORY_LOGS_PORT"] == "≥ 0, ≤ 65535"
+    assert shown["FACTORY_LOGS_WORKERS"] == "> 0"
+    assert shown["FACTORY_LOGS_IDEMPOTENCY_SECONDS"] == "≥ 86400"
+    assert shown["FACTORY_LOGS_LOG_LEVEL"] == ""
+
+
 def test_each_setting_shows_its_value_and_source_in_one_line_at_any_width(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

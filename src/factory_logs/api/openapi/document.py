@@ -84,6 +84,18 @@ _HEADERS: dict[str, dict[str, Any]] = {
     "429": {"Retry-After": _SECONDS},
     "503": {"Retry-After": _SECONDS},
 }
+_BOOLEAN = {"schema": {"type": "boolean"}}
+_REPLAYED = {
+    "Idempotency-Replayed": _BOOLEAN
+    | {"description": "`true`: this is the first response again, to a retry with the same key; nothing was stored"}
+}
+_KEY_USED = {
+    "Idempotency-Key-Used": _BOOLEAN
+    | {
+        "description": "With an Idempotency-Key: whether a write is stored under it. An error without this header does "
+        "not show that"
+    }
+}
 _LOCATION = {"Location": _TEXT | {"description": "The URL of the record"}}
 _LINK = {
     "Link": _TEXT
@@ -225,10 +237,15 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
         if status in responses:
             responses[status]["headers"] = headers
     if "201" in responses:
-        responses["201"].setdefault("headers", {}).update(_LOCATION)
+        _add_headers(responses["201"], _LOCATION)
     if path == "/v1/auth/login":
         responses["401"]["content"]["application/json"]["example"] = _BAD_LOGIN
     parameters = operation.get("parameters", [])
+    if path.startswith("/v1/") and any(parameter["name"] == "Idempotency-Key" for parameter in parameters):
+        _add_headers(responses["201"], _REPLAYED)
+        _add_headers(responses["400"], _KEY_USED)
+        if path == "/v1/factory_logs":
+            _add_headers(responses["413"], _KEY_USED)
     is_paged = any(parameter["name"] == "page" for parameter in parameters)
     for index, parameter in enumerate(parameters):
         if parameter["in"] == "path":
@@ -238,4 +255,8 @@ def _complete(path: str, method: str, operation: dict[str, Any]) -> None:
             name, examples = ("Repair", _REPAIR_EXAMPLES) if of_repairs else ("FactoryLog", _LOG_EXAMPLES)
             parameters[index] = query_parameter(name, examples, only_filters=not is_paged)
             if is_paged:
-                responses["200"].setdefault("headers", {}).update(_LINK)
+                _add_headers(responses["200"], _LINK)
+
+
+def _add_headers(response: dict[str, Any], headers: dict[str, Any]) -> None:
+    response["headers"] = response.get("headers", {}) | headers

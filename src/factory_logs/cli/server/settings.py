@@ -11,6 +11,8 @@ from factory_logs.cli.environment import is_set, load_settings, variable_name
 from factory_logs.cli.output import CommandError, reporting_errors
 
 if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
     from factory_logs.settings import Settings
 
 UNITS = {"_seconds": "seconds", "_bytes": "bytes", "_logs": "logs"}
@@ -25,8 +27,9 @@ HEAD = """\
 All settings are environment variables. `factory-logs settings` prints them with their current values. This page is the
 output of `factory-logs settings --markdown`; a test compares them.
 
-| variable | default | unit | meaning |
-|---|---|---|---|"""
+| variable | default | unit | range | meaning |
+|---|---|---|---|---|"""
+_BOUNDS = (("gt", ">"), ("ge", "≥"), ("le", "≤"), ("lt", "<"))
 
 
 def show_settings(
@@ -50,6 +53,12 @@ def show_settings(
 
 def _unit(name: str) -> str:
     return next((unit for ending, unit in UNITS.items() if name.endswith(ending)), "")
+
+
+def _range(field: "FieldInfo") -> str:
+    """Return the bounds of a number, such as `≥ 1, ≤ 50`, or nothing if the setting has no bounds."""
+    bounds = ((sign, getattr(each, name, None)) for each in field.metadata for name, sign in _BOUNDS)
+    return ", ".join(f"{sign} {bound}" for sign, bound in bounds if bound is not None)
 
 
 def _as_json(settings: "Settings") -> dict[str, Any]:
@@ -85,7 +94,7 @@ def _as_text(settings: "Settings") -> list[str]:
 def _lines(settings: "type[Settings]") -> list[str]:
     return [
         f"| `{variable_name(name)}` | {f'`{default}`' if (default := _text(field.default)) else ''} | {_unit(name)} "
-        f"| {field.description} |"
+        f"| {_range(field)} | {field.description} |"
         for name, field in settings.model_fields.items()
     ]
 
