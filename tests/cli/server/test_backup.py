@@ -4,6 +4,7 @@ all."""
 import asyncio
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -119,6 +120,24 @@ def test_a_backup_is_complete_and_a_restored_database_continues(source: Path, ba
     done(restored, "import", "-", "--format", "ndjson", stdin=lines(LOG))
     assert execute(restored, "select max(factory_log_id) from factory_logs") == [53]
     done(restored, "repairs", "add", "--product-imei", "352099001761481")
+
+
+def test_the_line_for_cron_makes_a_backup_in_the_environment_of_cron(source: Path, tmp_path: Path) -> None:
+    (line,) = re.findall(r"```crontab\n(.+)\n```", (ROOT / "docs" / "how-to" / "back-up.md").read_text())
+    text = line.split(" ", 5)[5].replace(r"\%", "%")
+    assert "/opt/factory-logs/bin/factory-logs" in (ROOT / "deploy" / "systemd" / "factory-logs.service").read_text()
+    for documented, own in (
+        ("/opt/factory-logs/bin/factory-logs", shlex.join(COMMAND)),
+        ("/var/lib/factory-logs/backups", str(tmp_path)),
+        ("/var/lib/factory-logs", str(source)),
+    ):
+        assert documented in text
+        text = text.replace(documented, own)
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "SHELL": "/bin/sh"}
+    ran = subprocess.run(["/bin/sh", "-c", text], env=environment, cwd="/", timeout=WAIT_SECONDS, check=False)
+    assert ran.returncode == 0
+    (file,) = tmp_path.iterdir()
+    assert re.fullmatch(r"[1-7]\.backup", file.name)
 
 
 def test_a_backup_is_readable_only_by_its_owner_and_replaces_the_previous_one_when_complete(
