@@ -1,8 +1,10 @@
 """User actions in the views of yield, failures, a measurement and a unit."""
 
+import json
 import re
 from collections import Counter
 from datetime import datetime, timedelta
+from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from playwright.sync_api import expect
@@ -100,6 +102,21 @@ def test_the_pareto_chart_works_by_keyboard_and_leads_to_failed_logs(visit: Open
     page.keyboard.press("Home")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile("m=fields__output_usb__value"))
+
+
+def test_the_logs_of_a_failure_keep_the_typed_q(visit: Open) -> None:
+    koala = "koala_test_jig_production"
+    failures = [
+        log["tags"]["jig_id"]
+        for log in LOGS
+        if log["app_name"] == koala and log["fields"].get("output_usb", {}).get("pass") is False
+    ]
+    jig, expected = Counter(failures).most_common(1)[0]
+    assert expected < len(failures)
+    typed = quote(json.dumps({"name": "tags__jig_id", "op": "==", "val": jig}))
+    page = visit(f"#/failures?{TIME}&q={typed}" + filters(["app_name", "==", koala]))
+    page.get_by_role("link", name="Logs that failed at output_usb").click()
+    expect(page.locator(".tally strong")).to_have_text(str(expected))
 
 
 def test_the_yield_view_has_a_message_if_there_are_no_attempts(visit: Open) -> None:

@@ -3,7 +3,7 @@
 import { pareto } from "./charts.js";
 import { element } from "./dom.js";
 import { behind } from "./downloads.js";
-import { queryFilters } from "./filters.js";
+import { freeFilters, queryFilters } from "./filters.js";
 import { exportUrl } from "./logs.js";
 import { count, percent } from "./numbers.js";
 import { Panel, empty } from "./panel.js";
@@ -72,8 +72,8 @@ function content(failed, failures, passed) {
  * @param {string} passed
  */
 function failedLogs(row, passed) {
-  const failed = { name: passed, op: "==", val: false };
   if (row.measurement === null) return linkWith([[passed, "==", false]]);
   const either = ["", "__pass", "__passed"].map((end) => ({ name: `${row.measurement}${end}`, op: "==", val: false }));
-  return linkWith([], "logs", { q: JSON.stringify([failed, { or: either }]) });
+  const typed = freeFilters(state.read().params.get("q") ?? "").filters;
+  return linkWith([], "logs", { q: JSON.stringify([...typed, { name: passed, op: "==", val: false }, { or: either }]) });
 }
