@@ -40,7 +40,7 @@ from factory_logs.embedded import running
 from factory_logs.influxdb.line_reader import LineProtocolReader
 from factory_logs.ingest.batch_collector import BatchLimits
 from factory_logs.ingest.batch_decoder import BatchReader, NdjsonReader
-from factory_logs.ingest.validation import NewLog
+from factory_logs.ingest.new_logs import NewLogs
 
 _INDEXES = "SELECT indexname FROM pg_indexes WHERE tablename = 'factory_logs' AND indexname LIKE 'ix_%'"
 CSV_COLUMNS = ("app_name", "product_imei", "timestamp", "tags", "fields", "created_by")
@@ -51,7 +51,7 @@ class Batches:
     """The batches of one round: as bodies, decoded, and with the CPU time of decoding them."""
 
     bodies: list[bytes]
-    logs: list[list[NewLog]]
+    logs: list[NewLogs]
     decoding: float
 
 

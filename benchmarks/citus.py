@@ -24,6 +24,7 @@ from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import NewRow, copy_logs, insert_logs
 from factory_logs.db.migrations import upgrade
 from factory_logs.embedded import running
+from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.ingest.validation import parse_log
 from factory_logs.schemas.record_limits import RecordLimits
 from factory_logs.settings import Settings
@@ -91,7 +92,7 @@ LOGS = [parse_log(json.dumps(log(number)).encode(), RecordLimits(256 * 1024, 32)
 async def batches(connection: asyncpg.Connection) -> int:
     for _ in range(BATCHES):
         async with connection.transaction():
-            await copy_logs(connection, LOGS, "benchmark")
+            await copy_logs(connection, NewLogs.of(LOGS), "benchmark")
     return BATCH * BATCHES
 
 

@@ -29,7 +29,8 @@ from factory_logs.db.migrations import upgrade
 from factory_logs.embedded import running
 from factory_logs.influxdb.line_reader import LineProtocolReader
 from factory_logs.ingest.batch_collector import BatchLimits
-from factory_logs.ingest.validation import NewLog, validate_log
+from factory_logs.ingest.new_logs import NewLogs
+from factory_logs.ingest.validation import validate_log
 from factory_logs.schemas.record_limits import RecordLimits
 
 CONNECTIONS = 4
@@ -57,14 +58,14 @@ def batched(items: Iterable[Item], count: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def example_batches(logs: int) -> Iterator[list[NewLog]]:
+def example_batches(logs: int) -> Iterator[NewLogs]:
     """Yield the example data, without repairs, which the new database does not have."""
     with tempfile.TemporaryDirectory(prefix="flbench-space-") as folder:
         command = [sys.executable, str(EXAMPLES), "--logs", str(logs), "--out", folder]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with (Path(folder) / "factory_logs.ndjson").open() as lines:
             for batch in batched(lines, BATCH_LOGS):
-                yield [validate_log(json.loads(line) | {"repair_id": None}, LIMITS) for line in batch]
+                yield NewLogs.of([validate_log(json.loads(line) | {"repair_id": None}, LIMITS) for line in batch])
 
 
 def point_bodies(points: int) -> Iterator[bytes]:
@@ -72,15 +73,15 @@ def point_bodies(points: int) -> Iterator[bytes]:
         yield "\n".join(map(point, numbers)).encode()
 
 
-def point_batches(points: int) -> Iterator[list[NewLog]]:
+def point_batches(points: int) -> Iterator[NewLogs]:
     for body in point_bodies(points):
         reader = LineProtocolReader(LIMITS, BatchLimits(), unit_ns=1, now_ns=0)
         reader.feed(body)
         reader.finish()
-        yield list(reader.take().logs)
+        yield reader.take().logs
 
 
-async def stored(url: str, database: str, batches: Iterable[list[NewLog]]) -> tuple[dict[str, float], dict[str, float]]:
+async def stored(url: str, database: str, batches: Iterable[NewLogs]) -> tuple[dict[str, float], dict[str, float]]:
     """Store the batches in a new database; return the bytes of a log in the table and in each of its indexes, and the
     same with the indexes built again."""
     administrator = await asyncpg.connect(url)

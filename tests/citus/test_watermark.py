@@ -8,6 +8,7 @@ import pytest
 
 from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import copy_logs
+from factory_logs.ingest.new_logs import NewLogs
 from tests.citus.crashes import LOST, crash_workers, recovered
 from tests.citus.writers import grown, observe
 from tests.querier.writers import log
@@ -22,7 +23,7 @@ async def write(cluster: Database, chosen: random.Random) -> None:
             try:
                 while True:
                     async with connection.transaction():
-                        await copy_logs(connection, [log(chosen.randrange(1000)) for _ in range(5)], None)
+                        await copy_logs(connection, NewLogs.of([log(chosen.randrange(1000)) for _ in range(5)]), None)
                         await asyncio.sleep(chosen.choice((0.0, 0.02)))
             finally:
                 connection.terminate()

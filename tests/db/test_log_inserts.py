@@ -9,6 +9,7 @@ import uvloop
 
 from factory_logs.db.connecting import connect_once
 from factory_logs.db.log_inserts import copy_logs
+from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.ingest.validation import parse_log
 from factory_logs.schemas.record_limits import RecordLimits
 
@@ -19,7 +20,7 @@ TEXT = '{"app_name": "big", "timestamp": "2024-01-31", "fields": {"text": "%s"}}
 
 
 async def copy_and_lose_the_connection(url: str) -> None:
-    logs = [parse_log(TEXT.encode(), RecordLimits(256 * 1024, 32))] * LOGS
+    logs = NewLogs.of([parse_log(TEXT.encode(), RecordLimits(256 * 1024, 32))] * LOGS)
     writer, other = await connect_once(url, 10), await connect_once(url, 10)
     async with asyncio.timeout(SECONDS), other.transaction():
         # PostgreSQL waits before it reads the first row.

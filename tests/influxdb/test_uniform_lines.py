@@ -1,5 +1,6 @@
 """Lines parsed together have the same results as lines parsed one by one, and no valid line is refused."""
 
+import json
 from datetime import datetime
 
 import pytest
@@ -44,12 +45,30 @@ def read_one_by_one(
 
 
 def alike(lines: list[str], limits: RecordLimits = LIMITS, unit: int = 1) -> list[NewLog | None]:
-    return UniformLineReader(limits, 2 * limits.max_record_bytes, unit, NOW).read(lines)
+    """Return the logs of the lines of common forms, and None for other lines."""
+    found = UniformLineReader(limits, 2 * limits.max_record_bytes, unit, NOW).read(lines)
+    logs: dict[int, NewLog | None] = dict.fromkeys(found.others)
+    for some, indexes in found.logs:
+        logs |= dict(zip(indexes, some, strict=True))
+    assert len(logs) == len(lines)
+    return [logs[index] for index in range(len(lines))]
+
+
+def all_at_once(lines: list[str], limits: RecordLimits = LIMITS) -> list[NewLog] | None:
+    logs = UniformLineReader(limits, 2 * limits.max_record_bytes, 1, NOW).read_text("\n".join(lines))
+    return None if logs is None else list(logs)
+
+
+def in_any_order(log: NewLog) -> NewLog:
+    """Return the log with its fields sorted by name, because jsonb has no order of its own."""
+    return log._replace(fields=json.dumps(json.loads(log.fields or ""), sort_keys=True))
 
 
 def assert_same(lines: list[str], limits: RecordLimits = LIMITS, unit: int = 1) -> None:
     batch = read(lines, limits, unit)
-    assert (list(batch.logs), list(batch.positions), batch.rejected) == read_one_by_one(lines, limits, unit)
+    logs, positions, rejected = read_one_by_one(lines, limits, unit)
+    assert list(map(in_any_order, batch.logs)) == list(map(in_any_order, logs))
+    assert (list(batch.positions), batch.rejected) == (positions, rejected)
 
 
 UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -89,10 +108,12 @@ def test_plain_lines_are_all_read_together() -> None:
     assert logs == [
         NewLog(
             "tiger", "352099001761481", 12, datetime(2024, 1, 31, 13, 45, 0, 123000), '{"jig_id":"J-07"}',
-            '{"passed":true,"voltage":3.28,"n":7,"note":"正常 %s"}',
+            '{"n":7,"note":"正常 %s","passed":true,"voltage":3.28}',
         )
     ] * FEWEST_LINES  # fmt: skip
     assert_same(lines, unit=10**6)
+    assert all_at_once(lines) == alike(lines)
+    assert all_at_once(lines[1:]) is None
     assert alike(lines[1:]) == [None] * (FEWEST_LINES - 1)
 
 
@@ -124,6 +145,38 @@ def test_a_form_has_a_limited_number_of_parts() -> None:
 def test_unusual_lines_among_plain_ones_are_read_too(odd: str) -> None:
     assert_same([*["m,a=b f=1 5"] * 20, odd, *["m,a=b f=2 6"] * 20])
     assert_same([odd] * 40)
+
+
+@pytest.mark.parametrize("odd", ["m,a=b f=2", "m,a=b f=1i 5", "n,a=b f=1 5", "# m,a=b f=1 5", "", "m,a=b f=1 5\r"])
+@pytest.mark.parametrize("position", [0, 7, FEWEST_LINES])
+def test_a_text_with_one_other_line_is_not_read_at_once(odd: str, position: int) -> None:
+    plain = ["m,a=b f=1 5"] * FEWEST_LINES
+    lines = [*plain[:position], odd, *plain[position:]]
+    assert all_at_once(plain) == alike(plain)
+    assert all_at_once(lines) is None
+    assert_same(lines)
+
+
+def test_a_string_that_contains_a_plain_line_is_one_line() -> None:
+    string = 'n g="\nm,a=b f=1 5\nm,a=b f=2 5" 7'
+    for lines in ([*["m,a=b f=1 5"] * 20, string], [string, *["m,a=b f=1 5"] * 20]):
+        assert len(read(lines).logs) == 21
+        assert_same(lines)
+
+
+@pytest.mark.slow
+@UNHURRIED
+@given(SHAPES, st.integers(1, 400), st.booleans())
+def test_many_lines_of_one_form_have_the_same_logs_however_they_arrive(point: Point, size: int, ends: bool) -> None:
+    lines = [point.line()] * (FEWEST_LINES + 4)
+    data = ("\n".join(lines) + "\n" * ends).encode()
+    reader = LineProtocolReader(LIMITS, BatchLimits(max_reported=1000), 1, NOW)
+    for start in range(0, len(data), size):
+        reader.feed(data[start : start + size])
+    reader.finish()
+    batch, (logs, positions, rejected) = reader.take(), read_one_by_one(lines)
+    assert list(map(in_any_order, batch.logs)) == list(map(in_any_order, logs))
+    assert (list(batch.positions), batch.rejected) == (positions, rejected)
 
 
 @pytest.mark.parametrize(

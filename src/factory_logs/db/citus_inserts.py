@@ -49,7 +49,7 @@ async def insert_logs_on_cluster(connection: asyncpg.Connection, rows: Sequence[
     """Store the rows in one transaction, and return the outcome of each row in the order of the input."""
     outcomes: list[Outcome] = [None] * len(rows)
     async with connection.transaction():
-        unknown = await unknown_repairs(connection, [row.log for row in rows])
+        unknown = await unknown_repairs(connection, (row.log.repair_id for row in rows))
         indexes = [index for index, row in enumerate(rows) if row.log.repair_id not in unknown]
         drawn = await _draw(connection, [rows[index] for index in indexes])
         records = []

@@ -1,20 +1,15 @@
 """The SQL of the table `imports`, which records the stored parts of each imported file."""
 
-from collections.abc import Sequence
-
 import asyncpg
 
-from factory_logs.db.citus import is_distributed
+from factory_logs.db.copy_format import LogColumns
 from factory_logs.db.engine import Database
 from factory_logs.db.errors import translate_errors
-from factory_logs.db.log_inserts import LogRow, copy_logs, log_values
-from factory_logs.db.models import LOG_COLUMNS
+from factory_logs.db.log_inserts import copy_logs_without_ids
 
 _CLAIM = """
 INSERT INTO imports (source, part, logs, rejected) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING true
 """
-# The ids are not returned, so PostgreSQL can assign them during the COPY. A Citus cluster cannot.
-_COPIED = (*LOG_COLUMNS, "created_by")
 _DONE = "SELECT part, logs, rejected FROM imports WHERE source = $1"
 
 
@@ -30,7 +25,7 @@ async def store_part(
     connection: asyncpg.Connection,
     source: bytes,
     part: int,
-    logs: Sequence[LogRow],
+    logs: LogColumns,
     rejected: int,
     created_by: str | None,
 ) -> bool:
@@ -40,11 +35,7 @@ async def store_part(
     """
     if not await claim_part(connection, source, part, len(logs), rejected):
         return False
-    if is_distributed(connection):
-        await copy_logs(connection, logs, created_by)
-        return True
-    records = ((*log_values(log), created_by) for log in logs)
-    await connection.copy_records_to_table("factory_logs", columns=_COPIED, records=records)
+    await copy_logs_without_ids(connection, logs, created_by)
     return True
 
 

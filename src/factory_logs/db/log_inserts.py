@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import asyncpg
 
 from factory_logs.db import citus, idempotency_keys
+from factory_logs.db.copy_format import COLUMNS, END, SIGNATURE, LogColumns, encode_logs
 from factory_logs.db.idempotency_keys import FirstResponse, Key
 from factory_logs.db.models import LOG_COLUMNS
 
@@ -98,6 +99,8 @@ SELECT nextval('factory_logs_factory_log_id_seq') FROM generate_series(1, $1::bi
 _KNOWN_REPAIRS = "SELECT repair_id FROM repairs WHERE repair_id = ANY($1::bigint[])"
 COPIED = ("factory_log_id", *LOG_COLUMNS, "created_by")
 """The columns that `copy_logs` stores."""
+ROWS_AT_A_TIME = 1000
+"""The number of rows that are encoded before they are sent."""
 _BIGINT = 2**63
 Row = tuple[Any, ...]
 log_values = attrgetter(*LOG_COLUMNS)
@@ -139,22 +142,47 @@ def _outcomes(count: int, stored: Sequence[asyncpg.Record]) -> list[Outcome]:
     return outcomes
 
 
-async def unknown_repairs(connection: asyncpg.Connection, logs: Sequence[LogRow]) -> set[int]:
-    """Return the `repair_id`s of these logs for which there is no repair."""
-    asked = {log.repair_id for log in logs if log.repair_id is not None}
+async def unknown_repairs(connection: asyncpg.Connection, repair_ids: Iterable[int | None]) -> set[int]:
+    """Return those ids for which there is no repair."""
+    asked = {repair_id for repair_id in set(repair_ids) if repair_id is not None}
     if not asked:
         return set()
     possible = [repair_id for repair_id in asked if -_BIGINT <= repair_id < _BIGINT]
     return asked - {row[0] for row in await connection.fetch(_KNOWN_REPAIRS, possible)}
 
 
-async def copy_logs(connection: asyncpg.Connection, logs: Sequence[LogRow], created_by: str | None) -> list[int]:
+async def copy_logs(connection: asyncpg.Connection, logs: LogColumns, created_by: str | None) -> list[int]:
     """Store many logs by binary COPY in the caller's transaction. Return their ids in the order of the input."""
-    draw = citus.NEXT_IDS if citus.is_distributed(connection) else _NEXT_IDS
+    is_distributed = citus.is_distributed(connection)
+    draw = citus.NEXT_IDS if is_distributed else _NEXT_IDS
     ids: list[int] = [row[0] for row in await connection.fetch(draw, len(logs))]
-    rows = [(factory_log_id, *log_values(log), created_by) for factory_log_id, log in zip(ids, logs, strict=True)]
-    await copy_rows(connection, COPIED, rows)
+    if is_distributed:
+        await _copy_columns(connection, logs, created_by, factory_log_id=ids, shard_key=list(map(citus.shard_key, ids)))
+    else:
+        await _copy_columns(connection, logs, created_by, factory_log_id=ids)
     return ids
+
+
+async def copy_logs_without_ids(connection: asyncpg.Connection, logs: LogColumns, created_by: str | None) -> None:
+    """Store many logs as `copy_logs` does. PostgreSQL assigns the ids during the COPY; a Citus cluster cannot."""
+    if citus.is_distributed(connection):
+        await copy_logs(connection, logs, created_by)
+    else:
+        await _copy_columns(connection, logs, created_by)
+
+
+async def _copy_columns(
+    connection: asyncpg.Connection, logs: LogColumns, created_by: str | None, **bigints: Sequence[int]
+) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        yield SIGNATURE
+        for start in range(0, len(logs), ROWS_AT_A_TIME):
+            yield encode_logs(logs, slice(start, start + ROWS_AT_A_TIME), created_by, list(bigints.values()))
+        yield END
+
+    columns = (*bigints, *COLUMNS)
+    async with _ending_with(connection):
+        await connection.copy_to_table("factory_logs", source=parts(), columns=columns, format="binary")
 
 
 async def copy_rows(connection: asyncpg.Connection, columns: Sequence[str], rows: Sequence[Row]) -> None:

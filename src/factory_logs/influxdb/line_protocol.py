@@ -42,10 +42,10 @@ NAME_CHARACTER = r"(?:\\[,= ]|[^,= ])"
 too."""
 HEAD = r"(?:\\[,= ]|[^ ])++"
 IN_STRING = r'(?:\\["\\]|[^"])*+'
-PLAIN_INTEGER = "(?:-?[1-9][0-9]{0,17}|0)"
+PLAIN_INTEGER = "(?:-?[1-9][0-9]{0,17}+|0)"
 """The formats that most clients write, whose text is also valid JSON."""
-PLAIN_FLOAT = r"-?[0-9]{1,20}(?:\.[0-9]{1,30})?"
-PLAIN_TIME = "-?[1-9][0-9]{0,18}|0"
+PLAIN_FLOAT = r"-?(?:0|[1-9][0-9]{0,19}+)(?:\.[0-9]{1,30}+)?+"
+PLAIN_TIME = "-?[1-9][0-9]{0,18}+|0"
 NOT_PLAIN = r"\x00-\x1f\x7f\ud800-\udfff\\"
 """Characters, for a character class, that JSON would escape or that cannot be stored."""
 

@@ -75,6 +75,23 @@ class LineSplitter:
         self._bound(lines)
         return lines
 
+    def peek(self, text: str) -> str:
+        """Return the text of the lines that `feed` would complete, or nothing if a line among them may be too long.
+
+        A line end in a string looks like the end of a line, except at the beginning.
+        """
+        end = text.rfind("\n")
+        if end < 0 or self._open or self._cut_off or len(self._rest) + len(text) >= self._longest:
+            return ""
+        return self._rest + text[:end]
+
+    def skip(self, text: str, lines: int) -> int:
+        """Leave out the lines that `peek` returned. Return the number of the first."""
+        self._rest = text[text.rfind("\n") + 1 :]
+        first = self._number
+        self._number += lines
+        return first
+
     def finish(self) -> list[NumberedLine]:
         """Return the last line, which may have no line end."""
         lines: list[NumberedLine] = []
@@ -188,7 +205,8 @@ class LineProtocolReader:
         """Decode a whole body, instead of `feed` and `finish`. Raises TooLargeError."""
         self._batch_limits.check_records(data.count(b"\n") + (data[-1:] not in (b"\n", b"")))
         self.is_empty = not data
-        self._read(self._splitter.feed(data.decode(errors=_BROKEN_UTF8)) + self._splitter.finish())
+        self._read_text(data.decode(errors=_BROKEN_UTF8))
+        self._read(self._splitter.finish())
 
     def feed(self, data: bytes) -> None:
         """Decode more of the body. Raises TooLargeError if it has too many lines, before it decodes them."""
@@ -196,20 +214,30 @@ class LineProtocolReader:
         self._ends_open = data[-1:] != b"\n" if data else self._ends_open
         self._batch_limits.check_records(self._line_ends)
         self.is_empty = self.is_empty and not data
-        self._read(self._splitter.feed(self._decoder.decode(data)))
+        self._read_text(self._decoder.decode(data))
 
     def finish(self) -> None:
         """Decode the last line, which may have no line end."""
         self._batch_limits.check_records(self._line_ends + self._ends_open)
-        self._read(self._splitter.feed(self._decoder.decode(b"", final=True)))
+        self._read_text(self._decoder.decode(b"", final=True))
         self._read(self._splitter.finish())
 
+    def _read_text(self, text: str) -> None:
+        """Decode the lines that are now complete."""
+        whole = self._splitter.peek(text)
+        logs = self._uniform.read_text(whole) if whole else None
+        if logs is None:
+            self._read(self._splitter.feed(text))
+            return
+        first = self._splitter.skip(text, len(logs))
+        self._collector.add_all(logs, range(first, first + len(logs)))
+
     def _read(self, lines: list[NumberedLine]) -> None:
-        for (number, line), log in zip(lines, self._uniform.read([line for _, line in lines]), strict=True):
-            if log is None:
-                self._read_line(number, line)
-            else:
-                self._collector.add(log, number)
+        uniform = self._uniform.read([line for _, line in lines])
+        for logs, indexes in uniform.logs:
+            self._collector.add_all(logs, [lines[index][0] for index in indexes])
+        for index in uniform.others:
+            self._read_line(*lines[index])
 
     def _read_line(self, number: int, line: str) -> None:
         try:

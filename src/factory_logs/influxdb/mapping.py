@@ -11,7 +11,7 @@ the size must be checked, and once for each line is enough.
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,7 +29,7 @@ from factory_logs.ingest.validation import NewLog
 from factory_logs.schemas.factory_log import IMEI_DIGITS, IMEI_PATTERN, LONGEST_APP_NAME, FactoryLogOut
 from factory_logs.schemas.json_values import canonical_json
 from factory_logs.schemas.record_limits import RecordLimits, record_bytes
-from factory_logs.schemas.timestamps import format_timestamp
+from factory_logs.schemas.timestamps import format_timestamp, from_microseconds
 
 MAX_CACHED_SERIES = 10_000
 MAX_CACHED_CHARACTERS = 500
@@ -40,7 +40,6 @@ _BROKEN_UTF8 = re.compile("[\ud800-\udfff]")
 COLUMNS_OF_LOGS = frozenset(FactoryLogOut.model_fields)
 """The names that no field may have."""
 
-_EPOCH = datetime(1970, 1, 1)
 LONGEST_TIME = len('"2024-01-31 13:45:00.123456"')
 """The number of bytes by which a line's time counts towards the size of its record."""
 
@@ -104,7 +103,7 @@ def point_to_log(origin: Origin, fields: Mapping[str, FieldValue], time_ns: int,
 
 def timestamp_from_ns(time_ns: int) -> datetime:
     """Return the time truncated to the microsecond, also before 1970."""
-    return _EPOCH + timedelta(microseconds=time_ns // 1000)
+    return from_microseconds(time_ns // 1000)
 
 
 def _column_in_fields(fields: Mapping[str, FieldValue]) -> BadRequestError:

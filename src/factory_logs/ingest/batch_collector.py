@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from factory_logs.errors import BadRequestError, FieldError, TooLargeError
+from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.ingest.validation import NewLog
 
 
@@ -41,7 +42,7 @@ class BatchLimits:
 class Batch:
     """The good logs of a body with their positions, and the errors of its bad records."""
 
-    logs: Sequence[NewLog]
+    logs: NewLogs
     positions: Sequence[int]
     errors: Sequence[FieldError]
     rejected: int
@@ -53,7 +54,7 @@ class BatchCollector:
 
     def __init__(self, limits: BatchLimits) -> None:
         self.limits = limits
-        self._logs: list[NewLog] = []
+        self._logs = NewLogs()
         self._positions: list[int] = []
         self._errors: list[FieldError] = []
         self._first_errors: list[FieldError] = []
@@ -65,8 +66,8 @@ class BatchCollector:
         self._logs.append(log)
         self._positions.append(position)
 
-    def add_all(self, logs: Iterable[NewLog], positions: Iterable[int]) -> None:
-        self._logs += logs
+    def add_all(self, logs: NewLogs, positions: Iterable[int]) -> None:
+        self._logs.extend(logs)
         self._positions += positions
 
     def reject(self, error: BadRequestError, position: int) -> None:
@@ -80,9 +81,12 @@ class BatchCollector:
         self.limits.check_bad(self._rejected, self._first_errors)
 
     def take(self) -> Batch:
-        """Return the logs and errors collected since the last call."""
+        """Return the logs and errors collected since the last call, in the order of their positions."""
+        if self._positions != (ordered := sorted(self._positions)):
+            self._logs = self._logs.ordered(self._positions)
+            self._positions = ordered
         batch = Batch(self._logs, self._positions, self._errors, self._rejected - self._rejected_before)
-        self._logs, self._positions, self._errors = [], [], []
+        self._logs, self._positions, self._errors = NewLogs(), [], []
         self._rejected_before = self._rejected
         return batch
 

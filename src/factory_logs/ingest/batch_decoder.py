@@ -11,6 +11,7 @@ from pydantic import FailFast, TypeAdapter, ValidationError
 from factory_logs.errors import BadRequestError
 from factory_logs.ingest.batch_collector import Batch, BatchCollector, BatchLimits
 from factory_logs.ingest.fast_validation import decode_json, fast_logs, read_log
+from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.ingest.validation import NewLog, admit, validate_log
 from factory_logs.schemas.factory_log import FactoryLogIn
 from factory_logs.schemas.record_limits import RecordLimits
@@ -47,7 +48,7 @@ class BatchReader:
         self._collector.add(log, self._next)
         self._next += 1
 
-    def _add_all(self, logs: Sequence[NewLog]) -> None:
+    def _add_all(self, logs: NewLogs) -> None:
         self._collector.add_all(logs, range(self._next, self._next + len(logs)))
         self._next += len(logs)
 
@@ -119,12 +120,12 @@ class BatchReader:
         if not isinstance(values, list):
             return False
         self.batch_limits.check_records(len(values))
-        logs: list[NewLog] = []
+        logs = NewLogs()
         for start in range(0, len(values), RECORDS_AT_A_TIME):
             some = fast_logs(values[start : start + RECORDS_AT_A_TIME], self.limits)
             if some is None:
                 return False
-            logs += some
+            logs.extend(some)
             await asyncio.sleep(0)
         self._add_all(logs)
         return True

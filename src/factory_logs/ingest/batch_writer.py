@@ -4,7 +4,7 @@
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import compress, groupby
 from typing import NamedTuple
 
 import asyncpg
@@ -160,7 +160,7 @@ class _Transaction:
         self._rejected = 0
 
     async def add(self, batch: Batch) -> None:
-        unknown = await unknown_repairs(self._connection, batch.logs)
+        unknown = await unknown_repairs(self._connection, batch.logs.repair_ids)
         if unknown:
             batch = _without_unknown_repairs(batch, unknown)
         self._rejected += batch.rejected
@@ -189,16 +189,15 @@ class _Transaction:
 
 def _without_unknown_repairs(batch: Batch, unknown: set[int]) -> Batch:
     """Return the batch with the logs of `unknown` repairs moved to its bad records."""
-    pairs = list(zip(batch.logs, batch.positions, strict=True))
+    known = [repair_id not in unknown for repair_id in batch.logs.repair_ids]
     bad = [
-        FieldError("repair_id", f"there is no repair {log.repair_id}", position)
-        for log, position in pairs
-        if log.repair_id in unknown
+        FieldError("repair_id", f"there is no repair {repair_id}", position)
+        for repair_id, position, is_known in zip(batch.logs.repair_ids, batch.positions, known, strict=True)
+        if not is_known
     ]
-    good = [(log, position) for log, position in pairs if log.repair_id not in unknown]
     return Batch(
-        [log for log, _ in good],
-        [position for _, position in good],
+        batch.logs.selected(known),
+        list(compress(batch.positions, known)),
         sorted([*batch.errors, *bad], key=_position),
         batch.rejected + len(bad),
     )

@@ -15,11 +15,12 @@ from typing import Any
 
 import orjson
 
+from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.ingest.validation import NewLog, parse_log
 from factory_logs.schemas.factory_log import IMEI_DIGITS, LONGEST_APP_NAME, FactoryLogIn
 from factory_logs.schemas.json_values import all_surely_canonical, surely_canonical
 from factory_logs.schemas.record_limits import RecordLimits
-from factory_logs.schemas.timestamps import parse_timestamp, parse_timestamps
+from factory_logs.schemas.timestamps import parse_timestamp, parse_timestamps, to_microseconds
 
 FIELDS = frozenset(NewLog._fields)
 METADATA = frozenset(FactoryLogIn.model_fields) - FIELDS
@@ -68,13 +69,13 @@ def fast_log(record: Any, limits: RecordLimits) -> NewLog | None:
     return _new_log((app_name, imei, repair_id, timestamp, tags_text.decode() or None, fields_text.decode() or None))
 
 
-def fast_logs(records: list[Any], limits: RecordLimits) -> list[NewLog] | None:
+def fast_logs(records: list[Any], limits: RecordLimits) -> NewLogs | None:
     """Return the rows for many decoded logs, or None if they must be validated one by one.
 
     The checks run column by column: `set` and `join` check a value in a tenth of the time of a Python statement.
     """
     if not records:
-        return []
+        return NewLogs()
     if _types(records) != {dict} or not _have_known_names(records):
         return None
     app_names = [record.get("app_name") for record in records]
@@ -97,8 +98,8 @@ def fast_logs(records: list[Any], limits: RecordLimits) -> list[NewLog] | None:
         return None
     if not all_surely_canonical((tags, fields), texts, limits.max_nesting):
         return None
-    columns = zip(app_names, imeis, repair_ids, timestamps, _decoded(tags_texts), _decoded(fields_texts), strict=True)
-    return list(map(_new_log, columns))
+    moments = list(map(to_microseconds, timestamps))
+    return NewLogs(app_names, imeis, repair_ids, moments, _json_or_null(tags_texts), _json_or_null(fields_texts))
 
 
 def _has_known_names(record: dict[str, Any]) -> bool:
@@ -144,5 +145,5 @@ def _parse_timestamps(values: Sequence[Any]) -> list[datetime]:
     return list(map(parse_timestamp, values))
 
 
-def _decoded(texts: Sequence[bytes]) -> list[str | None]:
-    return [text.decode() or None for text in texts]
+def _json_or_null(texts: Sequence[bytes]) -> list[bytes | None]:
+    return [text or None for text in texts]

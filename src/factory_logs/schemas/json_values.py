@@ -95,6 +95,12 @@ def canonical_json(value: object) -> bytes:
     return _canonical(value, orjson.dumps(value))
 
 
+def jsonb_order(name: str) -> tuple[int, bytes]:
+    """Return the key by which jsonb sorts the members of an object."""
+    text = name.encode()
+    return len(text), text
+
+
 def _canonical(value: object, text: bytes) -> bytes:
     # orjson writes large floats as 1e23; the format of the exponent depends on its version. A string that looks like
     # such a float or like a negative zero causes no error; it only costs time.

@@ -28,6 +28,9 @@ _PATTERN = f"^(000[2-9]|00[1-9][0-9]|0[1-9][0-9]{{2}}|[1-8][0-9]{{3}})-{_DAY}([T
 """For the OpenAPI document: each match is a valid date. 29 February and the first and last years need `date-time`."""
 _EPOCH = datetime(1970, 1, 1)
 _ONE_MILLISECOND = timedelta(milliseconds=1)
+_ONE_MICROSECOND = timedelta(microseconds=1)
+MICROSECONDS_TO_2000 = (datetime(2000, 1, 1) - _EPOCH) // _ONE_MICROSECOND
+"""From 1970 to 2000, the year from which PostgreSQL counts."""
 
 
 def parse_timestamp(value: object) -> datetime:
@@ -82,6 +85,16 @@ def _from_text(text: str) -> datetime:
     except ValueError as error:
         reason = "a zone is less than 24 hours away from UTC" if "offset" in str(error) else str(error)
         raise ValueError(f"{reason}; {EXPECTED}") from None
+
+
+def to_microseconds(moment: datetime) -> int:
+    """Return naive UTC as microseconds since 1970."""
+    return (moment - _EPOCH) // _ONE_MICROSECOND
+
+
+def from_microseconds(number: int) -> datetime:
+    """Return microseconds since 1970 as naive UTC."""
+    return _EPOCH + timedelta(microseconds=number)
 
 
 def format_timestamp(moment: datetime) -> str:

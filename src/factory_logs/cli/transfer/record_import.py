@@ -28,6 +28,7 @@ from factory_logs.db.repairs import insert_repairs
 from factory_logs.errors import BadRequestError, FieldError
 from factory_logs.ingest.disk_reserve import DiskReserve
 from factory_logs.ingest.group_commit import no_such_repair
+from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.ingest.validation import NewLog, field_errors, parse_log, validate_log
 from factory_logs.schemas.record_limits import RecordLimits
 from factory_logs.schemas.repair import RepairIn
@@ -80,12 +81,12 @@ class LogTable:
         self, connection: asyncpg.Connection, source: bytes, part: RecordPart
     ) -> list[BadRequestError | None] | None:
         parsed = [_parsed(self._log, record) for record in part.records]
-        unknown = await unknown_repairs(connection, [log for log in parsed if isinstance(log, NewLog)])
+        unknown = await unknown_repairs(connection, (log.repair_id for log in parsed if isinstance(log, NewLog)))
         parsed = [
             no_such_repair(log.repair_id) if isinstance(log, NewLog) and log.repair_id in unknown else log
             for log in parsed
         ]
-        logs = [log for log in parsed if isinstance(log, NewLog)]
+        logs = NewLogs.of([log for log in parsed if isinstance(log, NewLog)])
         bad = len(parsed) - len(logs)
         if not await store_part(connection, source, part.number, logs, bad, self.created_by):
             return None
