@@ -1,7 +1,8 @@
 """PostgreSQL's binary format of COPY, for logs (https://www.postgresql.org/docs/current/sql-copy.html).
 
-Rows are encoded column by column, and a value that all rows share is encoded once. asyncpg's `copy_records_to_table`
-encodes value by value, which takes three times as long (docs/reference/benchmarks.md#the-cpu-time-of-a-batch).
+Rows are encoded column by column, and a value that all rows share is encoded once. asyncpg's `copy_records_to_table` is
+as fast for rows, but would need a row and a datetime for each log, which the columns do not have
+(docs/explanation/batches.md).
 """
 
 from collections.abc import Callable, Iterable, Sequence
