@@ -33,7 +33,6 @@ from benchmarks.writes import CONNECTIONS, log, posting
 from factory_logs import metrics
 from factory_logs.api.asgi.access_log import AccessLog
 from factory_logs.api.http.exchange import Exchange
-from factory_logs.api.http.request_body import Body
 from factory_logs.api.http.responses import created
 from factory_logs.api.services import Services
 from factory_logs.app import FactoryLogs, create_app
@@ -120,15 +119,6 @@ class Stages:
         started = time.process_time()
         for _ in range(REQUESTS):
             self._services.authenticator.cached(self._authorization)
-        return self._each(started)
-
-    async def body(self) -> float:
-        exchanges = [arrived(self._bodies[0], self.scope(), int) for _ in range(REQUESTS)]
-        started = time.process_time()
-        for exchange in exchanges:
-            with Body(dict(self._headers), exchange.receive, self._services.settings, self._services.bodies) as body:
-                body.require_json()
-                await body.read()
         return self._each(started)
 
     async def validation(self) -> float:
@@ -228,7 +218,7 @@ async def measure(url: str, rounds: int) -> dict[str, list[float]]:
         user = await UserRepository(database).create("admin", "admin", None, Level.SYSTEM)
         stages = Stages(app, await issue_token(database, user.user_id, expires_at=None))
         parts: dict[str, Callable[[], Awaitable[float]]] = {
-            "whole": stages.whole, "token": stages.authentication, "body": stages.body,
+            "whole": stages.whole, "token": stages.authentication,
             "validation": stages.validation, "statement": stages.statement, "response": stages.response,
             "accounting": stages.accounting, "PostgreSQL": stages.waiting,
         }  # fmt: skip
@@ -248,7 +238,6 @@ CLIENTS = (64, 8, 1)
 HTTP = {"HTTP": "silent", "HTTP by messages": "silent_messages"}
 NAMES = {
     "HTTP": "HTTP in and out: uvicorn, httptools, the socket",
-    "body": "headers, content type, the body",
     "token": "token and permission, from memory",
     "validation": "JSON to a valid log, and its tags and fields to text",
     "statement": "asyncpg: encoding the batch, reading the ids",
@@ -269,7 +258,7 @@ def main() -> None:
     rest = medians["whole"] - sum(medians[name] for name in NAMES if name != "HTTP")
     total = medians["whole"] + medians["HTTP"]
     rows = [(text, medians[name]) for name, text in NAMES.items()]
-    rows.append(("the rest: dispatcher, route, queue, wake-ups", rest))
+    rows.append(("the rest: dispatcher, headers, route, queue", rest))
     lines: list[dict[str, object]] = [
         {"benchmark": text, "us a request": round(each, 1), "share": f"{each / total:.0%}"} for text, each in rows
     ]
