@@ -9,7 +9,8 @@ from tests.influxd import Influxd
 SAME = [
     "m,a=b f=1i 5", "m f=t 1", "m f=True 1", "m f=TRUE 1", "m f=tRUE 1", 'm f="a\nb" 1', r'm f="a\"b\\c\d\n" 1',
     r"m\,x,a\=1=b\ c f\ x=1 1", "m f=1e5 1", "m f=-1.5E-3 1", "m f=.5 1", "m f=5. 1", "m f=+1 1", "m f=-1i 1",
-    "m f=1e5i 1", "m f=1.0i 1", "# comment", "  # comment", "", "m  f=1 1", "m f=1  1", "  m f=1 1", "m f=1 1  ",
+    "m f=1e5i 1", "m f=1.0i 1", "# comment", "  # comment", "#m f=1 1", "",
+    "m  f=1 1", "m f=1  1", "  m f=1 1", "m f=1 1  ",
     "m,a=b,a=c f=1 1", "m f=1,f=2 1", "m,a=\\ f=1 1", r"m\\ f=1 1", r"m\x f=1 1", r"m\=x f=1 1", "m=x f=1 1",
     "m f=9223372036854775807i 1", "m f=9223372036854775808i 1", "m f=-9223372036854775808i 1", "m f=NaN 1",
     "m f=Inf 1", "m,t= f=1 1", "m f= 1", "m f=1 x", 'm,a=é f="ü" 1', "m,=b f=1 1", "m f=0x10 1", "m f=1_0i 1",

@@ -164,6 +164,15 @@ def test_a_string_that_contains_a_plain_line_is_one_line() -> None:
         assert_same(lines)
 
 
+@pytest.mark.parametrize("comment", ["#m,a=b f=1 5", "#m f=1", " #m f=1 5", "\t#m f=1 5", "# m f=1 5", "#", "#="])
+def test_comments_that_look_like_plain_lines_are_no_logs(comment: str) -> None:
+    lines = [comment] * FEWEST_LINES
+    assert all_at_once(lines) is None
+    assert_same(lines)
+    assert_same([*["m f=1 5"] * FEWEST_LINES, *lines])
+    assert not read(lines).logs
+
+
 @pytest.mark.slow
 @UNHURRIED
 @given(SHAPES, st.integers(1, 400), st.booleans())
@@ -175,6 +184,55 @@ def test_many_lines_of_one_form_have_the_same_logs_however_they_arrive(point: Po
         reader.feed(data[start : start + size])
     reader.finish()
     batch, (logs, positions, rejected) = reader.take(), read_one_by_one(lines)
+    assert list(map(in_any_order, batch.logs)) == list(map(in_any_order, logs))
+    assert (list(batch.positions), batch.rejected) == (positions, rejected)
+
+
+# Parts of lines that are plain, nearly plain or invalid.
+HEADS = st.sampled_from(
+    ["m", "#m", " m", "\tm", "m\t", "é", 'm"', "m=x", "m\\ x", "m\\", "(m$", "\u2028m", "m\x85", "n,a=b", "n,b=1,a=2",
+     "n,a=b,a=b", "n,product_imei=352099001761481", "n,repair_id=012,product_imei=352099001761481", "n,product_imei=1",
+     'n,a="x"', 'n,"a=b', "n,a=\\,", "n,a=😀", "n,timestamp=1", "n,a=", "n,a=\x1f"]
+)  # fmt: skip
+FIELD_KEYS = st.sampled_from(
+    ["f", "g", "aa", "b", "é", "zz", "timestamp", "f\\ g", 'f"', "\t", "😀", "\uffff", "f\r", "", "#"]
+)
+FIELD_VALUES = st.sampled_from(
+    ["1", "1i", "1u", "0", "-0", "-0i", "1.0", "0.10", "1e3", "1E+23", "1e400", "1.", "-.5", "007", "+1",
+     "9007199254740993", "9007199254740993i", "999999999999999999i", "9223372036854775807i", "9223372036854775808i",
+     "18446744073709551615u", "18446744073709551616", "99999999999999999999", "123456789012345678901", "5e-324", "1e15",
+     "0.000000000000000000000000000001", "t", "True", "FALSE", "tru", "NaN", '""', '"a,b=c d"', '"a=\\"b"', '"a\\\\"',
+     '"a\n#m f=1 5\nb"', '"\r"', '"\x7f"', '"\u2028"', '"😀"', '"-0.0"', '"1e23"', '"a', '"x"y']
+)  # fmt: skip
+ENDS = st.sampled_from(
+    ["", " 5", " -5", " 0", " -0", " 05", " 5 ", "  5", " 5x", " 1706708700123456789", " 9223372036854775806",
+     " 9223372036854775807", " -9223372036854775808", " 99999999999999999999", " 2562047", " \u0661"]
+)  # fmt: skip
+FIELDS = st.lists(st.tuples(FIELD_KEYS, FIELD_VALUES).map("=".join), min_size=1, max_size=4).map(",".join)
+HOSTILE = st.builds("{} {}{}".format, HEADS, FIELDS, ENDS)
+OTHER = HOSTILE | st.sampled_from(["", " ", "#", "\r", "\x85"])
+RUNS = st.tuples(HOSTILE, st.integers(FEWEST_LINES - 2, FEWEST_LINES + 4)) | st.tuples(OTHER, st.integers(1, 3))
+
+
+@pytest.mark.slow
+@UNHURRIED
+@given(
+    st.lists(RUNS, min_size=1, max_size=4), st.sampled_from(["\n", "\n", "\r\n"]), st.booleans(),
+    st.sampled_from([1, 1000, 10**9, 3600 * 10**9]), st.lists(st.integers(1, 2000), max_size=4),
+    st.sampled_from([LIMITS, RecordLimits(max_record_bytes=700, max_nesting=32)]),
+)  # fmt: skip
+def test_hostile_text_in_pieces_has_the_results_of_its_lines(
+    runs: list[tuple[str, int]], line_end: str, ends: bool, unit: int, pieces: list[int], limits: RecordLimits
+) -> None:
+    text = line_end.join(line for line, count in runs for _ in range(count)) + line_end * ends
+    data = text.encode()
+    reader = LineProtocolReader(limits, BatchLimits(max_reported=1000), unit, NOW)
+    for size in pieces:
+        reader.feed(data[:size])
+        data = data[size:]
+    reader.feed(data)
+    reader.finish()
+    batch, (logs, positions, rejected) = reader.take(), read_one_by_one([text], limits, unit)
     assert list(map(in_any_order, batch.logs)) == list(map(in_any_order, logs))
     assert (list(batch.positions), batch.rejected) == (positions, rejected)
 

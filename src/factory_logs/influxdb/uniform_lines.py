@@ -162,8 +162,8 @@ def _numbers(texts: Sequence[str]) -> list[Any]:
 
 
 def derive_form(line: str) -> LineForm | None:
-    """Return the form of a line, or None if the line is not plain."""
-    if "\\" in line:
+    """Return the form of a line, or None if the line is not plain or is a comment."""
+    if "\\" in line or line[:1] == "#":
         return None
     try:
         check_text(line, MAX_FORM_CHARACTERS)
