@@ -6,7 +6,8 @@ api/asgi/access_log.py writes the line of each request.
 import json
 import logging
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
@@ -51,6 +52,24 @@ def _json_text(value: object, **options: Any) -> str:
     return format_line(value, **options).decode()
 
 
+class LossyStream:
+    """A binary stream that drops output that cannot be written, for example because the disk is full.
+
+    No request and no background task may end because its log line cannot be written.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> None:
+        with suppress(OSError):
+            self._stream.write(data)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def configure(level: str) -> None:
     """Configure logging for the process. Lines that are less severe than `level` are not written."""
     structlog.configure(
@@ -62,6 +81,6 @@ def configure(level: str) -> None:
             structlog.processors.JSONRenderer(serializer=format_line),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast(BinaryIO, LossyStream(sys.stderr.buffer))),
         cache_logger_on_first_use=True,
     )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,13 +14,13 @@ from fastapi import FastAPI
 from uvicorn.server import ServerState
 
 from factory_logs import metrics
-from factory_logs.api.asgi.single_writes import LARGEST_BODY
+from factory_logs.api.asgi.single_writes import LARGEST_BODY, WholeRequest
 from factory_logs.api.asgi.uvicorn_protocol import JsonHttpProtocol
 from factory_logs.api.http.exchange import Exchange
 from factory_logs.api.routes import logs
 from factory_logs.api.services import Services
 from factory_logs.db.engine import Database
-from factory_logs.permissions import Level
+from factory_logs.permissions import CurrentUser, Level
 from tests.api.conftest import worker
 from tests.factories import LOG
 from tests.locking import locked
@@ -367,3 +368,16 @@ async def test_a_trusted_proxy_is_believed(
         assert response.headers["location"] == (
             f"https://example.test/logs/v1/factory_logs/{response.json()['factory_log_id']}"
         )
+
+
+async def test_a_waiting_log_does_not_keep_the_body(app: FastAPI) -> None:
+    user = CurrentUser(1, "system", Level.SYSTEM, False)
+    body = bytearray(json.dumps(LOG).encode())
+    before = sys.getrefcount(body)
+    request = WholeRequest(
+        {"query_string": b""}, {b"content-type": b"application/json"}, body, user, app.state.services
+    )
+    write = logs._read_single_log(request)
+    del request
+    assert write is not None
+    assert sys.getrefcount(body) == before

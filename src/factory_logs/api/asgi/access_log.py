@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 from typing import BinaryIO
 
-from factory_logs.logging import format_line
+from factory_logs.logging import LossyStream, format_line
 
 FLUSH_SECONDS = 0.1
 FLUSH_LINES = 1000
@@ -57,6 +57,6 @@ class AccessLog:
         """Write the collected lines."""
         if self._lines:
             lines, self._lines = self._lines, []
-            stream = self._stream or sys.stderr.buffer
+            stream = LossyStream(self._stream or sys.stderr.buffer)
             stream.write(b"\n".join(lines) + b"\n")
             stream.flush()

@@ -197,7 +197,7 @@ class _WaitingWrite:
             return
         try:
             self._account(response.status_code)
-        except Exception:  # noqa: BLE001 - the response is sent, for example if the log line cannot be written
+        except Exception:  # noqa: BLE001 - the response is already sent
             _log.exception("a request could not be logged")
 
     def set_exception(self, error: BaseException) -> None:

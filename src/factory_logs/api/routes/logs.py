@@ -41,9 +41,8 @@ def _read_single_log(request: WholeRequest) -> SingleWrite | None:
     if prepared is None:
         return None
     log, record = prepared
-    return SingleWrite(
-        log, lambda stored: created(record.stored(stored), request.scope, stored.factory_log_id), domain_error
-    )
+    scope = request.scope  # the function below must not keep the whole request, because that contains the body
+    return SingleWrite(log, lambda stored: created(record.stored(stored), scope, stored.factory_log_id), domain_error)
 
 
 @router.post("", status_code=201, **DOCUMENTATION)
