@@ -1,6 +1,8 @@
 """The service's own encoding of COPY stores the same rows as asyncpg's."""
 
 import json
+import struct
+import tracemalloc
 from datetime import datetime
 
 import asyncpg
@@ -9,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from factory_logs.db.connecting import connect_once
-from factory_logs.db.log_inserts import ROWS_AT_A_TIME, copy_logs, copy_logs_without_ids
+from factory_logs.db.log_inserts import BYTES_AT_A_TIME, ROWS_AT_A_TIME, copy_logs, copy_logs_without_ids
 from factory_logs.db.models import LOG_COLUMNS
 from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.ingest.validation import NewLog
@@ -81,6 +83,50 @@ async def test_any_number_of_rows_is_stored_in_the_order_of_the_input(migrated_u
         )
         assert [row[0] for row in found] == ids
         assert [json.loads(row[1])["n"] for row in found] == list(range(count))
+    finally:
+        await transaction.rollback()
+        await connection.close()
+
+
+async def test_a_batch_of_large_logs_is_encoded_in_bounded_memory_and_in_the_order_of_the_input(
+    migrated_url: str,
+) -> None:
+    sizes = [20 * BYTES_AT_A_TIME // ROWS_AT_A_TIME] * ROWS_AT_A_TIME + [0, 2 * BYTES_AT_A_TIME, 1] * 3
+    logs = NewLogs.of([ORDINARY._replace(fields=json.dumps({"text": "x" * size})) for size in sizes])
+    connection = await connect_once(migrated_url, 10)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        tracemalloc.start()
+        try:
+            ids = await copy_logs(connection, logs, "admin")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        found = await connection.fetch(
+            "SELECT length(fields->>'text') FROM factory_logs WHERE factory_log_id = ANY($1) ORDER BY factory_log_id",
+            ids,
+        )
+        assert [row[0] for row in found] == sizes
+        assert peak < 16 * BYTES_AT_A_TIME  # the copies of the largest row
+    finally:
+        await transaction.rollback()
+        await connection.close()
+
+
+@pytest.mark.parametrize("position", [0, ROWS_AT_A_TIME - 1, ROWS_AT_A_TIME, 2 * ROWS_AT_A_TIME])
+@pytest.mark.parametrize("bad", [ORDINARY._replace(fields="{"), ORDINARY._replace(repair_id=2**31)])
+async def test_a_batch_that_fails_leaves_a_usable_connection(migrated_url: str, bad: NewLog, position: int) -> None:
+    good = [ORDINARY] * (2 * ROWS_AT_A_TIME)
+    connection = await connect_once(migrated_url, 10)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        with pytest.raises((asyncpg.DataError, struct.error)):  # by PostgreSQL, or before anything is sent
+            async with connection.transaction():
+                await copy_logs(connection, NewLogs.of([*good[:position], bad, *good[position:]]), None)
+        assert await connection.fetchval("SELECT count(*) FROM factory_logs WHERE app_name = 'tiger'") == 0
+        assert len(await copy_logs(connection, NewLogs.of(good[:2]), None)) == 2
     finally:
         await transaction.rollback()
         await connection.close()

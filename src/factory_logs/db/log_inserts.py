@@ -2,10 +2,11 @@
 (docs/explanation/decisions.md). `python -m benchmarks.writes` measures it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
@@ -100,7 +101,9 @@ _KNOWN_REPAIRS = "SELECT repair_id FROM repairs WHERE repair_id = ANY($1::bigint
 COPIED = ("factory_log_id", *LOG_COLUMNS, "created_by")
 """The columns that `copy_logs` stores."""
 ROWS_AT_A_TIME = 1000
-"""The number of rows that are encoded before they are sent."""
+BYTES_AT_A_TIME = 512 * 1024
+"""The number of rows, and of the bytes of their tags and fields, that are encoded before they are sent. A larger row is
+sent alone. PostgreSQL may read slowly, and each row is in memory several times until it is sent."""
 _BIGINT = 2**63
 Row = tuple[Any, ...]
 log_values = attrgetter(*LOG_COLUMNS)
@@ -177,12 +180,25 @@ async def _copy_columns(
     async def parts() -> AsyncIterator[bytes]:
         yield SIGNATURE
         for start in range(0, len(logs), ROWS_AT_A_TIME):
-            yield encode_logs(logs, slice(start, start + ROWS_AT_A_TIME), created_by, list(bigints.values()))
+            for rows in _small_slices(logs, start, min(start + ROWS_AT_A_TIME, len(logs))):
+                yield encode_logs(logs, rows, created_by, list(bigints.values()))
         yield END
 
     columns = (*bigints, *COLUMNS)
     async with _ending_with(connection):
         await connection.copy_to_table("factory_logs", source=parts(), columns=columns, format="binary")
+
+
+def _small_slices(logs: LogColumns, start: int, stop: int) -> Iterator[slice]:
+    """Yield slices of at most BYTES_AT_A_TIME, or of one row."""
+    rows = slice(start, stop)
+    size = sum(map(len, filter(None, chain(logs.tags[rows], logs.fields[rows]))))
+    if size <= BYTES_AT_A_TIME or stop - start == 1:
+        yield rows
+    else:
+        middle = (start + stop) // 2
+        yield from _small_slices(logs, start, middle)
+        yield from _small_slices(logs, middle, stop)
 
 
 async def copy_rows(connection: asyncpg.Connection, columns: Sequence[str], rows: Sequence[Row]) -> None:
