@@ -239,14 +239,19 @@ async def test_a_user_who_may_not_store_gets_the_error_of_the_endpoint(
 
 
 async def test_the_head_and_the_body_may_arrive_apart(on_port: Worker) -> None:
+    def last_uses() -> list[float]:
+        return [use.at for use in on_port.services.authenticator._uses.values()]
+
+    before = last_uses()
     reader, writer = await asyncio.open_connection("127.0.0.1", on_port.port)
     head, body = raw_request(on_port, "a").split(b"\r\n\r\n")
     writer.write(head + b"\r\n\r\n")
-    while not on_port.services.authenticator._uses:  # the endpoint has read the head
+    while last_uses() == before:  # the endpoint has not read the head yet
         await asyncio.sleep(0.01)
     writer.write(body)
     assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 201 ")
     writer.close()
+    assert on_port.without_task == []
 
 
 def raw_request(worker: Worker, app_name: str) -> bytes:
