@@ -11,17 +11,17 @@ from datetime import datetime
 import asyncpg
 
 from factory_logs.db import idempotency_keys
-from factory_logs.db.citus import NEXT_IDS, SEQUENCE
+from factory_logs.db.citus import NEXT_IDS, SEQUENCE, shard_key
 from factory_logs.db.log_inserts import (
-    COPIED,
     Forgotten,
     NewRow,
     Outcome,
     Stored,
-    copy_rows,
+    ending_with,
     log_values,
     unknown_repairs,
 )
+from factory_logs.db.models import LOG_COLUMNS
 
 _NEXT_IDS = f"SELECT id, now() AT TIME ZONE 'utc' FROM ({NEXT_IDS}) AS drawn (id)"  # noqa: S608 - our own text
 # As in log_inserts.py, ids follow the order of the input, and all transactions claim keys in the same order.
@@ -42,7 +42,7 @@ SELECT CASE WHEN key IS NULL OR claimed.factory_log_id IS NOT NULL THEN input.fa
        now() AT TIME ZONE 'utc'
 FROM input LEFT JOIN claimed USING (factory_log_id) ORDER BY ordinal
 """  # noqa: S608
-_COLUMNS = (*COPIED, "created_at")
+_COLUMNS = ("factory_log_id", "shard_key", *LOG_COLUMNS, "created_by", "created_at")
 
 
 async def insert_logs_on_cluster(connection: asyncpg.Connection, rows: Sequence[NewRow]) -> list[Outcome]:
@@ -59,9 +59,10 @@ async def insert_logs_on_cluster(connection: asyncpg.Connection, rows: Sequence[
                 continue
             outcomes[index] = Stored(factory_log_id, created_at)
             log, created_by, _ = rows[index]
-            records.append((factory_log_id, *log_values(log), created_by, created_at))
+            records.append((factory_log_id, shard_key(factory_log_id), *log_values(log), created_by, created_at))
         if records:
-            await copy_rows(connection, _COLUMNS, records)
+            async with ending_with(connection):
+                await connection.copy_records_to_table("factory_logs", columns=_COLUMNS, records=records)
     for index, row in enumerate(rows):
         if row.key is not None and isinstance(outcomes[index], Forgotten):
             outcomes[index] = await idempotency_keys.find(connection, row.key) or outcomes[index]

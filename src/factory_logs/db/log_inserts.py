@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import asyncpg
 
@@ -98,14 +98,11 @@ _NEXT_IDS = """
 SELECT nextval('factory_logs_factory_log_id_seq') FROM generate_series(1, $1::bigint)
 """
 _KNOWN_REPAIRS = "SELECT repair_id FROM repairs WHERE repair_id = ANY($1::bigint[])"
-COPIED = ("factory_log_id", *LOG_COLUMNS, "created_by")
-"""The columns that `copy_logs` stores."""
 ROWS_AT_A_TIME = 1000
 BYTES_AT_A_TIME = 512 * 1024
 """The number of rows, and of the bytes of their tags and fields, that are encoded before they are sent. A larger row is
 sent alone. PostgreSQL may read slowly, and each row is in memory several times until it is sent."""
 _BIGINT = 2**63
-Row = tuple[Any, ...]
 log_values = attrgetter(*LOG_COLUMNS)
 """Returns the values of a log in the order of LOG_COLUMNS."""
 
@@ -185,7 +182,7 @@ async def _copy_columns(
         yield END
 
     columns = (*bigints, *COLUMNS)
-    async with _ending_with(connection):
+    async with ending_with(connection):
         await connection.copy_to_table("factory_logs", source=parts(), columns=columns, format="binary")
 
 
@@ -201,17 +198,8 @@ def _small_slices(logs: LogColumns, start: int, stop: int) -> Iterator[slice]:
         yield from _small_slices(logs, middle, stop)
 
 
-async def copy_rows(connection: asyncpg.Connection, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Store rows of `factory_logs` by binary COPY; the id is the first column."""
-    records: Iterable[Row] = rows
-    if citus.is_distributed(connection):
-        columns, records = (*columns, "shard_key"), ((*row, citus.shard_key(row[0])) for row in rows)
-    async with _ending_with(connection):
-        await connection.copy_records_to_table("factory_logs", columns=columns, records=records)
-
-
 @asynccontextmanager
-async def _ending_with(connection: asyncpg.Connection) -> AsyncIterator[None]:
+async def ending_with(connection: asyncpg.Connection) -> AsyncIterator[None]:
     """Run a COPY, and abort it if the connection is lost. asyncpg alone would wait forever for a socket that accepts no
     data.
 
