@@ -107,6 +107,18 @@ async def test_a_single_bad_point_is_an_error(client: httpx.AsyncClient, url: st
     assert await stored(client) == []
 
 
+async def test_unknown_repairs_in_many_lines_of_one_form_are_listed(client: httpx.AsyncClient) -> None:
+    repair = (await client.post("/v1/repairs", json={"product_imei": "352099001761481"})).json()["repair_id"]
+    unknown = [2**31, 10**18 - 1]
+    lines = [f"m,repair_id={unknown[n % 2] if n % 3 else repair} f={n} {n}000" for n in range(30)]
+    response = await write(client, V1, *lines)
+    listed = [line.split(": ")[:3] for line in reported(response).removeprefix("partial write: ").splitlines()]
+    assert [(line, message.split()[4]) for line, _, message in listed] == [
+        (f"line {n + 1}", str(unknown[n % 2])) for n in range(30) if n % 3
+    ]
+    assert [log["fields"] for log in await stored(client)] == [{"f": float(n)} for n in range(0, 30, 3)]
+
+
 async def test_no_more_bad_lines_are_listed_than_the_limit(database: Database, migrated_url: str, tokens) -> None:
     async with worker(migrated_url, max_reported_errors=2) as app, client_of(app, tokens[Level.SYSTEM]) as client:
         response = await write(client, V1, POINT, *["m f="] * 5, "m,repair_id=9 f=1")

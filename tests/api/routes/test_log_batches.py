@@ -98,6 +98,17 @@ async def test_on_error_skip_stores_the_good_ones_and_names_the_others(client: h
 
 
 @POSTS
+async def test_repairs_beyond_the_range_of_ids_do_not_exist(client: httpx.AsyncClient, post) -> None:
+    unknown = [2**31, -(2**31) - 1, -(2**63), 2**63, 2**64 - 1]
+    records = [LOG | {"repair_id": repair_id, "fields": repair_id} for repair_id in [None, *unknown, None]]
+    body = (await post(client, records, on_error="skip")).json()
+    assert [(error["index"], error["message"]) for error in body["errors"]] == [
+        (index, f"there is no repair {repair_id}") for index, repair_id in enumerate(unknown, 1)
+    ]
+    assert [log["factory_log_id"] for log in await stored(client)] == body["ids"]
+
+
+@POSTS
 async def test_on_error_skip_lists_no_errors_if_every_log_is_good(client: httpx.AsyncClient, post) -> None:
     body = (await post(client, [LOG], on_error="skip")).json()
     assert (body["num_created"], body["num_rejected"], body["errors"]) == (1, 0, [])
