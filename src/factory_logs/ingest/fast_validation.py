@@ -146,4 +146,5 @@ def _parse_timestamps(values: Sequence[Any]) -> list[datetime]:
 
 
 def _json_or_null(texts: Sequence[bytes]) -> list[bytes | None]:
-    return [text or None for text in texts]
+    """Return copies, because each text of orjson keeps a buffer of at least 4 KB."""
+    return [b"%b" % text or None for text in texts]
