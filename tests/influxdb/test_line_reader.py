@@ -116,5 +116,5 @@ def test_the_only_line_is_read_like_any_line(body: bytes) -> None:
     if log is None and not errors:
         assert body not in SURELY_ONE_LINE
     else:
-        assert (batch.logs, batch.rejected) == ([] if log is None else [log], bool(errors))
+        assert (list(batch.logs), batch.rejected) == ([] if log is None else [log], bool(errors))
         assert [(each.field, each.message) for each in batch.errors] == errors

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from factory_logs.api.http.exchange import Exchange
 from factory_logs.db.engine import Database
 from factory_logs.permissions import Level
-from tests.api.asgi.test_single_writes import POINT, Worker, served
+from tests.api.asgi.workers import POINT, Worker, served
 from tests.api.conftest import worker
 from tests.factories import LOG
 
