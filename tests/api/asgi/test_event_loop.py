@@ -55,6 +55,39 @@ def test_the_listener_is_still_needed_because_uvloop_accepts_one_connection_in_a
     assert run(uvloop.new_event_loop) > CONNECTIONS / 2
 
 
+async def _shut_down_of_accepted() -> tuple[int, int]:
+    """Close the listener while it connects what it has accepted; return how many of how many were shut down."""
+    made: list[asyncio.BaseTransport] = []
+    ended: list[asyncio.Protocol] = []
+
+    class Closing(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+            server.close()
+
+        def shutdown(self) -> None:
+            ended.append(self)
+
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS))
+        for _ in range(CONNECTIONS):
+            stack.enter_context(socket.create_connection(listening.getsockname()))
+        server = await loop.create_server(Closing, sock=listening, backlog=CONNECTIONS)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(made) == 0 or len(ended) < len(made):
+                await asyncio.sleep(0.01)
+        for transport in made:
+            transport.close()
+    return len(ended), len(made)
+
+
+def test_connections_that_are_made_after_the_listener_closed_are_shut_down() -> None:
+    with asyncio.Runner(loop_factory=EventLoop) as runner:
+        ended, made = runner.run(_shut_down_of_accepted())
+    assert ended == made > 1
+
+
 async def _responds_after_the_listener_closed() -> bytes:
     """Return what an accepted connection receives after its listener was closed."""
 

@@ -8,7 +8,6 @@ for minutes (docs/explanation/decisions.md).
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any
 
 import structlog
 import uvloop
@@ -43,12 +42,14 @@ class Listener:
         self._protocol_factory = protocol_factory
         self._socket = listening
         self._backlog = backlog
-        self._connecting: set[asyncio.Task[Any]] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
+        self._is_closed = False
         self._retry: asyncio.TimerHandle | None = None
         self._listen()
 
     def close(self) -> None:
         """Accept no more connections. The socket and the accepted connections stay open."""
+        self._is_closed = True
         if self._retry is not None:
             self._retry.cancel()
         self._loop.remove_reader(self._socket)
@@ -71,6 +72,12 @@ class Listener:
                 self._loop.remove_reader(self._socket)
                 self._retry = self._loop.call_later(RETRY_SECONDS, self._listen)
                 return
-            task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol_factory, accepted))
+            task = self._loop.create_task(self._connect(accepted))
             self._connecting.add(task)
             task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, accepted: socket.socket) -> None:
+        _, protocol = await self._loop.connect_accepted_socket(self._protocol_factory, accepted)
+        if self._is_closed:
+            # uvicorn has closed the connections that it knew, or lets them end after their response.
+            protocol.shutdown()  # type: ignore[attr-defined]
