@@ -554,11 +554,6 @@ SHOW TAG VALUES FROM tiger WITH KEY = jig_id WHERE hostname =~ /REG/ AND jig_id 
 SHOW TAG VALUES WITH KEY = k
 SHOW TAG VALUES FROM "odd it's" WITH KEY = "it's"
 SHOW TAG VALUES WITH KEY IN ("ünï", "an=equals")
-SHOW TAG VALUES FROM namesakes WITH KEY = line WHERE line != 'L0'
-SHOW TAG VALUES FROM namesakes WITH KEY = shift WHERE line =~ /L/
-SHOW TAG KEYS FROM namesakes WHERE line = 'L1'
-SHOW SERIES FROM namesakes WHERE line = 'L1' AND shift = 'day'
-SHOW MEASUREMENTS WHERE line = 'L1'
 SHOW FIELD KEYS
 SHOW FIELD KEYS ON factory_logs
 SHOW FIELD KEYS FROM tiger

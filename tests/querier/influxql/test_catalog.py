@@ -73,6 +73,13 @@ async def test_columns_are_tags_too(own: InfluxqlQueries) -> None:
     assert await shown(own, "SHOW TAG VALUES WITH KEY = product_imei") == [["product_imei", "352099001761481"]]
 
 
+async def test_a_name_of_a_tag_and_a_field_means_the_tag(database: Database, own: InfluxqlQueries) -> None:
+    """InfluxDB 1.6 compares the tag too, but not in each run, so the comparison with InfluxDB cannot test this."""
+    await store(database, {"v": "L0"}, {"v": "L1"}, app="koala")
+    assert await shown(own, "SHOW TAG VALUES FROM koala WITH KEY = v WHERE v != 'L0'") == [["v", "L1"]]
+    assert await shown(own, "SHOW SERIES FROM koala WHERE v = 'L1'") == [["koala,product_imei=352099001761481,v=L1"]]
+
+
 async def test_more_sets_of_tags_than_are_known_are_no_limit(database: Database) -> None:
     await store(database, *({"serial": f"S{number}"} for number in range(12)))
     own = queries(database, max_catalog_paths=10)
