@@ -211,11 +211,10 @@ class UniformLineReader:
             return None
         line = text[: text.find("\n")]
         form = next((form for form in self._forms if form.match(line)), None) or self._derive_form(line)
-        rows = form and form.match_all(text)
-        logs = form and rows and form.logs(rows, self._limits, self._unit_ns, self._now_ns)
-        if form and logs:
-            self.used_now = self.used_now or not form.timed
-        return logs or None
+        if form is None:
+            return None
+        rows = form.match_all(text)
+        return None if rows is None else self._logs(form, rows)
 
     def read(self, lines: Sequence[str]) -> UniformLines:
         """Return the logs of the lines that have a common form, and the indexes of the other lines."""
@@ -245,10 +244,16 @@ class UniformLineReader:
         matches = [form.match(lines[index]) for index in waiting]
         rows = [match.groups() for match in matches if match is not None]
         indexes = [index for index, match in zip(waiting, matches, strict=True) if match is not None]
-        logs = form.logs(rows, self._limits, self._unit_ns, self._now_ns) if rows else None
+        logs = self._logs(form, rows) if rows else None
         if logs is None:
             found.others.extend(indexes)
         else:
-            self.used_now = self.used_now or not form.timed
             found.logs.append((logs, indexes))
         return [index for index, match in zip(waiting, matches, strict=True) if match is None]
+
+    def _logs(self, form: LineForm, rows: Sequence[tuple[str, ...]]) -> NewLogs | None:
+        """Return the logs for the matched groups, or None if PointParser must parse the lines."""
+        logs = form.logs(rows, self._limits, self._unit_ns, self._now_ns)
+        if logs is not None:
+            self.used_now = self.used_now or not form.timed
+        return logs
