@@ -24,16 +24,10 @@ from factory_logs.durations import vary
 from factory_logs.errors import BadRequestError, FactoryLogsError, OverloadedError
 from factory_logs.metrics import CATALOG_MISSING, CATALOG_SECONDS
 from factory_logs.querier.aggregates import AggregateResult
+from factory_logs.querier.sum_definitions import Conditions, Summed
+from factory_logs.querier.sum_rows import TooManyRowsError, fetched
 from factory_logs.querier.sum_tables import Table
-from factory_logs.querier.sums import (
-    Conditions,
-    StillReadingError,
-    Summed,
-    Sums,
-    SumsOfSnapshot,
-    TooManyRowsError,
-    fetched,
-)
+from factory_logs.querier.sums import StillReadingError, Sums, SumsOfSnapshot
 from factory_logs.query import Query
 
 COLUMNS = ("app_name", "logs", "first", "last", "path", "types")

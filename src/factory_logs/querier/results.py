@@ -52,7 +52,9 @@ from factory_logs.querier.aggregates import (
     sorted_rows,
     too_many_groups,
 )
-from factory_logs.querier.sums import Conditions, Summed, Sums, SumsOfSnapshot, TooManyRowsError, fetched, limited_table
+from factory_logs.querier.sum_definitions import Conditions, Summed
+from factory_logs.querier.sum_rows import TooManyRowsError, fetched
+from factory_logs.querier.sums import Sums, SumsOfSnapshot, limited_table
 from factory_logs.query import (
     FACTORY_LOGS,
     DistributionQuery,

@@ -28,7 +28,9 @@ from factory_logs.querier.aggregates import (
     shown,
     sorted_rows,
 )
-from factory_logs.querier.sums import Conditions, Summed, Sums, fetched, limited_table
+from factory_logs.querier.sum_definitions import Conditions, Summed
+from factory_logs.querier.sum_rows import fetched
+from factory_logs.querier.sums import Sums, limited_table
 from factory_logs.query import FACTORY_LOGS, MEASURES, StatsQuery, field_number
 from factory_logs.query.rewriting import split_time
 

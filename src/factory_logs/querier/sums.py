@@ -13,153 +13,48 @@ doubles.
 All reads use one snapshot, so each result is exact for that snapshot, even during writes.
 """
 
-import hashlib
-import json
 import time
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import ARRAY, BigInteger, ColumnElement, Row, Select, any_, case, literal, literal_column, select
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from factory_logs.db.aggregates import LOGS
 from factory_logs.db.citus import runs_on_cluster
 from factory_logs.db.count_cache import Known, TableState, load, snapshot_state
-from factory_logs.db.models import TIME
 from factory_logs.db.removals import Removals, load_removals
-from factory_logs.querier.aggregates import Aggregates, canonical, log_value, sample_condition, shown, too_many_groups
+from factory_logs.querier.aggregates import Aggregates, sample_condition, too_many_groups
+from factory_logs.querier.known_sums import (
+    Cheap,
+    KnownSums,
+    decode,
+    encode,
+    is_worthwhile,
+    sums_digest,
+    sums_name,
+    within,
+)
 from factory_logs.querier.result_cache import CachedResult, ResultCache
-from factory_logs.querier.sum_parts import KnownParts, Merging, Missing, fewer_parts, missing, valid_parts, with_rows
+from factory_logs.querier.sum_definitions import Summed
+from factory_logs.querier.sum_parts import KnownParts, Missing, fewer_parts, missing, valid_parts, with_rows
 from factory_logs.querier.sum_parts import decode as decode_parts
 from factory_logs.querier.sum_parts import encode as encode_parts
-from factory_logs.querier.sum_tables import (
-    Key,
-    Numbers,
-    Table,
-    add_numbers,
-    decoded_rows,
-    encoded_rows,
-    sums_size,
-)
-from factory_logs.query import FACTORY_LOGS, Field, Query, compile_filters
-from factory_logs.query.compiler import SQL_TYPES
-from factory_logs.query.rewriting import MICROSECOND, TimeRange, split_time
+from factory_logs.querier.sum_rows import LogRange, SumReader, TooManyRowsError
+from factory_logs.querier.sum_tables import Table, sums_size
+from factory_logs.query import FACTORY_LOGS, compile_filters
+from factory_logs.query.rewriting import TimeRange, split_time
 from factory_logs.settings import Settings
 
 T = TypeVar("T")
-Conditions = Sequence[ColumnElement[bool]]
-Read = Callable[[AsyncConnection, Conditions, int], Awaitable[Sequence[Sequence[Any]]]]
-"""Returns the rows over the logs that meet the conditions, but at most one row more than the given number. A row
-contains the columns of the key, then numbers."""
 
-WORTHWHILE = 4
-"""A cached sum is reused for another time range if the two ranges differ by at most a quarter of the wanted range."""
 FEW_NEW_IDS = 5_000
 """A cached sum is always reused if there are at most this many new ids. Reading their logs takes a few milliseconds."""
 NEW_IDS_PER_SECOND = 500_000
 """A cached sum is reused if its new ids are read faster than all its logs. This is about how many ids are read in a
 second (docs/explanation/reading.md)."""
-MOST_UNITS = 2_000
-"""If more units than this have new logs, the sum is computed again from all logs."""
-INDEXED_UNITS = frozenset({"product_imei", "repair_id", "factory_log_id"})
-VERSION = 3
-"""The version of the format of stored sums. Increase it if the meaning of the stored data changes."""
-
-
-EPOCH = datetime(1970, 1, 1)
 EVER = TimeRange(None, None)
-
-
-def json_texts(values: Sequence[Any]) -> Key:
-    """Return a key of JSON texts; equal values have equal texts."""
-    return tuple(map(canonical, values))
-
-
-class Bins(NamedTuple):
-    """Bins of time of equal length; one of them begins at `origin`."""
-
-    length: timedelta
-    origin: datetime
-
-    def whole(self, wanted: TimeRange) -> TimeRange | None:
-        """Return the range of the bins that lie completely in a time range, or None if there are none."""
-        begin, end = wanted.begin, wanted.end
-        if begin is not None:
-            begin += (self.origin - begin) % self.length
-        if end is not None:
-            end -= (end - self.origin) % self.length
-        return None if begin is not None and end is not None and begin >= end else TimeRange(begin, end)
-
-
-@dataclass(frozen=True, slots=True)
-class Summed:
-    """The definition of a sum over the logs of `query`. `read` returns its rows; the first `keys` columns identify a
-    row.
-
-    `name` distinguishes the sum from other sums over the same query. If `unit` is given, the logs of a unit are summed
-    together, otherwise each log by itself. `relevant` contains conditions for the logs that count. If `part` is given,
-    the sum covers all time, and is computed and cached in parts of that many ids (querier/sum_parts.py). `least`
-    and `greatest` are the positions of numbers that are a minimum or a maximum, not a sum. A number may also be a list,
-    or None if there is no value. `are_exact` is false for sums of doubles: subtracting a log from such a sum does not
-    give the same result as summing without it.
-
-    If `read_unlike` is given, it returns, for logs that are added, only the rows that are not in the table yet.
-
-    If `bins` is given, the last column of the key is the beginning of a bin, in microseconds since 1970. `as_key`
-    converts the first columns to the key: to JSON texts, or with `tuple` to the unchanged values, if these are texts
-    and whole numbers.
-    """
-
-    name: str
-    query: Query
-    keys: int
-    read: Read
-    unit: Field | None = None
-    relevant: Conditions = ()
-    part: int | None = None
-    least: frozenset[int] = frozenset()
-    greatest: frozenset[int] = frozenset()
-    are_exact: bool = True
-    read_unlike: Callable[[AsyncConnection, Conditions, int, Table], Awaitable[Sequence[Sequence[Any]]]] | None = None
-    bins: Bins | None = None
-    as_key: Callable[[Sequence[Any]], Key] = json_texts
-
-    @property
-    def can_subtract(self) -> bool:
-        return self.are_exact and not self.least and not self.greatest
-
-    @property
-    def merging(self) -> Merging:
-        return Merging(self.least, self.greatest)
-
-
-class KnownSums(NamedTuple):
-    """The sums over the logs of a time range up to a watermark. `table` is None if there are too many rows. `seconds`
-    is the time that computing them from all their logs took."""
-
-    state: TableState
-    up_to: int
-    range: TimeRange
-    table: Table | None
-    seconds: float = 0.0
-
-
-class Cheap(NamedTuple):
-    """Marks sums that were computed so fast for a time range that they are not worth caching."""
-
-    state: TableState
-    up_to: int
-    range: TimeRange
-
-
-class TooManyRowsError(Exception):
-    """A sum has more rows than allowed."""
 
 
 class StillReadingError(Exception):
@@ -179,26 +74,6 @@ class _NoSnapshot:
 
     def __getattr__(self, name: str) -> Any:
         raise _NotKnownError
-
-
-class _Logs(NamedTuple):
-    """A set of logs, limited by time and id: ids above `above`, up to `up_to`. None means no bound."""
-
-    range: TimeRange
-    above: int | None = None
-    up_to: int | None = None
-
-    def conditions(self) -> list[ColumnElement[bool]]:
-        found: list[ColumnElement[bool]] = []
-        if self.range.begin is not None:
-            found.append(LOGS.c.timestamp >= literal(self.range.begin, TIME))
-        if self.range.end is not None:
-            found.append(LOGS.c.timestamp < literal(self.range.end, TIME))
-        if self.above is not None:
-            found.append(LOGS.c.factory_log_id > literal(self.above, BigInteger))
-        if self.up_to is not None:
-            found.append(LOGS.c.factory_log_id <= literal(self.up_to, BigInteger))
-        return found
 
 
 class Sums:
@@ -339,20 +214,20 @@ class SumsOfSnapshot:
     async def table(self, summed: Summed, most: int) -> Table:
         """Return the rows by their keys. Raises TooManyRowsError for more than `most` rows, and StillReadingError."""
         query, wanted = split_time(summed.query)
-        asked = _Asked(self.connection, summed, compile_filters(query, FACTORY_LOGS), most)
+        asked = SumReader(self.connection, summed, compile_filters(query, FACTORY_LOGS), most)
         whole = wanted if summed.bins is None else summed.bins.whole(wanted)
         if whole is None or not self.watermark:
-            return await asked.rows(_Logs(wanted))
+            return await asked.rows(LogRange(wanted))
         name = sums_name(summed, query)
         recalled = self.sums.recall(name)
         if isinstance(recalled, Cheap) and is_worthwhile(recalled.range, whole):
             return await self._read_again(asked, wanted, name)
         now = await self._up_to_watermark(asked, whole, name)
-        table = now.table or {} if now.range == whole else _within(now.table or {}, whole)
+        table = now.table or {} if now.range == whole else within(now.table or {}, whole)
         if self.drawn is None or self.drawn > now.up_to:
-            newest = await asked.changed(table, _Logs(whole, up_to=now.up_to), _Logs(whole))
-            table = await asked.rows(_Logs(whole)) if newest is None else newest
-        table = asked.merged(table, [(await asked.rows(_Logs(edge)), 1) for edge in wanted.without(whole)])
+            newest = await asked.changed(table, LogRange(whole, up_to=now.up_to), LogRange(whole))
+            table = await asked.rows(LogRange(whole)) if newest is None else newest
+        table = asked.merged(table, [(await asked.rows(LogRange(edge)), 1) for edge in wanted.without(whole)])
         if len(table) > most:
             raise TooManyRowsError
         return table
@@ -362,10 +237,10 @@ class SumsOfSnapshot:
         of `table`."""
         query, wanted = split_time(summed.query)
         if self.watermark:
-            asked = _Asked(self.connection, summed, compile_filters(query, FACTORY_LOGS), most)
+            asked = SumReader(self.connection, summed, compile_filters(query, FACTORY_LOGS), most)
             await self._up_to_watermark(asked, wanted, sums_name(summed, query))
 
-    async def _up_to_watermark(self, asked: "_Asked", wanted: TimeRange, name: bytes) -> KnownSums:
+    async def _up_to_watermark(self, asked: "SumReader", wanted: TimeRange, name: bytes) -> KnownSums:
         """Return the sums up to the watermark, or up to a later id if they are known. They cover at least the wanted
         time range."""
         if asked.summed.part is not None:
@@ -383,7 +258,7 @@ class SumsOfSnapshot:
             self.learn(asked.summed, name, KnownSums(self.state, self.watermark, wanted, None), 0.0)
             raise
 
-    async def _in_parts(self, asked: "_Asked", length: int, name: bytes) -> KnownParts:
+    async def _in_parts(self, asked: "SumReader", length: int, name: bytes) -> KnownParts:
         """Return the parts up to the watermark, or further if later parts are known. Raises TooManyRowsError,
         StillReadingError."""
         summed = asked.summed
@@ -410,9 +285,9 @@ class SumsOfSnapshot:
                 raise StillReadingError(known.covered, goal)
         return known
 
-    async def _with_part(self, asked: "_Asked", length: int, known: KnownParts, wanted: Missing) -> KnownParts:
+    async def _with_part(self, asked: "SumReader", length: int, known: KnownParts, wanted: Missing) -> KnownParts:
         """Return the parts with one more part, or with the rest of a part."""
-        logs = _Logs(EVER, wanted.above, wanted.up_to)
+        logs = LogRange(EVER, wanted.above, wanted.up_to)
         if wanted.part is None:
             rows = await asked.rows(logs)
             removed = (await self._removals()).within(wanted.above, wanted.above + length)
@@ -450,11 +325,11 @@ class SumsOfSnapshot:
     async def _removals(self) -> Removals:
         return await load_removals(self.connection, self.state)
 
-    async def _read_again(self, asked: "_Asked", wanted: TimeRange, name: bytes) -> Table:
+    async def _read_again(self, asked: "SumReader", wanted: TimeRange, name: bytes) -> Table:
         """Return sums that were cheap before. If computing them takes long now, forget that they were cheap, so that
         the next request caches them."""
         started = time.monotonic()
-        table = await asked.rows(_Logs(wanted))
+        table = await asked.rows(LogRange(wanted))
         if time.monotonic() - started >= self.sums.learn_seconds:
             self.sums.forget(name)
         return table
@@ -483,7 +358,7 @@ class SumsOfSnapshot:
             return stored
         return None
 
-    async def _advanced(self, asked: "_Asked", known: KnownSums, wanted: TimeRange, name: bytes) -> KnownSums | None:
+    async def _advanced(self, asked: "SumReader", known: KnownSums, wanted: TimeRange, name: bytes) -> KnownSums | None:
         """Return the cached sums, updated to the wanted time range and the watermark, or None if the update would read
         all logs, or would take longer than computing the sums again. Sums by bins remain known for all time ranges that
         overlap, as far as the limit of rows allows."""
@@ -500,7 +375,7 @@ class SumsOfSnapshot:
         if (known.range, known.up_to) == (covered, up_to):
             return known
         started = time.monotonic()
-        before, after = _Logs(known.range, up_to=known.up_to), _Logs(covered, up_to=up_to)
+        before, after = LogRange(known.range, up_to=known.up_to), LogRange(covered, up_to=up_to)
         try:
             table = await asked.changed(known.table or {}, before, after)
         except TooManyRowsError:
@@ -510,15 +385,15 @@ class SumsOfSnapshot:
         if table is None:
             return None
         if covered != wanted and len(table) > self.sums.most_rows:
-            table, covered = _within(table, wanted), wanted
+            table, covered = within(table, wanted), wanted
         now = KnownSums(self.state, up_to, covered, table, known.seconds)
         self.learn(asked.summed, name, now, time.monotonic() - started)
         return now
 
-    async def _found(self, asked: "_Asked", wanted: TimeRange, name: bytes) -> KnownSums:
+    async def _found(self, asked: "SumReader", wanted: TimeRange, name: bytes) -> KnownSums:
         """Return the sums up to the watermark."""
         started = time.monotonic()
-        logs = _Logs(wanted, up_to=self.watermark)
+        logs = LogRange(wanted, up_to=self.watermark)
         if asked.most <= self.sums.most_rows:  # a sample for more rows would be hardly smaller than all logs
             sample = await sample_condition(self.connection, [*asked.filters, *logs.conditions()], wanted, asked.most)
             if sample:
@@ -530,110 +405,6 @@ class SumsOfSnapshot:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """Reads the rows of one sum. `filters` contains the filters of the query except those on `timestamp`."""
-
-    connection: AsyncConnection
-    summed: Summed
-    filters: Conditions
-    most: int
-
-    async def rows(self, logs: _Logs, *more: ColumnElement[bool], unlike: Table | None = None) -> Table:
-        """Return the rows over these logs, or only the rows that another table does not contain. Raises
-        TooManyRowsError."""
-        conditions = [*self.filters, *logs.conditions(), *more]
-        if self.summed.read_unlike is not None and unlike:
-            found = await self.summed.read_unlike(self.connection, conditions, self.most, unlike)
-        else:
-            found = await self.summed.read(self.connection, conditions, self.most)
-        if len(found) > self.most:
-            raise TooManyRowsError
-        keys = self.summed.keys
-        table: dict[Key, Numbers] = {}
-        for row in found:
-            if any(row[keys:]):
-                self._add(table, self._key(row[:keys]), tuple(map(shown, row[keys:])), 1)
-        return table
-
-    def _key(self, values: Sequence[Any]) -> Key:
-        if self.summed.bins is None:
-            return self.summed.as_key(values)
-        return (*self.summed.as_key(values[:-1]), values[-1])
-
-    async def changed(self, table: Table, before: _Logs, after: _Logs) -> Table | None:
-        """Return the table for the logs `after`, computed from the table for the logs `before`, or None if this would
-        read all logs.
-
-        Raises TooManyRowsError.
-        """
-        added = [_Logs(after.range, before.up_to, after.up_to)] if before.up_to != after.up_to else []
-        added += [_Logs(part, up_to=before.up_to) for part in after.range.without(before.range)]
-        removed = [_Logs(part, up_to=before.up_to) for part in before.range.without(after.range)]
-        if self.summed.unit is None:
-            if removed and not self.summed.can_subtract:
-                return None
-            changes = [(await self.rows(logs, unlike=table), 1) for logs in added]
-            changes += [(await self.rows(logs), -1) for logs in removed]
-        else:
-            found = await self._changes_of_units(before, after, added, removed)
-            if found is None:
-                return None
-            changes = found
-        return self.merged(table, changes)
-
-    def merged(self, table: Table, changes: Sequence[tuple[Table, int]]) -> Table:
-        """Return the table with the rows of other tables added; they are subtracted if the sign is -1."""
-        if not any(of_logs for of_logs, _ in changes):
-            return table
-        result = dict(table)
-        for of_logs, sign in changes:
-            for key, numbers in of_logs.items():
-                self._add(result, key, numbers, sign)
-        result = {key: numbers for key, numbers in result.items() if any(numbers)}
-        return table if result == table else result
-
-    async def _changes_of_units(
-        self, before: _Logs, after: _Logs, added: Sequence[_Logs], removed: Sequence[_Logs]
-    ) -> list[tuple[Table, int]] | None:
-        field = self.summed.unit
-        assert field is not None  # noqa: S101 - the caller has looked
-        unit = log_value(field)
-        has_index = field.column in INDEXED_UNITS and field.relation is None
-        units: set[Any] = set()
-        changes: list[tuple[Table, int]] = []
-        for logs, sign in [(logs, 1) for logs in added] + [(logs, -1) for logs in removed]:
-            found = await self._distinct(logs, unit if has_index else case((unit.is_not(None), True)))
-            if None in found:
-                changes.append((await self.rows(logs, unit.is_(None)), sign))
-            units |= found - {None}
-            if len(units) > MOST_UNITS or (units and not has_index):
-                return None
-        if units:
-            of_these = unit == any_(literal(sorted(units), ARRAY(SQL_TYPES[field.kind])))
-            changes += [(await self.rows(before, of_these), -1), (await self.rows(after, of_these), 1)]
-        return changes
-
-    async def _distinct(self, logs: _Logs, value: ColumnElement[Any]) -> set[Any]:
-        """Return the distinct units of these logs, including null, but at most one more than are useful."""
-        conditions = [*self.filters, *self.summed.relevant, *logs.conditions()]
-        found = select(value).select_from(LOGS).where(*conditions).distinct().limit(MOST_UNITS + 2)
-        return set((await self.connection.execute(found)).scalars())
-
-    def _add(self, table: dict[Key, Numbers], key: Key, numbers: Numbers, sign: int) -> None:
-        add_numbers(table, key, numbers, sign, self.summed.least, self.summed.greatest)
-
-
-def _within(table: Table, wanted: TimeRange) -> Table:
-    """Return the rows of the bins that lie in a time range."""
-    first, end = (None if moment is None else (moment - EPOCH) // MICROSECOND for moment in (wanted.begin, wanted.end))
-    return {
-        key: numbers
-        for key, numbers in table.items()
-        if (first is None or first <= key[-1]) and (end is None or key[-1] < end)
-    }
-
-
 async def limited_table(sums: Sums, summed: Summed, max_rows: int, most: int) -> Table:
     """Compute a sum in its own snapshot, and return its rows.
 
@@ -643,57 +414,3 @@ async def limited_table(sums: Sums, summed: Summed, max_rows: int, most: int) ->
         return await sums.read(lambda snapshot: snapshot.table(summed, most))
     except TooManyRowsError:
         raise too_many_groups(max_rows) from None
-
-
-async def fetched(connection: AsyncConnection, statement: Select[Any], most: int) -> Sequence[Row[Any]]:
-    """Return the rows of a statement, but at most one more than `most`."""
-    rows: Sequence[Row[Any]] = (await connection.execute(statement.limit(most + 1))).all()
-    return rows
-
-
-def is_worthwhile(known: TimeRange, wanted: TimeRange) -> bool:
-    """Return whether two time ranges differ so little that the sum for one can be computed from the sum for the
-    other."""
-    if known == wanted:
-        return True
-    differing = timedelta(0)
-    for old, new in ((known.begin, wanted.begin), (known.end, wanted.end)):
-        if (old is None) != (new is None):
-            return False
-        if old is not None and new is not None:
-            differing += abs(old - new)
-    begin = wanted.begin or datetime.min
-    end = wanted.end or datetime.now(UTC).replace(tzinfo=None)
-    return differing * WORTHWHILE <= end - begin
-
-
-def sums_name(summed: Summed, query: Query) -> bytes:
-    """Return the name of a sum, without its time range. The order of filters does not matter, because all of them must
-    match."""
-    parts = (VERSION, summed.name, summed.unit, sorted(map(repr, query.filters)))
-    return hashlib.blake2b(repr(parts).encode(), digest_size=32).digest()
-
-
-def sums_digest(summed: Summed) -> bytes:
-    """Return the name of a sum in the database. The name is derived from the SQL, so sums stored before a fix in the
-    compiler are not used after it."""
-    query, _ = split_time(summed.query)
-    asked: Select[Any] = select(literal_column("1")).where(*compile_filters(query, FACTORY_LOGS), *summed.relevant)
-    compiled = asked.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
-    parts = (VERSION, summed.name, summed.unit, str(compiled), sorted(compiled.params.items()))
-    return hashlib.sha256(repr(parts).encode()).digest()
-
-
-def encode(known: KnownSums) -> bytes:
-    """Return sums in the format of the database."""
-    rows = encoded_rows(known.table or {})
-    # Not orjson, which does not support integers beyond 64 bits.
-    content = [known.range.begin, known.range.end, rows, known.seconds]
-    text = json.dumps(content, default=str, separators=(",", ":"))
-    return zlib.compress(text.encode(), 1)
-
-
-def decode(stored: Known) -> KnownSums:
-    begin, end, rows, seconds = json.loads(zlib.decompress(stored.content or b""))
-    moments = [None if text is None else datetime.fromisoformat(text) for text in (begin, end)]
-    return KnownSums(stored.state, stored.up_to, TimeRange(*moments), decoded_rows(rows), seconds)

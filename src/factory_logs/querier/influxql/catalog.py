@@ -12,8 +12,9 @@ import orjson
 
 from factory_logs.influxql.schema import COLUMN_TAGS, MeasurementSchema, Schema, as_schema
 from factory_logs.querier.catalog import TAG_SETS, as_apps, as_paths, reporting_progress, tables_in
+from factory_logs.querier.sum_rows import TooManyRowsError
 from factory_logs.querier.sum_tables import Table
-from factory_logs.querier.sums import SumsOfSnapshot, TooManyRowsError
+from factory_logs.querier.sums import SumsOfSnapshot
 from factory_logs.settings import Settings
 
 TagSets = dict[str, list[Any]]

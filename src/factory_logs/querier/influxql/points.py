@@ -30,7 +30,8 @@ from factory_logs.influxql.windows import Windows
 from factory_logs.querier.influxql.catalog import InfluxqlCatalog, are_in_tags, series_in
 from factory_logs.querier.influxql.plans import Plan
 from factory_logs.querier.influxql.window_aggregates import EDGES, AggregatedSeries, Tags, in_windows, window_sums
-from factory_logs.querier.sums import SumsOfSnapshot, TooManyRowsError
+from factory_logs.querier.sum_rows import TooManyRowsError
+from factory_logs.querier.sums import SumsOfSnapshot
 from factory_logs.settings import Settings
 
 QUARTER_HOUR = 15 * 60 * 1_000_000_000

@@ -17,7 +17,9 @@ from factory_logs.influxql.schema import LOGS, Schema, tag_text
 from factory_logs.influxql.selection import Source, series_rows
 from factory_logs.influxql.series import ResultSeries
 from factory_logs.querier.influxql.catalog import InfluxqlCatalog, are_in_tags, series_in
-from factory_logs.querier.sums import Conditions, Summed, SumsOfSnapshot, TooManyRowsError, fetched
+from factory_logs.querier.sum_definitions import Conditions, Summed
+from factory_logs.querier.sum_rows import TooManyRowsError, fetched
+from factory_logs.querier.sums import SumsOfSnapshot
 from factory_logs.query import Query
 
 DATABASE = "factory_logs"

@@ -19,8 +19,9 @@ from factory_logs.influxql.selection import (
     to_datetime,
 )
 from factory_logs.influxql.windows import Windows
+from factory_logs.querier.sum_definitions import Bins, Conditions, Summed
+from factory_logs.querier.sum_rows import fetched
 from factory_logs.querier.sum_tables import Table, merged_numbers
-from factory_logs.querier.sums import Bins, Conditions, Summed, fetched
 from factory_logs.query.rewriting import TimeRange
 
 Aggregates = tuple[Any, ...]
