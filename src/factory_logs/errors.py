@@ -59,6 +59,7 @@ class BadRequestError(FactoryLogsError):
 
 
 NOT_AUTHENTICATED = "The token is unknown, revoked or expired."
+STOPPING = "The service is stopping"
 
 
 class UnauthenticatedError(FactoryLogsError):

@@ -172,6 +172,11 @@ class Settings(BaseSettings):
     keep_alive_seconds: PositiveInt = Field(
         5, description="How long a connection may stay idle after a response before it is closed"
     )
+    half_closed_seconds: PositiveFloat = Field(
+        3.0,
+        description="How long a client that has closed its side of the connection gets for its response. A client that "
+        "has disconnected looks the same, so its query is stopped after this time",
+    )
     send_seconds: PositiveFloat = Field(
         60.0, description="How long a client may stop reading its response before the connection is closed"
     )

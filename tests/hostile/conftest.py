@@ -18,7 +18,7 @@ from tests.serving import free_port, serving
 LIMIT_SECONDS = 1
 """The time limits. A module whose clients must not reach them has its own `LIMIT_SECONDS`."""
 MIB = 1024 * 1024
-LIMITS = ("HEAD", "KEEP_ALIVE", "BODY_IDLE", "LEFTOVER_BODY", "SEND")
+LIMITS = ("HEAD", "KEEP_ALIVE", "HALF_CLOSED", "BODY_IDLE", "LEFTOVER_BODY", "SEND")
 GROWTH_BYTES = 300 * MIB
 """The maximum growth of one worker: its budget of bodies (128 MiB), and the objects decoded from them."""
 

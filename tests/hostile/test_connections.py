@@ -176,6 +176,18 @@ def test_a_client_that_does_not_read_a_long_response_is_cut_off(target: Target) 
             time.sleep(0.1)
 
 
+def test_an_endless_response_ends_after_the_client_has_closed_its_side(
+    target: Target, everything_received: Receive
+) -> None:
+    token = f"Authorization: Token token={target.token}\r\n"
+    with target.connect() as connection:
+        connection.sendall(f"GET /v1/factory_logs/tail HTTP/1.1\r\nHost: x\r\n{token}\r\n".encode())
+        received = connection.recv(65536)
+        assert received.startswith(b"HTTP/1.1 200 ")
+        connection.shutdown(socket.SHUT_WR)
+        assert not everything_received(connection).endswith(b"0\r\n\r\n")
+
+
 def test_a_client_that_leaves_the_end_of_a_response_unread_is_disconnected(target: Target) -> None:
     """The unread rest is smaller than the limit for slow readers. The buffer size of the sockets is unknown; one of
     these responses exceeds it."""

@@ -93,6 +93,41 @@ def test_a_pipeline_that_is_read_gets_all_its_responses_in_order(target: Target,
     assert stored(target) == 200
 
 
+@pytest.mark.parametrize("rest", [b"", b"GET /healthz HTTP/1.1\r\nHost:"], ids=["whole", "with the begin of another"])
+@pytest.mark.parametrize("name", ["single write", "keyed write", "batch", "page", "several"])
+def test_a_client_that_closes_its_side_gets_the_responses_to_its_whole_requests(
+    target: Target, everything_received: Receive, name: str, rest: bytes
+) -> None:
+    page = b"GET /v1/factory_logs HTTP/1.1\r\nHost: x\r\nAuthorization: Token token=%b\r\n\r\n" % target.token.encode()
+    body = json.dumps(LOG).encode()
+    single, keyed, batch = post(target, body), post(target, body, "Idempotency-Key: a"), post(target, b"[%b]" % body)
+    requests, expected = {
+        "single write": ([single], [201]),  # needs no task, because the token is cached
+        "keyed write": ([keyed], [201]),
+        "batch": ([batch], [201]),
+        "page": ([page], [200]),
+        "several": ([single, page, batch, keyed, single], [201, 200, 201, 201, 201]),
+    }[name]
+    with target.connect() as connection:
+        connection.sendall(b"".join(requests) + rest)
+        connection.shutdown(socket.SHUT_WR)
+        received = everything_received(connection)
+    assert statuses(received) == expected
+    assert stored(target) == expected.count(201)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", HEALTH[:-5], HEALTH + HEALTH[:-5]], ids=["nothing", "a part", "a whole and a part"]
+)
+def test_a_client_that_closes_its_side_within_a_request_is_disconnected(
+    target: Target, everything_received: Receive, sent: bytes
+) -> None:
+    with target.connect() as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        assert statuses(everything_received(connection)) == [200] * sent.count(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 50])
 def test_a_pipeline_is_read_however_it_is_cut_into_packets(
     target: Target, everything_received: Receive, size: int

@@ -18,7 +18,6 @@ import structlog
 from factory_logs.db.engine import Database
 from factory_logs.errors import FactoryLogsError, RetryableError
 
-STOPPING = "The service is stopping"
 _log = structlog.get_logger(__name__)
 
 

@@ -14,12 +14,13 @@ import asyncpg
 
 from factory_logs.db.citus import is_distributed
 from factory_logs.db.citus_inserts import insert_logs_on_cluster
-from factory_logs.db.coalescer import STOPPING, Coalescer, Receiver, fail
+from factory_logs.db.coalescer import Coalescer, Receiver, fail
 from factory_logs.db.engine import Database
 from factory_logs.db.errors import UNREACHABLE
 from factory_logs.db.idempotency_keys import FirstResponse
 from factory_logs.db.log_inserts import Forgotten, NewRow, Outcome, Stored, insert_logs
 from factory_logs.errors import (
+    STOPPING,
     BadRequestError,
     DatabaseUnavailableError,
     FactoryLogsError,

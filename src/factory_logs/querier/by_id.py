@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from factory_logs.db.coalescer import STOPPING, Coalescer
+from factory_logs.db.coalescer import Coalescer
 from factory_logs.db.engine import Database
 from factory_logs.db.records import logs_by_id
-from factory_logs.errors import DatabaseUnavailableError
+from factory_logs.errors import STOPPING, DatabaseUnavailableError
 from factory_logs.settings import Settings
 
 MAX_BATCH = 200

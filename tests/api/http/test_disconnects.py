@@ -30,6 +30,7 @@ def server(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Itera
         count_look_seconds=0.001,
         database_metrics_seconds=3600,
         catalog_seconds=3600,
+        half_closed_seconds=0.1,
     )
     server.start()
     server.wait()

@@ -5,6 +5,7 @@ a fast route does (docs/explanation/hot-path.md). Requests that FastAPI rejects 
 requests are handled as GET requests.
 """
 
+import asyncio
 import itertools
 import re
 import secrets
@@ -84,6 +85,10 @@ class Dispatcher:
                 await response(scope, receive, send)
         except ClientDisconnect:
             status = 499
+        except asyncio.CancelledError:
+            if status == 500:  # no response has begun; api/http/exchange.py sends a 503
+                status = 503
+            raise
         finally:
             self._account(scope, state, started, status)
 

@@ -6,6 +6,7 @@ It differs from uvicorn's class in these ways:
   bytes that follow. So pipelined requests use only the memory of their bytes, and these have a limit for each worker.
 - It responds to an unreadable request with a JSON error, after the response to the previous request.
 - It limits the size and time of a request's head, the number of connections, and the time and size of unread responses.
+- It responds to a client that closes its side of the connection after its request.
 - It sends a response with one write. uvicorn writes head and body separately, and writing is the most expensive step of
   a small response (docs/explanation/hot-path.md).
 - It enforces rules of RFC 9112 that uvicorn does not: one Host header, HTTP/1.1 or 1.0, absolute-form targets. A
@@ -78,6 +79,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._send_timer: asyncio.TimerHandle | None = None
         self._leftover_timer: asyncio.TimerHandle | None = None
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._half_closed_timer: asyncio.TimerHandle | None = None
         self._idle_since: float | None = None
         """The time of the last response, or None while a request is being received or processed."""
         self._arrived = b""
@@ -117,6 +119,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._cancel(self._send_timer)
         self._cancel(self._leftover_timer)
         self._cancel(self._idle_timer)
+        self._cancel(self._half_closed_timer)
         self._stop_reading()
         self._worker.unsent.pop(self, None)
         self.transport.discard()  # type: ignore[attr-defined]
@@ -127,6 +130,20 @@ class JsonHttpProtocol(HttpToolsProtocol):
             return
         self._arrived += data
         self._parse_arrived()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Close the connection after the response, because the client has closed its side. Without a whole request,
+        close it now.
+
+        A client that has disconnected looks the same. So the response must come within `half_closed_seconds`.
+        """
+        cycle = self.cycle
+        if cycle is None or cycle.more_body or cycle.response_complete:
+            self.transport.close()
+        elif self._half_closed_timer is None:
+            cycle.keep_alive = False
+            self._half_closed_timer = self.loop.call_later(self._settings.half_closed_seconds, self.transport.abort)
+        return True  # uvloop would drop the collected writes
 
     def _parse_arrived(self) -> None:
         """Parse the received bytes. After a request without a response yet, stop and pause reading."""
@@ -333,7 +350,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         event loop.
         """
         try:
-            await exchange.run_asgi(app)  # type: ignore[arg-type]
+            await exchange.run_asgi(app)
         finally:
             self.tasks.discard(asyncio.current_task())
 
@@ -435,6 +452,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     def _on_close(self) -> None:
         """Limit the time that a closing transport waits for the client to read the rest of the response."""
+        self._cancel(self._half_closed_timer)
         is_lost = self not in self.connections  # uvicorn has removed a lost connection already
         if not is_lost and self.transport.get_write_buffer_size():
             self._start_send_timer()
