@@ -275,6 +275,37 @@ def test_data_of_another_version_is_refused(data_dir: Path) -> None:
         running(data_dir).__enter__()
 
 
+@pytest.mark.parametrize(
+    ("content", "damage"),
+    [
+        (None, "PG_VERSION does not exist"),
+        (b"", "PG_VERSION contains '' instead of a version"),
+        (b"\0\0\0", r"PG_VERSION contains '\\x00\\x00\\x00' instead of a version"),
+    ],
+)
+def test_a_database_without_a_readable_version_is_refused_until_the_file_is_copied(
+    data_dir: Path, content: bytes | None, damage: str
+) -> None:
+    file = data_dir / "pgdata" / "PG_VERSION"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    files = sorted(data_dir.rglob("*"))
+    with pytest.raises(EmbeddedPostgresError, match=f"{damage}.*copy {data_dir}/pgdata/base/1/PG_VERSION over it"):
+        running(data_dir).__enter__()
+    assert {*files, data_dir / "postgres.lock", data_dir / "in-use.lock"} >= set(data_dir.rglob("*"))
+    subprocess.run(["cp", "-p", str(data_dir / "pgdata" / "base" / "1" / "PG_VERSION"), str(file)], check=True)
+    with running(data_dir) as url:
+        assert fetch(url, "select 1") == 1
+
+
+def test_an_empty_folder_gets_a_new_database(short_tmp: Path) -> None:
+    (short_tmp / "empty" / "pgdata").mkdir(parents=True)
+    with running(short_tmp / "empty") as url:
+        assert fetch(url, "select 1") == 1
+
+
 def test_a_server_that_does_not_start_shows_the_end_of_its_log(data_dir: Path) -> None:
     with (data_dir / "pgdata" / "postgresql.conf").open("a") as file:
         file.write("no_such_setting = 1\n")

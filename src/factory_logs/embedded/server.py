@@ -145,12 +145,19 @@ def socket_dir(data_dir: Path, user: ServerUser) -> Path:
 def ensure_running(server: Server, is_ending: Callable[[], bool] = lambda: False) -> None:
     """Create the cluster if it is missing, and start the server unless it runs. A recovery is waited for, unless
     `is_ending` returns true. Raises EmbeddedPostgresError."""
-    if not server.cluster_dir.is_symlink() and not (server.cluster_dir / "PG_VERSION").exists():
+    if _has_no_cluster(server.cluster_dir):
         init_cluster(server)
     _check_version(server)
     if not _is_up(server, is_ending):
         _write_settings(server)
         _start(server, is_ending)
+
+
+def _has_no_cluster(cluster: Path) -> bool:
+    """Return whether the folder is missing or empty. If it has files, the cluster is complete or damaged."""
+    if cluster.is_symlink():
+        return False
+    return not cluster.exists() or (cluster.is_dir() and not any(cluster.iterdir()))
 
 
 def _is_up(server: Server, is_ending: Callable[[], bool]) -> bool:
@@ -253,9 +260,29 @@ def _major(version: str) -> int:
     return int(re.match(r"\d+", version)[0])  # type: ignore[index]  # also of 19beta1
 
 
-def _check_version(server: Server) -> None:
+def _version_of_data(server: Server) -> str:
+    """Return the major version of PostgreSQL to which the cluster belongs."""
     with server.opened_cluster() as cluster:
-        found = cluster.read("PG_VERSION").strip()
+        try:
+            found = cluster.read("PG_VERSION").strip()
+        except FileNotFoundError:
+            damage = "does not exist"
+        except OSError as error:
+            damage = f"cannot be read: {error.strerror}"
+        else:
+            if re.fullmatch(r"[0-9]{1,3}(\.[0-9]+)?", found):
+                return found
+            damage = f"contains {found[:20]!r} instead of a version"
+    raise EmbeddedPostgresError(
+        f"The database in {server.cluster_dir} is damaged: its file PG_VERSION {damage}. No file was changed. If only "
+        f"this file is damaged, copy {server.cluster_dir}/base/1/PG_VERSION over it. Otherwise move "
+        f"{server.cluster_dir} away, and restore a backup: factory-logs restore FILE. If the database is in another "
+        "folder, set FACTORY_LOGS_DATA_DIR to that"
+    )
+
+
+def _check_version(server: Server) -> None:
+    found = _version_of_data(server)
     ours = _version(server)
     if found != str(_major(ours)):
         raise EmbeddedPostgresError(
