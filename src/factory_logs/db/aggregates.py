@@ -47,7 +47,7 @@ _FIRST: ColumnElement[datetime] = literal_column("timestamp '0001-01-01'", TIME)
 """A Monday. It is SQL text and not a parameter, because asyncpg converts datetime.min and datetime.max to -infinity and
 infinity."""
 _LAST: ColumnElement[datetime] = literal_column(f"timestamp '{datetime.max}'", TIME)
-_HOUR = literal_column("interval '1 hour'", Interval)
+_DAY = literal_column("interval '1 day'", Interval)
 
 
 def bucket_start(time: ColumnElement[Any], length: timedelta, zone: str) -> ColumnElement[datetime]:
@@ -62,10 +62,12 @@ def bucket_begin(start: ColumnElement[Any], zone: str) -> ColumnElement[datetime
     if zone == UTC:
         return start
     begin = _shifted(start, zone, UTC)
-    # If a midnight comes twice because a clock is put back, PostgreSQL uses the second one.
-    earlier = begin - _HOUR
-    first = case((_shifted(earlier, UTC, zone) == start, earlier), else_=begin)
-    return func.greatest(first, _FIRST, type_=TIME)
+    # If a midnight comes twice because a clock is put back, PostgreSQL uses the second one. The first one has the
+    # offset of the day before.
+    day_before = begin - _DAY
+    first = start - (_shifted(day_before, UTC, zone) - day_before)
+    found = case((_shifted(first, UTC, zone) == start, first), else_=begin)
+    return func.greatest(found, _FIRST, type_=TIME)
 
 
 def _shifted(moment: ColumnElement[Any], from_zone: str, to_zone: str) -> ColumnElement[datetime]:
