@@ -74,10 +74,7 @@ def number_rows(
     values = _values(selection, number_logs(selection, number))
     value, logs = values.c.number, values.c.logs
     count, total, squares = func.sum(logs), func.sum(value * logs), func.sum(value * value * logs)
-    # PostgreSQL computes stddev_samp of numeric in the same way: exactly until the square root.
-    pairs = func.nullif(count * (count - literal_column("1")), literal_column("0"))
-    deviation = func.sqrt(func.greatest(count * squares - total * total, literal_column("0")) / pairs)
-    measures = (func.coalesce(count, literal_column("0")), total / count, deviation, func.min(value), func.max(value))
+    measures = (func.coalesce(count, literal_column("0")), total, squares, func.min(value), func.max(value))
     below, above = (
         cast(func.coalesce(func.sum(logs).filter(condition), literal_column("0")), BigInteger)
         for condition in outside(value, lower, upper)
@@ -99,8 +96,8 @@ def _values(selection: Selection, rows: Subquery) -> Subquery:
     """Return one row for each number in each bucket and group: the keys, `number`, the number `logs` of logs that
     contain it, the number `reached` of logs up to it, and the number `total` of all logs in the group.
 
-    Each node counts equal numbers, so that only the counts are sent to the coordinator. For `percentile_disc` or
-    `stddev_samp`, the nodes would send the number of each log.
+    Each node counts equal numbers, so that only the counts are sent to the coordinator. For `percentile_disc`,
+    the nodes would send the number of each log.
     """
     keys, value = selection.keys(rows), rows.c.number
     counted = select(*keys, value, func.count(value).label("logs")).group_by(*keys, value).subquery()

@@ -164,14 +164,17 @@ def number_rows(
 ) -> Select[Any]:
     """Return a statement with one row for each group that has numbers, in their order.
 
-    A row has the keys; as text the count, mean, sample standard deviation, minimum, maximum and PERCENTILES (nearest
-    rank) of the numbers; then how many are below `lower` and how many are above `upper`.
+    A row has the keys; as text the count, sum, sum of squares, minimum, maximum and PERCENTILES (nearest rank) of the
+    numbers; then how many are below `lower` and how many are above `upper`.
+
+    The sums are exact. PostgreSQL would round a mean to about 16 digits, and the standard deviation of large numbers to
+    fewer.
     """
     rows = number_logs(selection, number)
     value = rows.c.number
     shares = literal(list(PERCENTILES), ARRAY(Float))
     percentiles = func.percentile_disc(shares).within_group(value)
-    measures = (func.count(), func.avg(value), func.stddev_samp(value), func.min(value), func.max(value))
+    measures = (func.count(), func.sum(value), func.sum(value * value), func.min(value), func.max(value))
     return (
         select(
             *selection.shown(rows),
@@ -196,14 +199,14 @@ def outside(
 
 
 def moving_range_rows(selection: Selection, number: ColumnElement[Any]) -> Select[Any]:
-    """Return a statement with one row for each group of `number_rows`, in the same order: the average difference
+    """Return a statement with one row for each group of `number_rows`, in the same order: the sum of the differences
     between a number and the one before it in time, as text; null for a single number."""
     rows = number_logs(selection, number)
     order = (rows.c.timestamp, rows.c.factory_log_id)
     keys = selection.keys(rows)
     before = func.lag(rows.c.number).over(partition_by=keys or None, order_by=order)
     ranges = select(*keys, func.abs(rows.c.number - before).label("moved")).subquery()
-    moved = cast(func.avg(ranges.c.moved), Text)
+    moved = cast(func.sum(ranges.c.moved), Text)
     return select(moved).group_by(*selection.keys(ranges)).order_by(*selection.order(ranges))
 
 

@@ -223,8 +223,7 @@ async def read_distribution(aggregates: Aggregates, question: DistributionQuery,
         moved = (await connection.execute(moving_range_rows(logs, number))).all() if found and has_limits else []
         histograms = await _histograms(connection, logs, number, question.bins, found)
     groups = [
-        _group(row, question, Decimal(moved[index][0]) if moved and moved[index][0] is not None else None)
-        | {"histogram": histograms[index]}
+        _group(row, question, moved[index][0] if moved else None) | {"histogram": histograms[index]}
         for index, row in enumerate(found)
     ]
     groups.sort(key=lambda group: [rank(canonical(group[name])) for name in question.by])
@@ -233,20 +232,35 @@ async def read_distribution(aggregates: Aggregates, question: DistributionQuery,
     return AggregateResult({"groups": groups}, columns, groups)
 
 
-def _group(row: Sequence[Any], question: DistributionQuery, moved: Decimal | None) -> dict[str, Any]:
+def _group(row: Sequence[Any], question: DistributionQuery, moved: str | None) -> dict[str, Any]:
+    """Return the group of a row of `number_rows`. `moved` is the sum of its moving ranges, or None if it is not needed
+    or there is a single number."""
     names = list(question.by)
-    count, mean, deviation, least, greatest, percentiles, below, above = row[len(names) :]
-    spread = None if deviation is None else Decimal(deviation)
-    numbers = (exact(count), approximate(Decimal(mean)), approximate(spread), exact(least), exact(greatest))
+    count, total, squares, least, greatest, percentiles, below, above = row[len(names) :]
+    with localcontext(prec=DIGITS):
+        mean, spread = mean_and_deviation(int(count), Fraction(total), Fraction(squares))
+        short_term = None if moved is None else _decimal(Fraction(moved) / (int(count) - 1)) / D2
+        potential, actual = capability(mean, short_term, question.lower, question.upper)
+        overall_potential, overall_actual = capability(mean, spread, question.lower, question.upper)
+    numbers = (exact(count), approximate(mean), approximate(spread), exact(least), exact(greatest))
     found = {name: shown(key) for name, key in zip(names, row, strict=False)}
     found |= dict(zip(MEASURES, (*numbers, *map(exact, percentiles)), strict=True))
     found["below"] = None if question.lower is None else below
     found["above"] = None if question.upper is None else above
-    with localcontext(prec=DIGITS):
-        short_term = None if moved is None else moved / D2
-        found["cp"], found["cpk"] = capability(Decimal(mean), short_term, question.lower, question.upper)
-        found["pp"], found["ppk"] = capability(Decimal(mean), spread, question.lower, question.upper)
-    return found
+    return found | dict(zip(INDICES, (potential, actual, overall_potential, overall_actual), strict=True))
+
+
+def mean_and_deviation(count: int, total: Fraction, squares: Fraction) -> tuple[Decimal, Decimal | None]:
+    """Return the mean and the sample standard deviation of numbers with this sum and this sum of squares, rounded to
+    the precision of the context. The deviation of a single number is None."""
+    mean = total / count
+    if count == 1:
+        return _decimal(mean), None
+    return _decimal(mean), _decimal((squares - mean * total) / (count - 1)).sqrt()
+
+
+def _decimal(number: Fraction) -> Decimal:
+    return Decimal(number.numerator) / Decimal(number.denominator)
 
 
 def capability(
