@@ -5,7 +5,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from itertools import pairwise
 from typing import Any
@@ -39,7 +39,7 @@ def bucket_begin(moment: datetime, length: timedelta, zone: str = "UTC") -> date
 
 def key_text(value: Any) -> str:
     """Return a value of a key as JSON, with numbers as PostgreSQL writes them: 1e300 is an integer."""
-    return json.dumps(_exact(value), sort_keys=True)
+    return json.dumps(_exact(str(value) if isinstance(value, datetime) else value), sort_keys=True)
 
 
 def _exact(value: Any) -> Any:
@@ -168,29 +168,34 @@ def measures(
     variance = sum((number - mean) ** 2 for number in exact) / (len(exact) - 1) if len(exact) > 1 else None
     deviation = None if variance is None else square_root(variance)
     ranges = [abs(after - before) for before, after in pairwise(exact)]
-    short_term = float(sum(ranges) / len(ranges) / Fraction("1.128")) if ranges else None
-    found: dict[str, Any] = {"count": len(numbers), "mean": float(mean), "stddev": deviation}
+    short_term = sum(ranges) / len(ranges) / Fraction("1.128") if ranges else None
+    found: dict[str, Any] = {"count": len(numbers), "mean": float(mean)}
+    found["stddev"] = None if deviation is None else float(deviation)
     found |= {"min": ordered[0], "max": ordered[-1]}
     found |= {f"p{percent}": nearest_rank(ordered, percent) for percent in (1, 5, 25, 50, 75, 95, 99)}
     found["histogram"] = histogram(numbers, every, bins)
     found["below"] = None if lower is None else sum(number < lower for number in numbers)
     found["above"] = None if upper is None else sum(number > upper for number in numbers)
-    found["cp"], found["cpk"] = capability(float(mean), short_term, lower, upper)
-    found["pp"], found["ppk"] = capability(float(mean), deviation, lower, upper)
+    found["cp"], found["cpk"] = capability(mean, short_term, lower, upper)
+    found["pp"], found["ppk"] = capability(mean, deviation, lower, upper)
     return found
 
 
-def square_root(number: Fraction) -> float:
-    """Accepts numbers that are too large for a double."""
-    return float((Decimal(number.numerator) / Decimal(number.denominator)).sqrt())
+def square_root(number: Fraction) -> Fraction:
+    """Return the root with many more digits than a double has. The number may be too large for a double."""
+    with localcontext(prec=60):
+        return Fraction((Decimal(number.numerator) / Decimal(number.denominator)).sqrt())
 
 
-def capability(mean: float, deviation: float | None, lower: float | None, upper: float | None) -> tuple[Any, Any]:
+def capability(
+    mean: Fraction, deviation: Fraction | None, lower: float | None, upper: float | None
+) -> tuple[float | None, float | None]:
     if not deviation:
         return None, None
-    potential = None if lower is None or upper is None else (upper - lower) / (6 * deviation)
-    sides = ([] if lower is None else [mean - lower]) + ([] if upper is None else [upper - mean])
-    return potential, min(sides) / (3 * deviation) if sides else None
+    least, greatest = (None if limit is None else Fraction(str(limit)) for limit in (lower, upper))
+    potential = None if least is None or greatest is None else float((greatest - least) / (6 * deviation))
+    sides = ([] if least is None else [mean - least]) + ([] if greatest is None else [greatest - mean])
+    return potential, float(min(sides) / (3 * deviation)) if sides else None
 
 
 def histogram(numbers: Sequence[Any], every: Sequence[Any], bins: int) -> list[dict[str, Any]]:
@@ -211,13 +216,21 @@ def histogram(numbers: Sequence[Any], every: Sequence[Any], bins: int) -> list[d
 
 
 def facet(logs: Sequence[Log], field: str, limit: int) -> dict[str, Any]:
-    """Return the values of one field; only strings and numbers, because their order is the same everywhere."""
-    values = [at(log, field) for log in logs]
-    counted = Counter(value for value in values if value is not None)
-    ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:limit]
-    shown = [{"value": value, "count": number} for value, number in ranked]
-    missing = values.count(None)
-    return {"values": shown, "other": len(values) - missing - sum(n for _, n in ranked), "missing": missing}
+    """Return the values of one field, each as JSON text with its number of logs."""
+    texts = [key_text(at(log, field)) for log in logs]
+    counted = Counter(text for text in texts if text != "null")
+    ranked = sorted(counted.items(), key=lambda item: (-item[1], rank(json.loads(item[0]))))[:limit]
+    missing = texts.count("null")
+    return {"values": ranked, "other": len(texts) - missing - sum(n for _, n in ranked), "missing": missing}
+
+
+def rank(value: Any) -> tuple[int, Any]:
+    """Return a sort key: strings by code points, numbers, booleans, other JSON by its text."""
+    if isinstance(value, str):
+        return 0, value
+    if isinstance(value, bool):
+        return 2, value
+    return (1, Fraction(str(value))) if isinstance(value, int | float) else (3, json.dumps(value))
 
 
 JSON_TYPES = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", type(None): "null"}

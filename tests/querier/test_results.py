@@ -42,10 +42,24 @@ ON_ONE_DATABASE = settings(
 ROWS = 1000
 APPS = ("tiger", "koala", "it's")
 LENGTHS = {None: None, "6h": timedelta(hours=6), "1d": timedelta(days=1), "1w": timedelta(weeks=1)}
-ZONES = ("UTC", "Asia/Shanghai", "America/Havana")
+BEGIN = datetime(2024, 11, 2, 12)
+ZONES = {
+    "UTC": BEGIN,
+    "Asia/Kolkata": BEGIN,
+    "America/Havana": BEGIN,  # a midnight comes twice, on a day of 25 hours
+    "America/Santiago": datetime(2024, 9, 7, 12),  # a day begins at 01:00
+    "Australia/Lord_Howe": datetime(2024, 4, 5, 12),  # clocks change by half an hour
+}
+"""Time zones, and for each the beginning of two days and a half in which a clock changes."""
 IMEIS = ("352099001761481", "352099001761499", "352099001761507")
 
-NUMBERS = st.sampled_from([0, 1, -1, 3, 3.25, 3.3, 12.5, 2**53 + 1, 1e300, -1e300, 0.1])
+REPAIRS: dict[int | None, dict[str, Any]] = {
+    None: {"process": None, "product_imei": None, "measured_battery_capacity": None},
+    1: {"process": "Replaced", "product_imei": IMEIS[0], "measured_battery_capacity": 2.5},
+    2: {"process": None, "product_imei": IMEIS[0], "measured_battery_capacity": 3.0},
+}
+REPAIR_FIELDS = [f"repair__{name}" for name in REPAIRS[None]]
+NUMBERS = st.sampled_from([0, 1, -1, 3, 3.25, 3.3, 12.5, 2.4e8, 2**53 + 1, 2**63 - 1, 1e300, -1e300, 0.1, 1e-300])
 RESULTS = st.sampled_from([True, True, False, False, None, "true", 1])
 MEASUREMENTS = st.dictionaries(
     st.sampled_from(["volt", "pass", "passed", "ok", "usb"]),
@@ -64,11 +78,10 @@ LOGS = st.lists(
         {
             "app_name": st.sampled_from(["tiger", "koala", "cit"]),
             "product_imei": st.sampled_from([None, *IMEIS]),
-            "repair_id": st.none(),
-            # Times near a midnight that comes twice in Havana, on a day of 25 hours; few different times, so that many
-            # are equal.
-            "timestamp": st.integers(0, 40).map(lambda n: datetime(2024, 11, 2, 12) + n * timedelta(hours=1.5)),
-            "tags": st.none() | st.fixed_dictionaries({"jig": st.sampled_from(["J-1", "J-2", None, 7])}),
+            "repair_id": st.sampled_from([None, None, 1, 2]),
+            # Few different times, so that many are equal.
+            "timestamp": st.integers(0, 40).map(lambda n: BEGIN + n * timedelta(hours=1.5)),
+            "tags": st.none() | st.fixed_dictionaries({"jig": st.sampled_from(["J-1", "J-2", None, 7, 7.0, True])}),
             "fields": st.builds(
                 lambda passed, measured: {**measured, "passed": passed} if passed is not None else measured,
                 RESULTS,
@@ -79,31 +92,46 @@ LOGS = st.lists(
     ),
     max_size=30,
 )
-BY = st.lists(st.sampled_from(["app_name", "tags__jig", "product_imei", "fields__volt"]), unique=True, max_size=2)
+BY = st.lists(
+    st.sampled_from(["app_name", "tags__jig", "tags", "product_imei", "fields__volt", *REPAIR_FIELDS]),
+    unique=True,
+    max_size=2,
+)
+UNITS = st.sampled_from(["product_imei", "tags__jig", "fields__volt", "repair_id", "repair__product_imei"])
 SELECTED = st.sampled_from([None, "tiger"])
 
 
-async def store(database: Database, logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Store the logs in an otherwise empty table, and return them as stored."""
-    await execute_again_after_deadlock(database, "truncate factory_logs restart identity")
+async def store(database: Database, logs: Sequence[dict[str, Any]], zone: str = "UTC") -> list[dict[str, Any]]:
+    """Store the logs in an otherwise empty table, and return them as stored, with the fields of their repairs.
+
+    Their times are moved to the time at which a clock changes in the zone.
+    """
+    await execute_again_after_deadlock(database, "truncate factory_logs, repairs restart identity")
+    logs = [log | {"timestamp": log["timestamp"] - BEGIN + ZONES[zone]} for log in logs]
     connection = await database.connect_raw()
     try:
+        add = "insert into repairs (process, product_imei, measured_battery_capacity) values ($1, $2, $3)"
+        await connection.executemany(add, [tuple(REPAIRS[number].values()) for number in (1, 2)])
         rows = []
         for log in logs:
             tags, fields = (None if log[name] is None else json.dumps(log[name]) for name in ("tags", "fields"))
-            row = NewLog(log["app_name"], log["product_imei"], None, log["timestamp"], tags, fields)
+            row = NewLog(log["app_name"], log["product_imei"], log["repair_id"], log["timestamp"], tags, fields)
             rows.append(NewRow(row, None))
         await insert(connection, rows)
     finally:
         await connection.close()
-    return [{"factory_log_id": number, **log} for number, log in enumerate(logs, start=1)]
+    return [
+        {"factory_log_id": number, **log}
+        | {f"repair__{name}": value for name, value in REPAIRS[log["repair_id"]].items()}
+        for number, log in enumerate(logs, start=1)
+    ]
 
 
 def documents(logs: Sequence[tuple[str, Any, Any]]) -> list[dict[str, Any]]:
     """Generate logs with different contents."""
     moment = datetime(2024, 11, 2)
     return [
-        {"app_name": app, "product_imei": None, "timestamp": moment, "tags": tags, "fields": fields}
+        {"app_name": app, "product_imei": None, "repair_id": None, "timestamp": moment, "tags": tags, "fields": fields}
         for app, tags, fields in logs
     ]
 
@@ -123,6 +151,16 @@ def selected(logs: list[dict[str, Any]], app: str | None) -> list[dict[str, Any]
 def as_json(value: Any) -> Any:
     """Return the result as a client receives it, with exact numbers."""
     return json.loads(orjson.dumps(value))
+
+
+def exactly(value: Any) -> Any:
+    """Return JSON with each number as the fraction of its text, because 10^300 may be written as an integer or as
+    1e300."""
+    if isinstance(value, dict):
+        return {name: exactly(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [exactly(each) for each in value]
+    return Fraction(str(value)) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def by_key(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[tuple[str, ...], dict[str, Any]]:
@@ -149,8 +187,8 @@ def sums(database: Database, aggregates: Aggregates) -> Sums:
 @pytest.mark.slow
 @ON_ONE_DATABASE
 @given(
-    LOGS, SELECTED, st.sampled_from(list(LENGTHS)), BY, st.sampled_from(ZONES),
-    st.sampled_from(["product_imei", "tags__jig"]), st.sampled_from(["fields__passed", "fields__ok", "fields__0"]),
+    LOGS, SELECTED, st.sampled_from(list(LENGTHS)), BY, st.sampled_from(list(ZONES)),
+    UNITS, st.sampled_from(["fields__passed", "fields__ok", "fields__0"]),
 )  # fmt: skip
 async def test_yields_match_the_definition(
     database: Database,
@@ -164,7 +202,7 @@ async def test_yields_match_the_definition(
     unit: str,
     passed: str,
 ) -> None:
-    stored = await store(database, logs)
+    stored = await store(database, logs, zone)
     pairs = question(app, bucket=bucket, by=by, tz=zone, unit=unit, passed=passed)
     result = await read_yield(sums, parse_yield(pairs, FACTORY_LOGS, QueryLimits(), 10), ROWS)
     key = model.key_of(LENGTHS[bucket], by, "UTC" if bucket == "6h" else zone)
@@ -179,7 +217,7 @@ async def test_yields_match_the_definition(
 @given(
     LOGS,
     SELECTED,
-    st.sampled_from(["product_imei", "tags__jig"]),
+    UNITS,
     st.sampled_from(["fields__passed", "fields__volt__passed"]),
 )
 async def test_failures_match_the_definition(
@@ -223,10 +261,29 @@ async def test_distributions_match_the_definition(
     found = by_key(result.body["groups"], by)
     assert found.keys() == expected.keys()
     for key, measures in expected.items():
-        for name, value in measures.items():
-            is_computed = name in ("mean", "stddev", "cp", "cpk", "pp", "ppk")
-            is_close = is_computed and value is not None
-            assert found[key][name] == (pytest.approx(value, rel=1e-9, abs=1e-9) if is_close else value), name
+        assert exactly(found[key]) == exactly(measures)
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [1, 240_000_000, 2],
+        [2_400_000_000.1, 2_400_000_000.2, 2_400_000_000.2],
+        [10**17, 10**17 + 1, 10**17 + 1],
+        [2**63 - 1, -(2**63)],
+        [1e308, -1e308, 5e-324],
+        [1e-160, 3e-160, 4e-160],
+    ],
+)
+async def test_the_measures_of_a_distribution_are_exact_for_large_and_small_numbers(
+    database: Database, aggregates: Aggregates, numbers: list[float]
+) -> None:
+    stored = await store(database, documents([("tiger", None, {"volt": number}) for number in numbers]))
+    limits = min(numbers), max(numbers)
+    pairs = question(None, field="fields__volt", lower=limits[0], upper=limits[1])
+    result = await read_distribution(aggregates, parse_distribution(pairs, FACTORY_LOGS, QueryLimits(), 10), ROWS)
+    expected = model.distribution(stored, model.key_of(None, []), "fields__volt", 20, *limits)
+    assert exactly(as_json(result.body["groups"])) == exactly([expected[()]])
 
 
 @pytest.mark.slow
@@ -235,22 +292,21 @@ async def test_distributions_match_the_definition(
 async def test_facets_match_the_definition(
     database: Database, sums: Sums, logs: list[dict[str, Any]], app: str | None, limit: int
 ) -> None:
-    names = ["app_name", "product_imei", "fields__usb__v"]
-    logs = [log | {"fields": {"usb": {"v": number % 3}} if number % 4 else None} for number, log in enumerate(logs)]
+    """With no rows to be known, PostgreSQL orders the values."""
+    names = ["app_name", "product_imei", "timestamp", "tags__jig", "tags", "fields__volt", *REPAIR_FIELDS]
     stored = await store(database, logs)
     asked = parse_facets(question(app, field=names, limit=limit), FACTORY_LOGS, QueryLimits(), 10, ROWS)
-    facets = as_json((await read_facets(sums, asked, ROWS)).body)["facets"]
-    assert facets == {name: model.facet(selected(stored, app), name, limit) for name in names}
-
-
-def _decimal(number: float) -> Fraction:
-    """Return the number of a JSON text: 10^300 may be written as an integer or as 1e300."""
-    return Fraction(str(+number))
+    expected = {name: model.facet(selected(stored, app), name, limit) for name in names}
+    for max_known_rows in (ROWS, 0):
+        facets = as_json((await read_facets(sums, asked, max_known_rows)).body)["facets"]
+        for facet in facets.values():
+            facet["values"] = [(model.key_text(each["value"]), each["count"]) for each in facet["values"]]
+        assert facets == expected
 
 
 @pytest.mark.slow
 @ON_ONE_DATABASE
-@given(LOGS, SELECTED, st.sampled_from(list(LENGTHS)), BY, st.sampled_from(ZONES))
+@given(LOGS, SELECTED, st.sampled_from(list(LENGTHS)), BY, st.sampled_from(list(ZONES)))
 async def test_stats_match_the_definition(
     database: Database,
     aggregates: Aggregates,
@@ -261,7 +317,7 @@ async def test_stats_match_the_definition(
     by: list[str],
     zone: str,
 ) -> None:
-    stored = await store(database, logs)
+    stored = await store(database, logs, zone)
     pairs = question(app, bucket=bucket, by=by, tz=zone, field=["fields__volt", "fields__passed"])
     result = await read_stats(sums, aggregates, parse_stats(pairs, FACTORY_LOGS, QueryLimits(), 10), ROWS)
     key = model.key_of(LENGTHS[bucket], by, "UTC" if bucket == "6h" else zone)
@@ -281,8 +337,8 @@ async def test_stats_match_the_definition(
             if numbers:
                 exact = [measures[measure] for measure in ("min", "max", "p50", "p95")]
                 expected = [numbers[0], numbers[-1], *(model.nearest_rank(numbers, p) for p in (50, 95))]
-                assert list(map(_decimal, exact)) == list(map(_decimal, expected))
-                assert measures["avg"] == pytest.approx(sum(numbers) / len(numbers), rel=1e-9, abs=1e-9)
+                assert exactly(exact) == exactly([value + 0 for value in expected])  # + 0: true counts as 1
+                assert measures["avg"] == float(sum(exactly([number + 0 for number in numbers])) / len(numbers))
 
 
 KEYS = st.sampled_from(["a", "b", "0", "a__b", "'; drop", '"', ":a", "%s", "{}", ""])
