@@ -27,11 +27,11 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from factory_logs.api.asgi.parsed_head import END_OF_HEAD, ParsedHead, parsed_head
 from factory_logs.api.http.exchange import Exchange
 from factory_logs.settings import Settings
 
 GATHERED_BYTES = 64 * 1024
-_END_OF_HEAD = b"\r\n\r\n"
 _VERSIONS = ("1.1", "1.0")
 _HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 _INVALID_URL = "The URL is not valid: percent-encode (RFC 3986) each character that is not ASCII, and each space"
@@ -104,6 +104,8 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._hosts: list[bytes] = []
         self._is_new = False
         """Whether the current request has not been started yet."""
+        self._last_head: ParsedHead | None = None
+        """The head of the last parsed request, if the next request may repeat it."""
         self._start_without_task: Callable[[Exchange], bool] | None = getattr(self.app, "start_without_task", None)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -152,7 +154,8 @@ class JsonHttpProtocol(HttpToolsProtocol):
             if cycle is not None and not cycle.more_body and not cycle.response_complete:
                 self._hold()
                 return
-            self._parse(self._next_part())
+            if not self._repeats_last_head():
+                self._parse(self._next_part())
         self._arrived, self._position = b"", 0
         if self._counted:
             self._release()
@@ -185,6 +188,26 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._arrived, self._position = b"", 0
         if not self.transport.is_closing():
             self.flow.hold()
+
+    def _repeats_last_head(self) -> bool:
+        """Start the request if it has arrived whole and repeats the last head. Return whether it was started.
+
+        The parser does not see such a request.
+        """
+        if self._last_head is None or self._position or self._tail or self.cycle.more_body:
+            return False
+        repeated = self._last_head.match(self._arrived)
+        if repeated is None:
+            return False
+        self._idle_since = None
+        self._position = len(self._arrived)
+        self.scope = repeated.scope
+        self.scope["state"] = self.app_state.copy()
+        self._start_exchange(keep_alive=True)
+        self.on_body(repeated.body)
+        self.on_message_complete()
+        self._start()
+        return True
 
     def _next_part(self) -> bytes:
         """Return the next bytes for the parser. They end where the request ends, if its end has arrived.
@@ -220,11 +243,11 @@ class JsonHttpProtocol(HttpToolsProtocol):
 
     def _end_of_head(self, start: int) -> int | None:
         """Return the index after the next empty line in the received bytes. The line may begin in `_tail`."""
-        across = (self._tail + self._arrived[start : start + 3]).find(_END_OF_HEAD) if self._tail else -1
+        across = (self._tail + self._arrived[start : start + 3]).find(END_OF_HEAD) if self._tail else -1
         if across != -1:
-            return start - len(self._tail) + across + len(_END_OF_HEAD)
-        within = self._arrived.find(_END_OF_HEAD, start)
-        return None if within == -1 else within + len(_END_OF_HEAD)
+            return start - len(self._tail) + across + len(END_OF_HEAD)
+        within = self._arrived.find(END_OF_HEAD, start)
+        return None if within == -1 else within + len(END_OF_HEAD)
 
     def _parse(self, part: bytes) -> None:
         if self._leftover_timer is not None:
@@ -248,6 +271,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
                 self._start_task(self.app)
             return
         if self._is_new:
+            self._last_head = self._repeatable_head(part)
             self._start()
         if self._part_bytes > self._max_head_bytes:
             self._refuse_request(f"A part of the request is over the limit of {self._max_head_bytes} bytes")
@@ -295,7 +319,8 @@ class JsonHttpProtocol(HttpToolsProtocol):
             self._read_absolute_form()
         if self.parser.should_upgrade() and not self._has_bypassed_body():
             raise _HeadError("A request with the header Upgrade must send its body with a Content-Length")
-        self._start_exchange(version)
+        self._set_target(version)
+        self._start_exchange(keep_alive=version != "1.0" and self.parser.should_keep_alive())
         self._body_left = self._content_length
         self._in_head = False
         if self._head_timer is not None:
@@ -303,12 +328,14 @@ class JsonHttpProtocol(HttpToolsProtocol):
             self._head_timer = None
         self._part_bytes = 0
 
-    def _start_exchange(self, version: str) -> None:
-        """Start the application.
+    def _repeatable_head(self, request: bytes) -> ParsedHead | None:
+        """Return the head of the request that was just parsed if the next request may repeat it, else None."""
+        cycle = self.cycle
+        if cycle.more_body or not cycle.keep_alive or self.expect_100_continue:
+            return None
+        return parsed_head(request, cycle.body, self.scope)
 
-        uvicorn's `on_headers_complete` does this too, but also upgrades connections, limits concurrency and queues
-        pipelined requests.
-        """
+    def _set_target(self, version: str) -> None:
         scope: Any = self.scope
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
@@ -317,6 +344,13 @@ class JsonHttpProtocol(HttpToolsProtocol):
         scope["path"] = unquote(path) if "%" in path else path
         scope["raw_path"] = url.path
         scope["query_string"] = url.query or b""
+
+    def _start_exchange(self, *, keep_alive: bool) -> None:
+        """Create the exchange of a request.
+
+        uvicorn's `on_headers_complete` does this too, but also upgrades connections, limits concurrency and queues
+        pipelined requests.
+        """
         self.cycle = Exchange(
             scope=self.scope,
             transport=self.transport,
@@ -327,7 +361,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
         self.cycle.start_task = self._start_task
