@@ -19,7 +19,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from benchmarks.influxd import influxd
 from benchmarks.space import BATCH_LOGS, BATCH_POINTS, LIMITS, batched
 from benchmarks.writes import log
 from factory_logs.app import GC_THRESHOLDS
-from factory_logs.db.log_inserts import copy_logs
+from factory_logs.db.log_inserts import copy_logs, copy_logs_without_ids
 from factory_logs.db.migrations import upgrade
 from factory_logs.embedded import running
 from factory_logs.influxdb.line_reader import LineProtocolReader
@@ -79,12 +79,14 @@ def decoded(bodies: list[bytes], reader: Callable[[], Any]) -> Batches:
     return Batches(bodies, logs, time.process_time() - started)
 
 
-async def copied(connection: asyncpg.Connection, batches: Batches) -> tuple[float, float]:
+async def copied(
+    connection: asyncpg.Connection, batches: Batches, copy: Callable[..., Awaitable[object]] = copy_logs
+) -> tuple[float, float]:
     """Store the batches; return the CPU time of Python and that of PostgreSQL."""
     own, backend = time.process_time(), cpu_seconds(connection)
     for logs in batches.logs:
         async with connection.transaction():
-            await copy_logs(connection, logs, "admin")
+            await copy(connection, logs, "admin")
     own = time.process_time() - own
     await asyncio.sleep(0.05)  # the scheduler updates its count when the backend stops running
     return own, cpu_seconds(connection) - backend
@@ -154,10 +156,10 @@ async def measure(url: str, influx: Influxdb | None, rounds: int, count: int) ->
     for number in range(1 + rounds):
         batches, more = points(number * count, count), records(number * count, count)
         note("line protocol: decode", batches.decoding)
-        own, backend = await copied(full, batches)
-        note("line protocol: ids, COPY, in Python", own)
+        own, backend = await copied(full, batches, copy_logs_without_ids)
+        note("line protocol: COPY, in Python", own)
         note("line protocol: PostgreSQL, all indexes", backend)
-        note("line protocol: PostgreSQL, primary key alone", (await copied(alone, batches))[1])
+        note("line protocol: PostgreSQL, primary key alone", (await copied(alone, batches, copy_logs_without_ids))[1])
         if influx is not None:
             note("line protocol: all of InfluxDB 1.6", influx.written(batches.bodies))
         note("NDJSON: decode", more.decoding)

@@ -11,7 +11,7 @@ import asyncpg
 
 from factory_logs.db import idempotency_keys
 from factory_logs.db.connection_pool import BatchConnections
-from factory_logs.db.log_inserts import copy_logs, unknown_repairs
+from factory_logs.db.log_inserts import copy_logs, copy_logs_without_ids, unknown_repairs
 from factory_logs.errors import BadRequestError, FactoryLogsError, FieldError
 from factory_logs.ingest.batch_collector import Batch
 from factory_logs.ingest.disk_reserve import DiskReserve
@@ -23,14 +23,19 @@ from factory_logs.ingest.idempotency import (
     first_response,
     just_forgotten,
 )
+from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.metrics import CommitMetrics
 from factory_logs.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """The result of a batch: the ids of its good logs in the order of the input, and its bad records."""
+    """The result of a batch: the number of its good logs, their ids in the order of the input, and its bad records.
 
+    `ids` is empty if the response does not need them.
+    """
+
+    stored: int
     ids: Sequence[int]
     rejected: int
     errors: Sequence[FieldError]
@@ -60,9 +65,18 @@ class BatchWriter:
         self._max_reported = settings.max_reported_errors
 
     async def store(
-        self, batch: Batch, created_by: str | None, key: WriteKey | None, body: WriteBody, *, skip_bad: bool = False
+        self,
+        batch: Batch,
+        created_by: str | None,
+        key: WriteKey | None,
+        body: WriteBody,
+        *,
+        skip_bad: bool = False,
+        needs_ids: bool = True,
     ) -> WriteResponse:
         """Store a batch in one transaction and return the response. The body of the response is made before the commit.
+
+        Without `needs_ids`, PostgreSQL assigns the ids during the COPY, in the order of the input.
 
         If the key was used before, store nothing and return the first response. Raises BadRequestError, with nothing
         stored, if a record is bad and `skip_bad` is false; ConflictError if the key was used for another body;
@@ -73,13 +87,13 @@ class BatchWriter:
         async with self._connections.transaction() as connection:
             if key is not None and not await idempotency_keys.claim(connection, key):
                 return await _first_response(connection, key)
-            writing = _Transaction(connection, created_by, skip_bad, self._max_reported)
+            writing = _Transaction(connection, created_by, skip_bad, needs_ids, self._max_reported)
             await writing.add(batch)
             result = writing.result()
             text = body(result)
             if key is not None:
                 await idempotency_keys.finish(connection, key, text)
-        _METRICS.committed(len(result.ids), time.perf_counter() - started)
+        _METRICS.committed(result.stored, time.perf_counter() - started)
         return WriteResponse(text)
 
     async def store_stream(
@@ -90,6 +104,7 @@ class BatchWriter:
         body: WriteBody,
         *,
         skip_bad: bool = False,
+        needs_ids: bool = True,
     ) -> WriteResponse:
         """Store a long batch in one transaction, with only one part in memory at a time.
 
@@ -101,7 +116,7 @@ class BatchWriter:
         started = time.perf_counter()
         try:
             async with self._connections.transaction() as connection:
-                writing = _Transaction(connection, created_by, skip_bad, self._max_reported)
+                writing = _Transaction(connection, created_by, skip_bad, needs_ids, self._max_reported)
                 async for batch in batches:
                     await writing.add(batch)
                 result = writing.result()
@@ -113,7 +128,7 @@ class BatchWriter:
                     await idempotency_keys.finish(connection, claimed, text)
         except _StoredBeforeError as before:
             return before.first
-        _METRICS.committed(len(result.ids), time.perf_counter() - started)
+        _METRICS.committed(result.stored, time.perf_counter() - started)
         return WriteResponse(text)
 
     async def first_response(self, key: WriteKey | None, error: FactoryLogsError) -> WriteResponse:
@@ -148,12 +163,19 @@ class _Transaction:
     """One batch inside its transaction."""
 
     def __init__(
-        self, connection: asyncpg.Connection, created_by: str | None, skip_bad: bool, max_reported: int
+        self,
+        connection: asyncpg.Connection,
+        created_by: str | None,
+        skip_bad: bool,
+        needs_ids: bool,
+        max_reported: int,
     ) -> None:
         self._connection = connection
         self._created_by = created_by
         self._skip_bad = skip_bad
+        self._needs_ids = needs_ids
         self._max_reported = max_reported
+        self._stored = 0
         self._ids: list[int] = []
         self._errors: list[FieldError] = []
         self._reported = 0
@@ -166,7 +188,14 @@ class _Transaction:
         self._rejected += batch.rejected
         self._report(batch.errors)
         if batch.logs and (self._skip_bad or not self._rejected):
-            self._ids.extend(await copy_logs(self._connection, batch.logs, self._created_by))
+            await self._copy(batch.logs)
+
+    async def _copy(self, logs: NewLogs) -> None:
+        if self._needs_ids:
+            self._ids.extend(await copy_logs(self._connection, logs, self._created_by))
+        else:
+            await copy_logs_without_ids(self._connection, logs, self._created_by)
+        self._stored += len(logs)
 
     def _report(self, errors: Sequence[FieldError]) -> None:
         """Add the errors of the first bad records of the whole body; the parts are in the order of the input.
@@ -184,7 +213,7 @@ class _Transaction:
             raise BadRequestError(
                 f"Validation failed for {self._rejected} of the records; nothing was stored", self._errors
             )
-        return BatchResult(self._ids, self._rejected, self._errors)
+        return BatchResult(self._stored, self._ids, self._rejected, self._errors)
 
 
 def _without_unknown_repairs(batch: Batch, unknown: set[int]) -> Batch:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import gzip
+import json
 from collections.abc import AsyncIterator
 from datetime import datetime
 
@@ -246,6 +247,9 @@ async def test_a_long_body_is_stored_in_parts_and_whole_or_not_at_all(
         again = await client.post(url, content=pieces())
         assert (again.status_code, again.headers["Idempotency-Replayed"]) == (400, "true")
         assert (await client.get("/v1/factory_logs")).json()["num_results"] == 1999
+        export = await client.get("/v1/factory_logs", headers={"Accept": "application/x-ndjson"})
+        by_id = sorted((log["factory_log_id"], log["fields"]["n"]) for log in map(json.loads, export.text.splitlines()))
+        assert [n for _, n in by_id] == [n for n in range(2000) if n != 1500]
 
 
 async def test_invalid_utf8_rejects_only_its_line(client: httpx.AsyncClient) -> None:

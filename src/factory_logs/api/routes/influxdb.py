@@ -184,7 +184,7 @@ class _Write:
                 if size <= settings.batch_part_bytes:
                     return await self._store_batch(await anext(parts))
                 result = await services.batches.store_stream(
-                    parts, self._user.username, self._key, self._body, skip_bad=True
+                    parts, self._user.username, self._key, self._body, skip_bad=True, needs_ids=False
                 )
                 return self._response(result)
             except REFUSALS as error:
@@ -200,11 +200,13 @@ class _Write:
         if self._refuse_empty and self._reader.is_empty:
             raise BadRequestError("writing requires points")
         if not batch.logs:
-            return await self._rejected(BatchResult([], batch.rejected, batch.errors))
+            return await self._rejected(BatchResult(0, [], batch.rejected, batch.errors))
         if len(batch.logs) == 1 and not batch.rejected:
             return await self._store_one(batch)
         key = self._key()
-        result = await self._services.batches.store(batch, self._user.username, key, self._body, skip_bad=True)
+        result = await self._services.batches.store(
+            batch, self._user.username, key, self._body, skip_bad=True, needs_ids=False
+        )
         return self._response(result)
 
     async def _store_one(self, batch: Batch) -> Response:
@@ -243,14 +245,14 @@ class _Write:
 
 def _one_rejected(error: BadRequestError, position: int) -> BatchResult:
     """Return the result of a write whose only point was not stored."""
-    return BatchResult([], 1, [FieldError(each.field, each.message, position) for each in error.errors])
+    return BatchResult(0, [], 1, [FieldError(each.field, each.message, position) for each in error.errors])
 
 
 def _body(dialect: Dialect, result: BatchResult) -> bytes:
     if not result.rejected:
         return b""
     metrics.LEFT_OUT.labels("influx").inc(result.rejected)
-    return dialect.rejected(RejectedLines(result.rejected, result.errors, len(result.ids)))
+    return dialect.rejected(RejectedLines(result.rejected, result.errors, result.stored))
 
 
 def _response(dialect: Dialect, result: WriteResponse) -> Response:
