@@ -16,6 +16,7 @@ import asyncpg
 import structlog
 
 from factory_logs.db.engine import Database
+from factory_logs.db.errors import is_of_statement, refusal
 from factory_logs.errors import FactoryLogsError, RetryableError
 
 _log = structlog.get_logger(__name__)
@@ -44,8 +45,9 @@ class Coalescer(ABC, Generic[Item, Results]):
     """Collects the waiting items of a worker, and sends them in batches with several tasks. Each task has its own
     database connection.
 
-    Call `start` before the first `add`, and `stop` at the end. A batch is never sent twice: after a lost connection it
-    is unknown whether its transaction was committed.
+    Call `start` before the first `add`, and `stop` at the end. A batch is not sent again after a lost connection,
+    because it is unknown whether its transaction was committed. If PostgreSQL refuses its statement, nothing of it is
+    stored, and its halves are sent apart.
     """
 
     def __init__(self, database: Database, *, name: str, tasks: int, timeout_seconds: float) -> None:
@@ -129,6 +131,8 @@ class Coalescer(ABC, Generic[Item, Results]):
                 async with asyncio.timeout(self._timeout_seconds):
                     results = await self._send(connection, batch)
         except BaseException as error:
+            if connection is not None and not connection.is_closed() and is_of_statement(error):
+                return await self._process_apart(connection, batch, error)
             if connection is not None:
                 connection.terminate()
             self._note_failure(error)
@@ -141,6 +145,24 @@ class Coalescer(ABC, Generic[Item, Results]):
             return None
         self._resolve(batch, results, time.perf_counter() - started)
         return connection
+
+    async def _process_apart(
+        self, connection: asyncpg.Connection | None, batch: list[Item], error: BaseException
+    ) -> asyncpg.Connection | None:
+        """Send the halves of a batch whose statement failed, so that only the items that have caused the error fail."""
+        if len(batch) == 1:
+            refused = refusal(error)
+            if refused is None:
+                _log.error("an item failed", batcher=self._name, exc_info=error)
+            fail(batch, refused or error)
+            return connection
+        middle = len(batch) // 2
+        try:
+            connection = await self._process(connection, batch[:middle])
+        except BaseException:
+            fail(batch[middle:], self._stopping_error())
+            raise
+        return await self._process(connection, batch[middle:])
 
     def _fail_waiting(self, error: FactoryLogsError) -> None:
         fail(self._waiting, error)

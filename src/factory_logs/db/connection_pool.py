@@ -17,7 +17,7 @@ import asyncpg
 
 from factory_logs.db.citus import is_distributed
 from factory_logs.db.engine import Database
-from factory_logs.db.errors import ALL_BUSY
+from factory_logs.db.errors import ALL_BUSY, refusing_records
 from factory_logs.errors import DatabaseUnavailableError, FactoryLogsError, OverloadedError
 from factory_logs.settings import Settings
 
@@ -173,10 +173,12 @@ class BatchConnections:
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
         """Yield a connection in a transaction that commits at the end; on any error it stores nothing.
 
-        Raises OverloadedError if all connections stay busy, DatabaseUnavailableError.
+        Raises BadRequestError if PostgreSQL refuses a record, OverloadedError if all connections stay busy,
+        DatabaseUnavailableError.
         """
-        async with self._pool.connect(None) as connection, _committing(connection):
-            yield connection
+        with refusing_records():
+            async with self._pool.connect(None) as connection, _committing(connection):
+                yield connection
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from factory_logs.errors import DatabaseUnavailableError, QueryTooLongError
+from factory_logs.errors import BadRequestError, DatabaseUnavailableError, FieldError, QueryTooLongError
 
 UNREACHABLE = "The database cannot be reached; try again shortly."
 ALL_BUSY = "All database connections are busy; try again shortly."
@@ -40,6 +40,9 @@ UNAVAILABLE = {
 }
 """The message for the client, by SQLSTATE or by its first characters. A retry may succeed after each of these errors.
 """
+REFUSED = ("22", "23", "44", "54", "P0")
+"""The first characters of the SQLSTATEs by which PostgreSQL refuses a record. The service validates each record, so
+these come from constraints, triggers and indexes that the operator has added."""
 LOST_NODE = re.compile(r"connect|\bnode\b|server closed|terminat", re.IGNORECASE)
 """Matches internal errors (XX) by which a cluster's coordinator reports a lost node. Any other XX is a bug."""
 TOO_LARGE = "the intermediate result size exceeds"
@@ -71,6 +74,40 @@ def translate_errors() -> Iterator[None]:
         if message is None:
             raise
         raise DatabaseUnavailableError(message) from error
+
+
+@contextmanager
+def refusing_records() -> Iterator[None]:
+    """Raise BadRequestError if PostgreSQL refuses a record that the block writes."""
+    try:
+        yield
+    except (DBAPIError, asyncpg.PostgresError) as error:
+        refused = refusal(error)
+        if refused is None:
+            raise
+        raise refused from error
+
+
+def refusal(error: BaseException, index: int | None = None) -> BadRequestError | None:
+    """Return the error for the client if PostgreSQL has refused its record, or None. `index` is the record's position
+    in a batch."""
+    cause = driver_error(error)
+    if not isinstance(cause, asyncpg.PostgresError) or not isinstance(cause.sqlstate, str):
+        return None
+    if not cause.sqlstate.startswith(REFUSED) or unavailable_message(cause.sqlstate, str(cause)) is not None:
+        return None
+    return BadRequestError(
+        "The database refuses a record; nothing was stored",
+        [FieldError("", f"the database refuses it: {cause}", index)],
+    )
+
+
+def is_of_statement(error: BaseException) -> bool:
+    """Return whether the statement has caused the error, so that PostgreSQL has stored nothing of it and the connection
+    is still good."""
+    if not isinstance(error, asyncpg.PostgresError) or not isinstance(error.sqlstate, str):
+        return False
+    return not error.sqlstate.startswith("XX") and unavailable_message(error.sqlstate, str(error)) is None
 
 
 def driver_error(error: BaseException) -> BaseException:

@@ -1,8 +1,10 @@
 """Store batches: many logs in one transaction, by binary COPY, either all or only the good ones
 (docs/reference/http-api.md#batches)."""
 
+import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import compress, groupby
 from typing import NamedTuple
@@ -11,6 +13,7 @@ import asyncpg
 
 from factory_logs.db import idempotency_keys
 from factory_logs.db.connection_pool import BatchConnections
+from factory_logs.db.errors import refusal
 from factory_logs.db.log_inserts import copy_logs, copy_logs_without_ids, unknown_repairs
 from factory_logs.errors import BadRequestError, FactoryLogsError, FieldError
 from factory_logs.ingest.batch_collector import Batch
@@ -53,6 +56,8 @@ WriteBody = Callable[[BatchResult], bytes]
 """Returns the response body for a batch. It is stored with the batch's key and sent again to a retry."""
 
 _METRICS = CommitMetrics("batch")
+_COPIED_LINE = re.compile(r"^COPY factory_logs, line (\d+)", re.MULTILINE)
+"""Matches the context of an error in a COPY. A trigger that runs after the COPY has no line."""
 
 
 class BatchWriter:
@@ -79,8 +84,9 @@ class BatchWriter:
         Without `needs_ids`, PostgreSQL assigns the ids during the COPY, in the order of the input.
 
         If the key was used before, store nothing and return the first response. Raises BadRequestError, with nothing
-        stored, if a record is bad and `skip_bad` is false; ConflictError if the key was used for another body;
-        OverloadedError if all connections stay busy or the disk is nearly full; DatabaseUnavailableError.
+        stored, if a record is bad and `skip_bad` is false, or if PostgreSQL refuses a record; ConflictError if the key
+        was used for another body; OverloadedError if all connections stay busy or the disk is nearly full;
+        DatabaseUnavailableError.
         """
         self._disk.refuse_if_low()
         started = time.perf_counter()
@@ -188,7 +194,8 @@ class _Transaction:
         self._rejected += batch.rejected
         self._report(batch.errors)
         if batch.logs and (self._skip_bad or not self._rejected):
-            await self._copy(batch.logs)
+            with _naming_refused(batch.positions):
+                await self._copy(batch.logs)
 
     async def _copy(self, logs: NewLogs) -> None:
         if self._needs_ids:
@@ -214,6 +221,19 @@ class _Transaction:
                 f"Validation failed for {self._rejected} of the records; nothing was stored", self._errors
             )
         return BatchResult(self._stored, self._ids, self._rejected, self._errors)
+
+
+@contextmanager
+def _naming_refused(positions: Sequence[int]) -> Iterator[None]:
+    """Raise BadRequestError with the position of a log that PostgreSQL refuses in a COPY of these positions."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        line = _COPIED_LINE.search(getattr(error, "context", None) or "")
+        refused = refusal(error, positions[int(line[1]) - 1] if line else None)
+        if refused is None:
+            raise
+        raise refused from error
 
 
 def _without_unknown_repairs(batch: Batch, unknown: set[int]) -> Batch:

@@ -10,6 +10,7 @@ import orjson
 
 from factory_logs.db.connection_pool import BatchConnections
 from factory_logs.db.engine import Database
+from factory_logs.db.errors import refusing_records
 from factory_logs.db.idempotency_keys import FirstResponse
 from factory_logs.db.log_inserts import Stored as Stored
 from factory_logs.db.records import RecordText, record_text
@@ -113,9 +114,10 @@ class RepairWriter:
         except BadRequestError as error:
             return _replayed_repair(await first_response(self._connections, key, error))
         values = {name: getattr(repair, name) for name in COLUMNS}
-        if key is None:
-            return StoredRecord(*await self._repairs.add(values, username))
-        result = await self._repairs.add_once(values, username, key)
+        with refusing_records():
+            if key is None:
+                return StoredRecord(*await self._repairs.add(values, username))
+            result = await self._repairs.add_once(values, username, key)
         if result is None:
             raise just_forgotten()
         if isinstance(result, FirstResponse):

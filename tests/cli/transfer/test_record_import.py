@@ -64,6 +64,26 @@ def test_bad_lines_are_listed_and_the_good_ones_stored(run: Run, query: Query, t
     assert query("select created_by from factory_logs") == [{"created_by": "import"}] * 2
 
 
+def test_a_record_that_the_database_refuses_is_an_error(run: Run, query: Query, tmp_path: Path) -> None:
+    for name, text in {
+        "a.ndjson": lines(LOG, LOG | {"app_name": "refused"}),
+        "a.lp": "m f=1 1\nrefused f=1 1\n",
+    }.items():
+        file = tmp_path / name
+        file.write_text(text)
+        query("ALTER TABLE factory_logs ADD CONSTRAINT no_refused CHECK (app_name <> 'refused')")
+        try:
+            result = run("import", file)
+        finally:
+            query("ALTER TABLE factory_logs DROP CONSTRAINT no_refused")
+        assert result.exit_code == 1
+        assert f"error: {file}: the database refuses a record: " in result.stderr
+        assert 'violates check constraint "no_refused"' in result.stderr
+        assert query("select count(*) from factory_logs") == [{"count": 0}]
+    assert run("import", tmp_path / "a.ndjson", tmp_path / "a.lp").exit_code == 0
+    assert query("select count(*) from factory_logs") == [{"count": 4}]
+
+
 def test_a_compressed_file_may_have_more_than_one_batch(run: Run, query: Query, tmp_path: Path) -> None:
     file = tmp_path / "logs.ndjson.gz"
     with gzip.open(file, "wt") as out:

@@ -142,8 +142,11 @@ async def _import_file(
 ) -> None:
     """Import one file. If the import is stopped, the disk is nearly full or the database is lost, print how much is
     stored. Raises CommandError."""
+    import asyncpg
+
     from factory_logs.cli.transfer.import_report import DISK_NEARLY_FULL, GOES_ON
     from factory_logs.cli.transfer.rejected_file import RejectedFile
+    from factory_logs.db.errors import refusal
     from factory_logs.db.imports import done_parts
     from factory_logs.errors import DatabaseUnavailableError, DiskNearlyFullError
 
@@ -161,6 +164,14 @@ async def _import_file(
         raise
     except DatabaseUnavailableError as error:
         raise CommandError(f"{error.message} {GOES_ON}; {report.stored_in_all()}") from None
+    except asyncpg.PostgresError as error:
+        if refusal(error) is None:
+            raise
+        await _count_again(database, source, report)
+        detail = getattr(error, "detail", None) or ""
+        raise CommandError(
+            f"{report.name}: the database refuses a record: {error} {detail}\n{GOES_ON}; {report.stored_in_all()}"
+        ) from None
     except DiskNearlyFullError:
         await _count_again(database, source, report)
         raise CommandError(f"{DISK_NEARLY_FULL} {GOES_ON}; {report.stored_in_all()}") from None
