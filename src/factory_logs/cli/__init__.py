@@ -10,6 +10,7 @@ import typer
 
 from factory_logs import __version__
 from factory_logs.cli import loadtest
+from factory_logs.cli.commands import Commands
 from factory_logs.cli.device import query, send, ship, spool, tail, yields
 from factory_logs.cli.server import (
     backup,
@@ -26,7 +27,7 @@ from factory_logs.cli.server import (
 )
 from factory_logs.cli.transfer import export_logs, import_files
 
-app = typer.Typer(
+app = Commands(
     name="factory-logs",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

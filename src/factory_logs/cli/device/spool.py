@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from factory_logs.cli.commands import Commands
 from factory_logs.cli.device.options import SpoolFolder
 from factory_logs.cli.output import CommandError, counted, print_message, reporting_errors, visible
 from factory_logs.device_environment import DEFAULT_SPOOL
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from factory_logs.client.spool import Spool
     from factory_logs.client.spool_view import SpoolView
 
-app = typer.Typer(help="Show and manage the undelivered logs on this device.", no_args_is_help=True)
+app = Commands(help="Show and manage the undelivered logs on this device.", no_args_is_help=True)
 
 LONGEST_CELL = 1000
 Numbers = Annotated[list[int] | None, typer.Argument(help="The numbers of rejected logs in `show`.")]

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from factory_logs.cli.commands import Commands
 from factory_logs.cli.output import check_creator, reporting_errors
 from factory_logs.schemas.repair import Process
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from factory_logs.db.engine import Database
     from factory_logs.settings import Settings
 
-app = typer.Typer(help="Manage the repairs that logs refer to.", no_args_is_help=True)
+app = Commands(help="Manage the repairs that logs refer to.", no_args_is_help=True)
 
 DATE = "ISO 8601, such as 2024-01-31T13:45:00Z or 2024-01-31."
 

@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from factory_logs.cli.commands import Commands
 from factory_logs.cli.output import CommandError, audit, print_message, print_table, reporting_errors, utc
 from factory_logs.durations import parse_duration
 from factory_logs.permissions import Level
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from factory_logs.db.tokens import TokenRecord
     from factory_logs.settings import Settings
 
-app = typer.Typer(help="Issue, list and revoke tokens.", no_args_is_help=True)
+app = Commands(help="Issue, list and revoke tokens.", no_args_is_help=True)
 
 NEVER = "never"
 LONGEST_LABEL = 255

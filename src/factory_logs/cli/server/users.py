@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from factory_logs.cli.commands import Commands
 from factory_logs.cli.output import CommandError, audit, print_message, print_table, reporting_errors, utc
 from factory_logs.permissions import Level
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from factory_logs.db.users import UserRecord, UserRepository
     from factory_logs.settings import Settings
 
-app = typer.Typer(help="Create, list and change the users of the API.", no_args_is_help=True)
+app = Commands(help="Create, list and change the users of the API.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The user's name.")]
 Permission = Annotated[Level, typer.Option(help="The permission level of the user.", case_sensitive=False)]
