@@ -1,6 +1,6 @@
 """Series of points in the order of time, and series of rows in the result of a statement."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -85,6 +85,50 @@ def split_windows(series: PointSeries, windows: Windows, *, descending: bool) ->
                 stop += 1
         yield Window(start, times[begin:stop], values[begin:stop], others[begin:stop])
         begin = stop
+
+
+def limited(stream: Stream, limit: int, offset: int) -> Stream:
+    """Return the stream with LIMIT and OFFSET applied to each series."""
+    if not limit and not offset:
+        return stream
+    end = offset + limit if limit else None
+    found = []
+    for series in stream.series:
+        short = PointSeries(
+            series.name, series.tags, series.times[offset:end], series.values[offset:end], series.others[offset:end]
+        )
+        if short.times:
+            found.append(short)
+    return Stream(stream.type, found)
+
+
+def included(found: list[PointSeries], is_included: Callable[[tuple[str, ...]], bool]) -> list[PointSeries]:
+    """Return the series whose tags are included."""
+    return [series for series in found if is_included(series.tags)]
+
+
+def in_order(found: list[PointSeries], *, descending: bool) -> list[PointSeries]:
+    """Return the series by name and tags. Series with the same name and tags are merged in the order of time."""
+    joined: dict[tuple[str, tuple[str, ...]], PointSeries] = {}
+    for series in found:
+        if series.key in joined:
+            joined[series.key] = _joined(joined[series.key], series, descending=descending)
+        else:
+            joined[series.key] = series
+    return [joined[key] for key in sorted(joined, reverse=descending)]
+
+
+def _joined(first: PointSeries, second: PointSeries, *, descending: bool) -> PointSeries:
+    times, values = first.times + second.times, first.values + second.values
+    others = first.others + second.others
+    order = sorted(range(len(times)), key=times.__getitem__, reverse=descending)
+    return PointSeries(
+        first.name,
+        first.tags,
+        [times[index] for index in order],
+        [values[index] for index in order] if values else [],
+        [others[index] for index in order] if others else [],
+    )
 
 
 @dataclass(slots=True)

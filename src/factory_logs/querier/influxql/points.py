@@ -283,12 +283,3 @@ def _converted(references: Sequence[Reference], measurement: MeasurementSchema) 
         return tuple(changed)
 
     return convert
-
-
-def as_number(value: Any, kind: Type | None) -> Value:
-    """Return an aggregate from PostgreSQL as a value of this type."""
-    if kind is Type.BOOLEAN:
-        return bool(value)
-    if kind is Type.INTEGER:
-        return int(value)
-    return float(value)

@@ -16,7 +16,8 @@ from factory_logs.influxql.series import Result, ResultSeries
 from factory_logs.querier.influxql.catalog import InfluxqlCatalog
 from factory_logs.querier.influxql.plans import Plan, top_plan
 from factory_logs.querier.influxql.points import PointLimits, PointReader
-from factory_logs.querier.influxql.select import RowSeries, Selecting
+from factory_logs.querier.influxql.rows import RowSeries
+from factory_logs.querier.influxql.select import Selecting
 from factory_logs.querier.influxql.show import WITHOUT_DATABASE, Showing, fixed_result
 from factory_logs.querier.sums import Sums, SumsOfSnapshot
 from factory_logs.settings import Settings

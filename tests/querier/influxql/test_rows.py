@@ -8,8 +8,9 @@ from factory_logs.influxql.parser import parse_query
 from factory_logs.influxql.resolving import ResolveLimits, resolve
 from factory_logs.influxql.schema import FieldKey, MeasurementSchema
 from factory_logs.influxql.series import PointSeries, Stream
+from factory_logs.querier.influxql.columns import Columns
 from factory_logs.querier.influxql.plans import Plan, top_plan
-from factory_logs.querier.influxql.select import _as_rows, _Columns
+from factory_logs.querier.influxql.rows import as_rows
 
 COLUMNS, SERIES = 100, 50
 
@@ -39,8 +40,8 @@ def test_the_columns_of_each_series_are_not_compared_with_each_other() -> None:
     references = tuple(Reference(Name(f"field {number}"), Type.INTEGER) for number in range(COLUMNS))
     values = tuple(range(COLUMNS))
     series = [PointSeries("tiger", (f"J-{number}",), [0], [], [values]) for number in range(SERIES)]
-    columns = _Columns(references, (), references)
+    columns = Columns(references, (), references)
     Name.comparisons = 0
-    found = _as_rows(plan("SELECT v FROM tiger GROUP BY jig"), columns, (), [Stream(None, series)])
+    found = as_rows(plan("SELECT v FROM tiger GROUP BY jig"), columns, (), [Stream(None, series)])
     assert [each.rows for each in found] == [[(0, list(values))]] * SERIES
     assert Name.comparisons <= COLUMNS * SERIES
