@@ -21,6 +21,7 @@ class Columns:
 
 
 def columns_of(resolved: Resolved) -> Columns:
+    """Return the columns of a statement. The references are in the order of their names."""
     expressions: list[Expression] = []
     for each in resolved.fields:
         expressions += [each.expression, *top_arguments(each)]

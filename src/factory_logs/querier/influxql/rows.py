@@ -58,6 +58,7 @@ class _Merging:
                 self._absent[call] = fill_value(plan.filling, kind)
 
     def rows(self, streams: Sequence[PointSeries | None]) -> list[Row]:
+        """Return a row for each time at which a stream has a point. A column without a point at that time is filled."""
         present = [(index, series) for index, series in enumerate(streams) if series is not None]
         positions = [0] * len(streams)
         values = dict(self._absent)
