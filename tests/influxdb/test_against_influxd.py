@@ -3,8 +3,8 @@
 import pytest
 
 from factory_logs.influxdb.line_protocol import LineError, parse_line, parse_series, parse_time
-from factory_logs.influxdb.line_reader import split_lines
 from tests.influxd import Influxd
+from tests.influxdb.lines import split_lines
 
 SAME = [
     "m,a=b f=1i 5", "m f=t 1", "m f=True 1", "m f=TRUE 1", "m f=tRUE 1", 'm f="a\nb" 1', r'm f="a\"b\\c\d\n" 1',

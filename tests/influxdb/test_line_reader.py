@@ -4,10 +4,11 @@ from hypothesis import strategies as st
 
 from factory_logs.errors import BadRequestError
 from factory_logs.influxdb import line_reader
-from factory_logs.influxdb.line_reader import LineProtocolReader, LineSplitter, read_only_line, split_lines
+from factory_logs.influxdb.line_reader import LineProtocolReader, LineSplitter, read_only_line
 from factory_logs.ingest.batch_collector import BatchLimits
 from factory_logs.ingest.validation import NewLog
 from factory_logs.schemas.record_limits import RecordLimits
+from tests.influxdb.lines import split_lines
 from tests.influxdb.strategies import POINTS, Point
 
 

@@ -8,12 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from factory_logs.errors import BadRequestError
-from factory_logs.influxdb.line_reader import LineProtocolReader, split_lines
+from factory_logs.influxdb.line_reader import LineProtocolReader
 from factory_logs.influxdb.mapping import PointParser
 from factory_logs.influxdb.uniform_lines import FEWEST_LINES, MAX_FORM_PARTS, MAX_FORMS, UniformLineReader
 from factory_logs.ingest.batch_collector import Batch, BatchLimits
 from factory_logs.ingest.validation import NewLog
 from factory_logs.schemas.record_limits import RecordLimits
+from tests.influxdb.lines import split_lines
 from tests.influxdb.strategies import POINTS, Point
 
 LIMITS = RecordLimits(max_record_bytes=256 * 1024, max_nesting=32)

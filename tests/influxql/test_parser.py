@@ -29,7 +29,7 @@ from factory_logs.influxql.bound_parameters import NONE, parse_parameters
 from factory_logs.influxql.errors import InfluxqlError, ParseError
 from factory_logs.influxql.expressions import LONGEST_CHAIN, ParserLimits
 from factory_logs.influxql.parser import parse_query
-from factory_logs.influxql.text import format_select, format_show
+from tests.influxql.statement_text import format_select, format_show
 from tests.influxql.strategies import SELECTS, SHOWS
 
 

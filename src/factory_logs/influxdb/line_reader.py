@@ -8,7 +8,6 @@ limited number of times, even if a string arrives in many pieces.
 
 import codecs
 import re
-from collections.abc import Iterator
 
 from factory_logs.errors import BadRequestError
 from factory_logs.influxdb.line_protocol import BEFORE_A_LINE, HEAD, IN_STRING, NAME_CHARACTER
@@ -145,13 +144,6 @@ def _ends_open(line: str) -> bool:
 
 def is_comment(line: str) -> bool:
     return line.lstrip(BEFORE_A_LINE).startswith("#")
-
-
-def split_lines(text: str, max_characters: int) -> Iterator[NumberedLine]:
-    """Yield all lines of a complete text."""
-    splitter = LineSplitter(max_characters)
-    yield from splitter.feed(text)
-    yield from splitter.finish()
 
 
 LINE_CHARACTERS_PER_RECORD_BYTE = 2

@@ -29,7 +29,7 @@ PRECEDENCE = {
     "*": 5, "/": 5, "%": 5, "&": 5,
 }  # fmt: skip
 """The precedence of operators. Operators of equal precedence are evaluated from left to right."""
-LARGEST_INTEGER, LARGEST_UNSIGNED = 2**63 - 1, 2**64 - 1
+LARGEST_UNSIGNED = 2**64 - 1
 LONGEST_CHAIN = 100
 """The maximum number of operators other than AND and OR in a row without parentheses."""
 _TYPES = {each.value: each for each in (Type.FLOAT, Type.INTEGER, Type.UNSIGNED, Type.STRING, Type.BOOLEAN)}
