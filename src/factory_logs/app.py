@@ -149,21 +149,46 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
     assert settings.database_url is not None  # noqa: S101 - create_app has checked it
     database = Database(settings.database_url.get_secret_value(), settings)
     await _refuse_unsuitable(database)
+    connections = BatchConnections(database, settings)
+    services = _services(database, connections, settings, stop)
+    app.state.services = services
+    metrics.forget_dead_workers()
+    metrics.INFO.labels(__version__).set(1)
+    await services.disk.check()
+    services.group_commit.start()
+    services.logs_by_id.start()
+    work = _background_work(services, connections)
+    tasks = [asyncio.create_task(_restarting(name, run), name=name) for name, run in work.items()]
+    try:
+        yield
+    finally:
+        await services.group_commit.drain()
+        await services.logs_by_id.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await connections.close()
+        await services.pages.close()
+        await database.dispose()
+        if app.state.access_log is not None:
+            app.state.access_log.flush()
+
+
+def _services(database: Database, connections: BatchConnections, settings: Settings, stop: asyncio.Event) -> Services:
+    """Return the services of a worker, not yet started."""
     authenticator = Authenticator(database, settings)
     disk = DiskReserve(database, settings, embedded_cluster())
     group_commit = GroupCommit(database, settings, disk)
-    login = LoginService(database, authenticator, settings)
-    connections = BatchConnections(database, settings)
     known, aggregates = ResultCache(database, settings), Aggregates(database, settings)
     sums = Sums(known, aggregates, settings)
     counts = LogCounts(known)
     limits = RecordLimits(settings.max_record_bytes, settings.max_nesting, settings.max_reported_errors)
     logs_by_id = LogsById(database, settings)
-    services = Services(
+    return Services(
         settings=settings,
         database=database,
         authenticator=authenticator,
-        login=login,
+        login=LoginService(database, authenticator, settings),
         users=UserRepository(database),
         group_commit=group_commit,
         single_logs=SingleLogs(group_commit, connections, limits, logs_by_id.get),
@@ -187,52 +212,29 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
         disk=disk,
         stopping=stop,
     )
-    app.state.services = services
-    metrics.forget_dead_workers()
-    metrics.INFO.labels(__version__).set(1)
-    await disk.check()
-    group_commit.start()
-    logs_by_id.start()
+
+
+def _background_work(services: Services, connections: BatchConnections) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Return the functions that run in the background of a worker, by the name of their task."""
+    settings, database = services.settings, services.database
+    purge_tokens = partial(TokenRepository(database).purge, settings.ended_token_seconds)
+    purge_keys = partial(purge_old_keys, connections, settings.idempotency_seconds)
     work: dict[str, Callable[[], Awaitable[None]]] = {
         "heartbeat": database.heartbeat.run,
-        "disk": disk.run,
-        "token-touches": authenticator.run,
-        "ended-tokens": partial(
-            purge_regularly,
-            "ended tokens",
-            PURGE_TOKENS_SECONDS,
-            partial(TokenRepository(database).purge, settings.ended_token_seconds),
-        ),
+        "disk": services.disk.run,
+        "token-touches": services.authenticator.run,
+        "ended-tokens": partial(purge_regularly, "ended tokens", PURGE_TOKENS_SECONDS, purge_tokens),
         "tail": services.tail.run,
         "known-results": services.known.run,
         "gauges": partial(_measure, services),
         "database-metrics": DatabaseMetrics(database, settings).run,
-        "idempotency-keys": partial(
-            purge_regularly,
-            "idempotency keys",
-            PURGE_KEYS_SECONDS,
-            partial(purge_old_keys, connections, settings.idempotency_seconds),
-        ),
+        "idempotency-keys": partial(purge_regularly, "idempotency keys", PURGE_KEYS_SECONDS, purge_keys),
     }
     if settings.catalog_seconds:
-        catalog = CatalogUpdates(sums, settings.catalog_seconds, settings.max_catalog_paths)
-        work["catalog"] = catalog.run
+        work["catalog"] = CatalogUpdates(services.sums, settings.catalog_seconds, settings.max_catalog_paths).run
     if settings.retention_policies is not None:
         work["retention"] = RetentionSchedule(settings, settings.retention_policies).run
-    tasks = [asyncio.create_task(_restarting(name, run), name=name) for name, run in work.items()]
-    try:
-        yield
-    finally:
-        await group_commit.drain()
-        await logs_by_id.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await connections.close()
-        await services.pages.close()
-        await database.dispose()
-        if app.state.access_log is not None:
-            app.state.access_log.flush()
+    return work
 
 
 async def _restarting(name: str, run: Callable[[], Awaitable[None]]) -> None:
