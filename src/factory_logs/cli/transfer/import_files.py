@@ -1,7 +1,8 @@
 """`factory-logs import`: store the records of files, each record once."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
@@ -12,7 +13,9 @@ from factory_logs.cli.output import CommandError, check_creator, print_message, 
 from factory_logs.cli.transfer.input_files import Format
 
 if TYPE_CHECKING:
+    from factory_logs.cli.transfer.import_formats import CsvColumns
     from factory_logs.cli.transfer.import_report import ImportReport
+    from factory_logs.cli.transfer.influxdb_import import DumpOptions
     from factory_logs.cli.transfer.rejected_file import RejectedFile
     from factory_logs.db.engine import Database
     from factory_logs.ingest.disk_reserve import DiskReserve
@@ -74,57 +77,86 @@ def import_files(
     """
     with reporting_errors():
         from factory_logs.cli.database import disk_reserve, with_database
-        from factory_logs.cli.transfer.import_formats import CsvColumns
-        from factory_logs.cli.transfer.import_report import ImportProgress, ImportReport
-        from factory_logs.cli.transfer.influxdb_import import DumpImport, DumpOptions
-        from factory_logs.cli.transfer.input_files import input_format, opened
-        from factory_logs.cli.transfer.record_import import LogTable, RecordImport, RecordTable, RepairTable
-        from factory_logs.schemas.factory_log import FactoryLogIn
-        from factory_logs.schemas.record_limits import RecordLimits
-        from factory_logs.schemas.repair import RepairIn
+        from factory_logs.cli.transfer.influxdb_import import DumpOptions
 
-        options_of_files = (file_format, created_by, rejected, tag_column, field_column, table is not ImportTable.LOGS)
+        other_options = (file_format, created_by, rejected, tag_column, field_column, table is not ImportTable.LOGS)
         archives = [name for name in files if Path(name).is_dir()]
-        if archives and any(options_of_files):
+        if archives and any(other_options):
             raise CommandError(f"{archives[0]} is an archive of logs, to which the other options do not apply")
         check_creator(created_by)
         for name in files:
             if rejected is not None and rejected.resolve() == Path(name).resolve():
                 raise CommandError(f"{name}: --rejected must be another file")
-        known = list((FactoryLogIn if table is ImportTable.LOGS else RepairIn).model_fields)
-        for name in [*(tag_column or ()), *(field_column or ())]:
-            if name in known:
-                raise CommandError(f"{name} is a separate column, not a tag or a field")
-        columns = CsvColumns(known, sorted(tag_column or ()), sorted(field_column or ()))
-        options = DumpOptions(precision, tag_column or (), created_by, jobs)
+        columns = _columns(table, tag_column or (), field_column or ())
+        options = _Options(
+            table, file_format, columns, DumpOptions(precision, tag_column or (), created_by, jobs), rejected
+        )
 
         async def work(database: "Database", settings: "Settings") -> int:
-            limits = RecordLimits(settings.max_record_bytes, settings.max_nesting)
-            is_logs = table is ImportTable.LOGS
-            records: RecordTable = LogTable(limits, created_by) if is_logs else RepairTable(created_by)
             disk = disk_reserve(database, settings)
             rejections = 0
             for name in files:
                 if name in archives:
                     await _import_archive(database, disk, name)
-                    continue
-                is_dump = input_format(name, file_format) in DUMPS
-                if is_dump and not is_logs:
-                    raise CommandError(f"{name}: a dump of InfluxDB contains logs, not {table}")
-                with opened(name, file_format) as file, ImportProgress() as progress:
-                    report = ImportReport(file.name, table, " lines" if is_dump else "")
-                    importer: Importer
-                    if is_dump:
-                        importer = DumpImport(database, settings, disk, file, options, report, progress)
-                    else:
-                        importer = RecordImport(database, disk, file, records, columns, report, progress)
-                    await _import_file(database, importer, report, rejected)
-                report.finish(all_are_listed=rejected is not None)
-                rejections += report.rejected
+                else:
+                    rejections += await _import_records(database, settings, disk, name, options)
             return rejections
 
         if with_database(work):
             raise typer.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The options of one command that apply to each file. `dump` also contains the value of --created-by."""
+
+    table: ImportTable
+    file_format: Format | None
+    columns: "CsvColumns"
+    dump: "DumpOptions"
+    rejected: Path | None
+
+
+def _columns(table: ImportTable, tags: Sequence[str], fields: Sequence[str]) -> "CsvColumns":
+    """Return the meaning of the columns of a CSV. Raises CommandError if a tag or a field has the name of a column."""
+    from factory_logs.cli.transfer.import_formats import CsvColumns
+    from factory_logs.schemas.factory_log import FactoryLogIn
+    from factory_logs.schemas.repair import RepairIn
+
+    known = list((FactoryLogIn if table is ImportTable.LOGS else RepairIn).model_fields)
+    for name in (*tags, *fields):
+        if name in known:
+            raise CommandError(f"{name} is a separate column, not a tag or a field")
+    return CsvColumns(known, sorted(tags), sorted(fields))
+
+
+async def _import_records(
+    database: "Database", settings: "Settings", disk: "DiskReserve", name: str, options: _Options
+) -> int:
+    """Store the records of one file, and return the number of bad records. Raises CommandError."""
+    from factory_logs.cli.transfer.import_report import ImportProgress, ImportReport
+    from factory_logs.cli.transfer.influxdb_import import DumpImport
+    from factory_logs.cli.transfer.input_files import input_format, opened
+    from factory_logs.cli.transfer.record_import import LogTable, RecordImport, RecordTable, RepairTable
+    from factory_logs.schemas.record_limits import RecordLimits
+
+    created_by = options.dump.created_by
+    is_dump = input_format(name, options.file_format) in DUMPS
+    if is_dump and options.table is not ImportTable.LOGS:
+        raise CommandError(f"{name}: a dump of InfluxDB contains logs, not {options.table}")
+    with opened(name, options.file_format) as file, ImportProgress() as progress:
+        report = ImportReport(file.name, options.table, " lines" if is_dump else "")
+        importer: Importer
+        if is_dump:
+            importer = DumpImport(database, settings, disk, file, options.dump, report, progress)
+        else:
+            limits = RecordLimits(settings.max_record_bytes, settings.max_nesting)
+            is_logs = options.table is ImportTable.LOGS
+            records: RecordTable = LogTable(limits, created_by) if is_logs else RepairTable(created_by)
+            importer = RecordImport(database, disk, file, records, options.columns, report, progress)
+        await _run_import(database, importer, report, options.rejected)
+    report.finish(all_are_listed=options.rejected is not None)
+    return report.rejected
 
 
 async def _import_archive(database: "Database", disk: "DiskReserve", name: str) -> None:
@@ -137,7 +169,7 @@ async def _import_archive(database: "Database", disk: "DiskReserve", name: str) 
     typer.echo(f"Imported {stored} logs from {name}{were}")
 
 
-async def _import_file(
+async def _run_import(
     database: "Database", importer: Importer, report: "ImportReport", rejected_path: Path | None
 ) -> None:
     """Import one file. If the import is stopped, the disk is nearly full or the database is lost, print how much is
