@@ -114,7 +114,7 @@ def test_a_log_that_is_missing_in_the_end_is_exit_code_1() -> None:
             ["--token", "t", "--ca-file", "/nowhere"],
             "error: the CA file /nowhere cannot be used: No such file or directory\n",
         ),
-        (["--token", "t", "--url", "ftp://x"], "error: the URL must be like https://logs.example.com\n"),
+        (["--token", "t", "--url", "ftp://x"], "error: the URL must be like https://logs.example.com, not 'ftp://x'\n"),
         (["--token", "t", "--duration", "soon"], "error: 'soon' is not a duration such as 30s, 15m, 12h, 90d, 2w\n"),
     ],
 )

@@ -108,7 +108,7 @@ def checked_url(url: str) -> str:
     except httpx.InvalidURL as error:
         raise ValueError(f"the URL is not valid: {error}") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ValueError("the URL must be like https://logs.example.com")
+        raise ValueError(f"the URL must be like https://logs.example.com, not {url!r}")
     return url
 
 

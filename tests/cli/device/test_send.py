@@ -37,9 +37,16 @@ def test_send_has_succeeded_once_the_log_is_in_the_spool(run: Run) -> None:
     ("arguments", "message"),
     [
         (["jig", "--imei", "12"], "product_imei: expected exactly 15 digits"),
-        (["jig", "--field", "voltage"], "'voltage' is not like name=value"),
-        (["jig", "--username", "u", "--password", "p"], "give one of: token, token_file, or username and password"),
-        (["jig", "--url", "logs"], "the URL must be like https://logs.example.com"),
+        (["jig", "--field", "voltage"], "--field 'voltage' is not like name=value"),
+        (["jig", "--tag", "=J-07"], "--tag '=J-07' is not like name=value"),
+        (
+            ["jig", "--username", "u", "--password", "p"],
+            "or username and password (--token or FACTORY_LOGS_TOKEN, --token-file",
+        ),
+        (
+            ["jig", "--url", "logs"],
+            "like https://logs.example.com, not 'logs' (--url or FACTORY_LOGS_URL",
+        ),
         (["jig", "--spool", "/dev/null"], "the spool folder /dev/null"),
     ],
 )

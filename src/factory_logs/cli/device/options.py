@@ -91,6 +91,12 @@ OPTION_VARIABLES = tuple(
 )
 """The environment variables that set options of commands, but are not settings of the service."""
 
+_CREDENTIALS = (
+    f"--token or {device_environment.TOKEN}, --token-file or {device_environment.TOKEN_FILE}, "
+    f"--username and --password or {device_environment.USERNAME} and {device_environment.PASSWORD}"
+)
+_SERVER = f"--url or {device_environment.URL}, --ca-file or {device_environment.CA_FILE}"
+
 
 class ServerOptions(NamedTuple):
     """The options for a server and a token for it."""
@@ -106,6 +112,7 @@ class ServerOptions(NamedTuple):
         """Return the client for these options. Raises CommandError, SpoolError."""
         from factory_logs.client import Client, ClientSettings
 
+        self.tokens()
         try:
             return Client(
                 self.url,
@@ -117,7 +124,7 @@ class ServerOptions(NamedTuple):
                 settings=ClientSettings(ca_file=self.ca_file),
             )
         except ValueError as error:
-            raise _as_options(error) from None
+            raise CommandError(f"{error} ({_SERVER})") from None
 
     def reader(self, wait_seconds: float) -> "Reader":
         """Return the reader for these options; it retries for `wait_seconds`. Raises CommandError."""
@@ -136,7 +143,7 @@ class ServerOptions(NamedTuple):
                 on_trouble=lambda why: print_message(f"{why}; trying again"),
             )
         except ValueError as error:
-            raise _as_options(error) from None
+            raise CommandError(f"{error} ({_SERVER})") from None
 
     def tokens(self) -> "TokenSource":
         """Return the source of tokens for these options. Raises CommandError."""
@@ -145,7 +152,7 @@ class ServerOptions(NamedTuple):
         try:
             return token_source(self.token, self.token_file, self.username, self.password)
         except ValueError as error:
-            raise _as_options(error) from None
+            raise CommandError(f"{error} ({_CREDENTIALS})") from None
 
 
 def with_server_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -185,21 +192,15 @@ def fixed_token(token: str | None, token_file: Path | None) -> str:
         raise CommandError(str(error)) from None
 
 
-def _as_options(error: ValueError) -> CommandError:
-    return CommandError(
-        f"{error} (--url, --token, --token-file, --username, --password, --ca-file or FACTORY_LOGS_URL and so on)"
-    )
-
-
-def parse_members(pairs: Sequence[str] | None, *, as_json: bool) -> dict[str, Any] | None:
-    """Return `name=value` pairs as an object, or None if there are no pairs. Raises CommandError."""
+def parse_members(option: str, pairs: Sequence[str] | None, *, as_json: bool) -> dict[str, Any] | None:
+    """Return the `name=value` pairs of an option as an object, or None if there are no pairs. Raises CommandError."""
     if not pairs:
         return None
     found: dict[str, Any] = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not separator or not name:
-            raise CommandError(f"{pair!r} is not like name=value")
+            raise CommandError(f"{option} {pair!r} is not like name=value")
         found[name] = json_or_text(value) if as_json else value
     return found
 

@@ -44,8 +44,8 @@ def send(
             "product_imei": imei,
             "repair_id": repair_id,
             "timestamp": timestamp,
-            "tags": parse_members(tag, as_json=False),
-            "fields": parse_members(field, as_json=True),
+            "tags": parse_members("--tag", tag, as_json=False),
+            "fields": parse_members("--field", field, as_json=True),
         }
         with server.client(spool) as client:
             print_message(_send(client, log, wait))

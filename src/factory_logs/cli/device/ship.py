@@ -45,7 +45,7 @@ def ship(
     is left for the next run.
     """
     with reporting_errors():
-        tags = parse_members(tag, as_json=False)
+        tags = parse_members("--tag", tag, as_json=False)
         if plain and app_name is None:
             raise CommandError("--plain needs --app-name, because a line of text has no app_name")
         if not follow and not file.exists():

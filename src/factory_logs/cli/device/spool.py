@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from factory_logs import device_environment
 from factory_logs.cli.commands import Commands
 from factory_logs.cli.device.options import SpoolFolder
 from factory_logs.cli.output import CommandError, counted, print_message, reporting_errors, visible
@@ -39,7 +40,7 @@ def show(
     with reporting_errors():
         from factory_logs.client.spool_view import SpoolView
 
-        view = SpoolView(spool.expanduser())
+        view = SpoolView(_existing_folder(spool))
         rejected = view.rejected(limit)
         if json:
             for log in rejected:
@@ -133,7 +134,14 @@ def _chosen(work: Callable[[Iterable[int] | None], int], numbers: list[int] | No
 def _existing(folder: Path) -> "Spool":
     from factory_logs.client.spool import Spool
 
+    return Spool(_existing_folder(folder))
+
+
+def _existing_folder(folder: Path) -> Path:
+    """Return the folder of the spool. Raises CommandError if it contains no spool."""
     folder = folder.expanduser()
     if not any(folder.glob("spool-*.sqlite3")):
-        raise CommandError(f"there is no spool in {folder}")
-    return Spool(folder)
+        raise CommandError(
+            f"there is no spool in {folder}; --spool or {device_environment.SPOOL} names the folder of the client"
+        )
+    return folder

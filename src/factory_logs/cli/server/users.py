@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 app = Commands(help="Create, list and change the users of the API.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The user's name.")]
-Permission = Annotated[Level, typer.Option(help="The permission level of the user.", case_sensitive=False)]
+LEVELS = f"The permission level of the user: {', '.join(Level)}."
+Permission = Annotated[Level, typer.Option(help=LEVELS, metavar="LEVEL", case_sensitive=False)]
 
 
 @app.command("create")
@@ -68,7 +69,7 @@ def change_password(name: Name) -> None:
 @app.command("set-permission")
 def set_permission(
     name: Name,
-    permission: Annotated[Level, typer.Argument(help="The permission level of the user.", case_sensitive=False)],
+    permission: Annotated[Level, typer.Argument(help=LEVELS, metavar="LEVEL", case_sensitive=False)],
 ) -> None:
     """Change the permission level of a user. Within 5 seconds it applies on every worker, also to the user's tokens."""
     with reporting_errors():
