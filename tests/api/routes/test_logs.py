@@ -70,6 +70,20 @@ async def test_a_record_may_have_256_kib_and_no_byte_more(
     assert statuses == [201, 400]
 
 
+@pytest.mark.parametrize("member", ["tags", "fields"])
+@pytest.mark.parametrize("form", ["{}", "[{}]"], ids=["single log", "batch"])
+async def test_tags_and_fields_may_nest_32_deep_and_no_deeper(
+    client: httpx.AsyncClient, member: str, form: str
+) -> None:
+    def body(depth: int) -> str:
+        return form.format(json.dumps(LOG | {member: json.loads("[" * depth + "]" * depth)}))
+
+    json_type = {"Content-Type": "application/json"}
+    assert (await client.post("/v1/factory_logs", content=body(32), headers=json_type)).status_code == 201
+    (error,) = assert_error(await client.post("/v1/factory_logs", content=body(33), headers=json_type), 400)["errors"]  # type: ignore[misc]
+    assert (error["field"].startswith(member), error["message"]) == (True, "arrays and objects are nested too deep")
+
+
 @pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(tags=STORABLE, fields=STORABLE)
