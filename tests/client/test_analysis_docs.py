@@ -1,7 +1,8 @@
-"""The scripts and commands of docs/how-to/analysis.md and docs/tutorial/from-logs-to-yield.md work as written, on the
-example data in a real server."""
+"""The scripts and commands of docs/how-to/analysis.md and docs/tutorial/from-logs-to-yield.md, and the queries of
+README, work as written, on the example data in a real server."""
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from tests.client.servers import Server
 ROOT = Path(__file__).parents[2]
 ANALYSIS = (ROOT / "docs" / "how-to" / "analysis.md").read_text()
 TUTORIAL = (ROOT / "docs" / "tutorial" / "from-logs-to-yield.md").read_text()
+README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"^```(python|sh|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 END = "--- end of the block ---"
 
@@ -75,3 +77,17 @@ def test_the_scripts_and_commands_of_the_page_run(shared_server: Server, token: 
     run("bash", "-euc", commands, server=shared_server, token=token, folder=tmp_path)
     assert len((tmp_path / "j07.csv").read_text().splitlines()) > 100
     assert (tmp_path / "yield.json").read_text().startswith('{"buckets":')
+
+
+@pytest.mark.usefixtures("examples")
+def test_each_query_of_readme_finds_the_stated_number_of_records(
+    shared_server: Server, token: str, tmp_path: Path
+) -> None:
+    queries = re.findall(r"\((\d+) (?:logs|units)\)\n\n```sh\n(curl .*?)```", README, re.DOTALL)
+    assert len(queries) == 3
+    for number, query in queries:
+        command = f"TOKEN={token}; {query.replace('localhost:8000', shared_server.url)}"
+        page = json.loads(
+            run("bash", "-euo", "pipefail", "-c", command, server=shared_server, token=token, folder=tmp_path)
+        )
+        assert (page["num_results"], len(page["objects"])) == (int(number), int(number)), query
