@@ -21,7 +21,7 @@ STATES = (
 MESSAGE = "connection to the remote node localhost:9700 failed"
 LOG = {"app_name": "jig", "timestamp": "2024-01-31T13:45:00Z"}
 NDJSON = {"Content-Type": "application/x-ndjson"}
-WALK = {"cursor": "", "q": json.dumps({"order_by": [{"field": "fields__v"}]})}
+TRAVERSAL = {"cursor": "", "q": json.dumps({"order_by": [{"field": "fields__v"}]})}
 LOGIN = {"username": "system", "password": "open sesame"}
 CALLS = [
     ("POST", "/v1/factory_logs", {"json": LOG}),
@@ -35,7 +35,7 @@ CALLS = [
     ("POST", "/v1/repairs", {"json": {"product_imei": "490154203237518"}, "headers": {"Idempotency-Key": "three"}}),
     ("GET", "/v1/factory_logs/1", {}),
     ("GET", "/v1/factory_logs", {}),
-    ("GET", "/v1/factory_logs", {"params": WALK}),
+    ("GET", "/v1/factory_logs", {"params": TRAVERSAL}),
     ("GET", "/v1/factory_logs", {"params": {"q": json.dumps({"single": True})}}),
     ("GET", "/v1/factory_logs", {"headers": {"Accept": "application/x-ndjson"}}),
     ("GET", "/v1/factory_logs", {"headers": {"Accept": "text/csv"}}),

@@ -137,11 +137,11 @@ def failure_rows(
         .cte("failed")
         .prefix_with("MATERIALIZED")
     )
-    walked = text(_MEASUREMENTS).bindparams(passed=list(passed_path))
+    measurements = text(_MEASUREMENTS).bindparams(passed=list(passed_path))
     name: ColumnElement[Any] = literal_column("measurement.name", Text)
     has_unit: ColumnElement[bool] = literal_column("failed.unit IS NOT NULL")
     pairs = func.count(literal_column("(failed.app_name, failed.unit)").distinct()).filter(has_unit)
-    return select(name, func.count(), pairs).select_from(walked).add_cte(failed).group_by(name)
+    return select(name, func.count(), pairs).select_from(measurements).add_cte(failed).group_by(name)
 
 
 def failed_attempts(conditions: Sequence[ColumnElement[bool]], passed: ColumnElement[Any]) -> Select[Any]:
