@@ -17,6 +17,10 @@ async def test_the_database_accepts_each_level_for_a_user_and_no_other_text(data
         await users.create("ann", "Ann", None, "BOSS")
 
 
+def test_the_levels_are_in_the_order_of_the_reference() -> None:
+    assert list(Level) == ["OVERVIEW", "TECHNICAL", "ADMIN", "FACTORY", "SYSTEM"]
+
+
 def test_each_level_includes_itself_and_the_lower_ones() -> None:
     for rank, level in enumerate(Level):
         assert [level.includes(other) for other in Level] == [other <= rank for other in range(len(Level))]

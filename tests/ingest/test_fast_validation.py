@@ -90,6 +90,12 @@ def test_nesting_at_the_limit_is_the_same_as_in_the_schema(depth: int) -> None:
     assert (fast_logs([decode_json(text)], LIMITS) is None) == (depth > 32)
 
 
+def test_digits_of_other_scripts_are_left_to_the_schema() -> None:
+    text = json.dumps({"app_name": "a", "timestamp": 1, "product_imei": "\u0661" * 15}).encode()
+    assert fast_log_from_text(text, LIMITS) is None
+    assert fast_logs([decode_json(text)], LIMITS) is None
+
+
 async def whole_array(texts: list[str], reader: BatchReader) -> None:
     await reader.read_array(("[" + ",".join(texts) + "]").encode())
 

@@ -93,9 +93,14 @@ async def test_keys_of_two_users_are_two_keys(client: httpx.AsyncClient, app, da
     other = await UserRepository(database).create("other-jig", "Other", None, Level.SYSTEM)
     token = await issue_token(database, other.user_id, expires_at=None)
     async with client_of(app, token) as second:
-        first_id = (await post(client, "/v1/factory_logs", LOG)).json()["factory_log_id"]
-        second_id = (await post(second, "/v1/factory_logs", LOG)).json()["factory_log_id"]
-    assert first_id != second_id
+        for key, body in (("single", LOG), ("batch", [LOG, LOG])):
+            headers = {"Idempotency-Key": key}
+            responses = [await each.post("/v1/factory_logs", json=body, headers=headers) for each in (client, second)]
+            assert [response.status_code for response in responses] == [201, 201]
+            assert responses[0].json() != responses[1].json()
+            for each, first in zip((client, second), responses, strict=True):
+                again = await each.post("/v1/factory_logs", json=body, headers=headers)
+                assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true")
 
 
 async def test_a_key_is_one_write_in_every_form_of_the_body(client: httpx.AsyncClient) -> None:
