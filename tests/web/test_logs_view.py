@@ -1,7 +1,9 @@
 """User actions in the view of logs."""
 
 import json
+import os
 import re
+import subprocess
 from collections.abc import Callable
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -116,9 +118,17 @@ def test_a_typed_query_is_added_to_the_filters_and_an_error_is_shown(visit: Open
     typed.fill('{"not": {"name": "fields__batery__voltage", "op": "is_null"}}')
     expect(page.get_by_text("did you mean fields__battery__voltage?")).to_be_visible()
     typed.fill("352099001770037")
-    expect(page.get_by_text("No logs are selected")).to_be_visible()
+    expect(page.get_by_text("No logs in this time range match these filters")).to_be_visible()
     page.get_by_role("button", name="Clear filters").click()
     expect(total).to_have_text(ALL)
+
+
+def test_an_empty_range_without_filters_offers_no_filter_to_clear(visit: Open) -> None:
+    page = visit("#/logs?from=2018-01-01T00:00:00.000Z&to=2018-01-02T00:00:00.000Z")
+    expect(page.get_by_text("There are no logs in this time range.")).to_be_visible()
+    expect(page.get_by_role("button", name="Clear filters")).to_have_count(0)
+    page.get_by_role("button", name="All time").click()
+    expect(page.locator(".tally strong")).not_to_have_text("0")
 
 
 def test_an_imei_typed_as_the_value_of_a_filter_is_text(visit: Open) -> None:
@@ -273,3 +283,7 @@ def test_downloads_and_curl_contain_the_shown_logs_and_no_token(visit: Open, sit
     for call in calls:
         assert 'Authorization: Token token=$TOKEN"' in call
         assert site.token not in call
+        ran = subprocess.run(
+            ["bash", "-c", call], env=os.environ | {"TOKEN": site.token}, capture_output=True, check=True
+        )
+        assert json.loads(ran.stdout).keys() & {"objects", "buckets", "facets"}, ran.stdout

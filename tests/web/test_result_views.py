@@ -75,6 +75,18 @@ def test_the_times_of_an_axis_keep_to_the_local_clock(visit: Open) -> None:
         assert page.evaluate(ticks, [time_js, f"{begin}T00:00", f"{end}T00:00"])[: len(days)] == expected
 
 
+def test_the_weeks_of_an_axis_begin_on_mondays(visit: Open) -> None:
+    page = visit(timezone_id="Asia/Shanghai")
+    time_js = page.evaluate("performance.getEntriesByType('resource').find(({name}) => name.endsWith('/time.js')).name")
+    ticks = "async ([url, from, to]) => (await import(url)).axisTicks(Date.parse(from), Date.parse(to), 6).times"
+    for end, days in (("2024-02-01", 7), ("2024-03-20", 14), ("2025-03-20", 91)):
+        times = page.evaluate(ticks, [time_js, "2024-01-03T00:00Z", f"{end}T00:00Z"])
+        moments = [datetime.fromtimestamp(time / 1000, ZoneInfo("Asia/Shanghai")) for time in times]
+        assert {f"{moment:%A %H:%M}" for moment in moments} == {"Monday 00:00"}
+        assert len(moments) >= 4
+        assert (moments[1] - moments[0]).days == days
+
+
 def test_the_labels_of_decades_do_not_overlap(visit: Open) -> None:
     page = visit()
     time_js = page.evaluate("performance.getEntriesByType('resource').find(({name}) => name.endsWith('/time.js')).name")
@@ -84,6 +96,71 @@ def test_the_labels_of_decades_do_not_overlap(visit: Open) -> None:
     for year, most in ((1970, 11), (1, 11), (9999, 11)):
         first, last = sorted((f"{year:04}-01-01T00:00Z", "2024-01-01T00:00Z"))
         assert 5 <= page.evaluate(ticks, [time_js, first, last]) <= most
+
+
+EARLY = "from=2019-02-01T00:00:00.000Z&to=2019-02-03T00:00:00.000Z"
+COUNTER = 1_700_000_000_123_456_789
+"""More than a double can represent, like a time in nanoseconds."""
+
+
+def test_large_integers_keep_their_digits_in_filters_and_measurements(visit: Open, site: Service) -> None:
+    logs = [
+        {
+            "app_name": "counter",
+            "timestamp": f"2019-02-01T1{number}:00:00",
+            "tags": {"jig_id": "J-1", "serial": 2**53 + number},
+            "fields": {"passed": number > 1, "count": COUNTER + number},
+        }
+        for number in range(1, 5)
+    ]
+    site.post("/v1/factory_logs", logs)
+    of_one = [{"name": "tags__serial", "op": "==", "val": 2**53 + 1}]
+    for state in (f"&q={quote(json.dumps(of_one))}", filters(["tags__serial", "==", 2**53 + 1])):
+        page = visit(f"#/logs?{EARLY}{state}")
+        expect(page.locator(".tally")).to_have_text("1 log")
+    page.goto(f"{site.url}/#/yield?{EARLY}&by=tags__serial" + filters(["app_name", "==", "counter"]))
+    page.get_by_role("link", name=str(2**53 + 3), exact=True).click()
+    expect(page.locator(".tally")).to_have_text("1 log")
+    page.goto(f"{site.url}/#/logs?{EARLY}&facets=tags__serial" + filters(["app_name", "==", "counter"]))
+    page.get_by_role("button", name=f"Exclude tags__serial {2**53 + 3}").click()
+    expect(page.locator(".tally")).to_have_text("3 logs")
+    page.get_by_role("button", name="+ Filter").click()
+    page.get_by_label("Field", exact=True).fill("tags__serial")
+    page.get_by_label("Value", exact=True).fill(str(2**53 + 1))
+    page.get_by_role("button", name="Add", exact=True).first.click()
+    expect(page.locator(".tally")).to_have_text("1 log")
+    measurement = f"&m=fields__count&lower={COUNTER + 2}" + filters(["app_name", "==", "counter"])
+    page.goto(f"{site.url}/#/measurement?{EARLY}{measurement}")
+    expect(page.locator(".tile", has_text="Minimum and maximum")).to_contain_text(f"{COUNTER + 1}, {COUNTER + 4}")
+    assert (
+        page.evaluate(
+            "[...document.querySelectorAll('.tile dd')].filter((each) => each.scrollWidth > each.clientWidth).length"
+        )
+        == 0
+    )
+    expect(page.locator(".tile", has_text="Mean")).to_contain_text(re.compile("17000000001234567|17000000001234568"))
+    page.get_by_role("link", name=f"1 log is below {COUNTER + 2}").click()
+    expect(page.locator(".tally")).to_have_text("1 log")
+
+
+def test_limits_at_three_deviations_are_as_exact_as_the_deviation(visit: Open, site: Service) -> None:
+    numbers = [2_400_000_000.5, 2_400_000_001.5, 2_400_000_002.5]
+    logs = [
+        {"app_name": "radio", "timestamp": "2019-02-02T10:00:00", "fields": {"hertz": number}} for number in numbers
+    ]
+    site.post("/v1/factory_logs", logs)
+    page = visit(f"#/measurement?{EARLY}&m=fields__hertz" + filters(["app_name", "==", "radio"]))
+    expect(page.locator(".tile", has_text="Mean")).to_contain_text("2400000002")
+    labels = page.locator("svg").first.locator("text.tick:not(.limit-name)").all_text_contents()
+    values = [label for label in labels if label.startswith("24000")]
+    assert len(values) == len(set(values)) > 3
+    page.get_by_role("button", name="Use mean ± 3 standard deviations").click()
+    expect(page.get_by_label("Lower limit")).to_have_value("2399999998.50")
+    expect(page.get_by_label("Upper limit")).to_have_value("2400000004.50")
+    expect(page.locator(".tile", has_text="Ppk")).to_contain_text("1.00")
+    page.get_by_label("Lower limit").fill(".5")
+    page.get_by_label("Upper limit").fill("")
+    expect(page.get_by_text("No log is below 0.5.")).to_be_visible()
 
 
 def test_the_pareto_chart_works_by_keyboard_and_leads_to_failed_logs(visit: Open) -> None:

@@ -101,6 +101,21 @@ export function isDigits(value) {
   return /** @type {any} */ (JSON).isRawJSON?.(value) ?? false;
 }
 
+/** Return whether a value is a number, possibly an integer that `parse` kept as digits. @param {unknown} value */
+export function isNumber(value) {
+  return typeof value === "number" || isDigits(value);
+}
+
+/** Return a number as a double, for a chart. @param {unknown} value a number, possibly kept as digits */
+export function toDouble(value) {
+  return isDigits(value) ? Number(/** @type {any} */ (value).rawJSON) : /** @type {number} */ (value);
+}
+
+/** Return whether a filter can compare the value with `==`. @param {unknown} value */
+export function isScalar(value) {
+  return value === null || typeof value !== "object" || isDigits(value);
+}
+
 /**
  * Return a page of logs, and the URL of the next page.
  *

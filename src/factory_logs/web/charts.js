@@ -5,7 +5,7 @@
  */
 
 import { announce, element, svg } from "./dom.js";
-import { compact, ticks } from "./numbers.js";
+import { apart, compact, ticks } from "./numbers.js";
 import { axisTicks, bucketEnd, showTick } from "./time.js";
 
 /**
@@ -128,6 +128,9 @@ export function hatch() {
   )));
 }
 
+/** The width of a digit in the labels of an axis. */
+const DIGIT = 7.5;
+
 /** @param {number} from @param {number} to @param {number} start @param {number} end */
 function scale(from, to, start, end) {
   const span = to - from || 1;
@@ -137,15 +140,16 @@ function scale(from, to, start, end) {
 /**
  * @param {(value: number) => number} y
  * @param {number[]} values
- * @param {(value: number) => string} format
+ * @param {(value: number, digits?: number) => string} format
  * @param {number} left
  * @param {number} right
  * @returns {SVGElement[]}
  */
 function gridLines(y, values, format, left, right) {
-  return values.flatMap((value) => [
+  const texts = apart(values, format);
+  return values.flatMap((value, index) => [
     svg("line", { class: "grid", x1: left, x2: right, y1: y(value), y2: y(value) }),
-    svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, format(value)),
+    svg("text", { class: "tick", x: left - 6, y: y(value) + 4, "text-anchor": "end" }, texts[index] ?? ""),
   ]);
 }
 
@@ -229,7 +233,7 @@ function marker(index, x, y) {
 /**
  * Draw lines over time, each with its own marker.
  *
- * @param {{ label: string, series: Series[], format: (value: number) => string, limits?: { name: string, value: number }[], highest?: number, lowest?: number, height?: number }} data
+ * @param {{ label: string, series: Series[], format: (value: number, digits?: number) => string, limits?: { name: string, value: number }[], highest?: number, lowest?: number, height?: number }} data
  */
 export function timeLines({ label, series, format, limits = [], highest, lowest, height = 240 }) {
   const points = series.flatMap((each) => each.points);
@@ -242,10 +246,11 @@ export function timeLines({ label, series, format, limits = [], highest, lowest,
   const margin = low === high ? Math.abs(low) * 0.05 || 1 : (high - low) * 0.06;
   const [bottom, top] = [lowest === undefined ? low - margin : low - margin / 2, highest === undefined ? high + margin : high + margin / 2];
   const draw = (/** @type {number} */ width) => {
-    const plot = { left: 58, right: width - 12, top: 10, bottom: height - 22 };
+    const inside = ticks(bottom, top, 5).filter((tick) => tick >= bottom && tick <= (highest ?? Infinity) + 1e-9);
+    const longest = Math.max(...apart(inside, format).map((text) => text.length));
+    const plot = { left: Math.max(58, 10 + DIGIT * longest), right: width - 12, top: 10, bottom: height - 22 };
     const x = scale(from, to, plot.left + 6, plot.right - 6);
     const y = scale(bottom, top, plot.bottom, plot.top);
-    const inside = ticks(bottom, top, 5).filter((tick) => tick >= bottom && tick <= (highest ?? Infinity) + 1e-9);
     /** @type {SVGElement[]} */
     const marks = [
       ...gridLines(y, inside, format, plot.left, plot.right),
@@ -338,7 +343,7 @@ export function pareto({ label, rows }) {
 /**
  * Draw a histogram with its limits and mean.
  *
- * @param {{ label: string, bins: { from: number, to: number, count: number, outside: boolean, text: string[], open?: () => void }[], lines: { name: string, value: number }[], format: (value: number) => string }} data
+ * @param {{ label: string, bins: { from: number, to: number, count: number, outside: boolean, text: string[], open?: () => void }[], lines: { name: string, value: number }[], format: (value: number, digits?: number) => string }} data
  */
 export function histogram({ label, bins, lines, format }) {
   const height = 250;
@@ -352,9 +357,13 @@ export function histogram({ label, bins, lines, format }) {
     const most = Math.max(1, ...bins.map((bin) => bin.count));
     const y = scale(0, most, plot.bottom, plot.top);
     const marks = gridLines(y, ticks(0, most, 4).filter(Number.isInteger), compact, plot.left, plot.right);
-    for (const tick of ticks(low, high, Math.max(Math.floor(width / 90), 2))) {
-      marks.push(svg("text", { class: "tick", x: x(tick), y: plot.bottom + 16, "text-anchor": "middle" }, format(tick)));
-    }
+    const longest = Math.max(...[low, high].map((value) => format(value).length));
+    const values = ticks(low, high, Math.max(Math.floor(width / (40 + DIGIT * longest)), 2));
+    apart(values, format).forEach((text, index) => {
+      const half = (DIGIT * text.length) / 2;
+      const middle = Math.min(Math.max(x(/** @type {number} */ (values[index])), half), width - half);
+      marks.push(svg("text", { class: "tick", x: middle, y: plot.bottom + 16, "text-anchor": "middle" }, text));
+    });
     for (const bin of bins) {
       const left = bin.from === bin.to ? x(bin.from) - 8 : x(bin.from);
       const wide = bin.from === bin.to ? 16 : Math.max(x(bin.to) - left - 1, 1);

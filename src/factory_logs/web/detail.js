@@ -1,5 +1,6 @@
 /** Show one log with all its values. Each value can become a filter, each number a measurement. */
 
+import { isNumber, isScalar } from "./api.js";
 import { button, copy, element } from "./dom.js";
 import { byValue, parseFilters, toggled, written } from "./filters.js";
 import { Panel } from "./panel.js";
@@ -45,9 +46,8 @@ function shown(log) {
   const part = (/** @type {string} */ column) => {
     const found = all.filter(({ keys }) => keys[0] === column);
     const rows = found.map(({ name, keys, value }) => {
-      const scalar = value === null || typeof value !== "object";
-      const actions = name !== null && scalar ? filterButtons(name, value) : [];
-      if (name !== null && typeof value === "number") {
+      const actions = name !== null && isScalar(value) ? filterButtons(name, value) : [];
+      if (name !== null && isNumber(value)) {
         const href = state.link("measurement", { m: name, f: written(toggled([], ["app_name", "==", log.app_name])) });
         actions.push(/** @type {any} */ (element("a", { href, class: "small", "aria-label": `chart of ${name}` }, "chart")));
       }

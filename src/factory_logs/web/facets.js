@@ -1,5 +1,6 @@
 /** The facets: the values of fields, each with its number of logs. A click includes or excludes a value. */
 
+import { isScalar } from "./api.js";
 import { button, element } from "./dom.js";
 import { byValue, parseFilters, inWords, queryFilters, toggled, written } from "./filters.js";
 import { fieldInput } from "./filter_bar.js";
@@ -67,7 +68,7 @@ function group(field, facet, filters, fields) {
     const active = (/** @type {import("./filters.js").Filter} */ filter) => filters.some((each) => JSON.stringify(each) === JSON.stringify(filter));
     const press = (/** @type {import("./filters.js").Filter} */ filter) => state.go({ f: written(toggled(parseFilters(state.read().params), filter)), log: null });
     const words = value === null ? "(missing)" : field === "fields__passed" && value === true ? "✓ passed" : field === "fields__passed" && value === false ? "✗ failed" : inText(value) || "(empty)";
-    const comparable = value === null || typeof value !== "object";
+    const comparable = isScalar(value);
     const bar = element("span", { class: "facet-bar", "aria-hidden": "true" });
     bar.style.width = `${(100 * logs) / most}%`;
     return element(

@@ -1,5 +1,6 @@
 /** Convert chosen and typed filters to `q`. */
 
+import { isScalar, parse } from "./api.js";
 import { timeRange, toApi } from "./time.js";
 
 /**
@@ -34,7 +35,7 @@ export function parseFilters(params) {
 /** @param {string} text */
 function parsed(text) {
   try {
-    return JSON.parse(text);
+    return parse(text);
   } catch {
     return undefined;
   }
@@ -92,7 +93,7 @@ const TEXTS = ["app_name", "product_imei", "created_by", "modified_by"];
 export function typedValue(name, text) {
   const value = parsed(text);
   if (TEXTS.includes(name) && typeof value !== "string") return text;
-  return ["number", "boolean", "string"].includes(typeof value) ? value : text;
+  return value !== null && value !== undefined && isScalar(value) ? value : text;
 }
 
 /** Return whether a filter includes one value. @param {Filter} filter */
@@ -118,7 +119,7 @@ export function freeFilters(text) {
   if (trimmed === "") return { filters: [], error: null };
   if (/^\d{15}$/.test(trimmed)) return { filters: [{ name: "product_imei", op: "==", val: trimmed }], error: null };
   try {
-    const value = JSON.parse(trimmed);
+    const value = parse(trimmed);
     if (Array.isArray(value)) return { filters: value, error: null };
     if (value === null || typeof value !== "object") throw new Error("a filter is an object in braces");
     if (!("filters" in value)) return { filters: [value], error: null };

@@ -149,10 +149,13 @@ export function logsView() {
       footnote();
       table.show(shown, { top: true });
       if (page.logs.length > 0) return [table.root, foot];
-      const reset = button("Clear filters", () => state.go({ f: null, q: null }));
-      const all = button("All time", () => state.go({ range: "all", from: null, to: null }));
+      const isFiltered = params.has("f") || params.has("q");
+      const isLimited = range.from !== null || range.to !== null;
+      const time = isLimited ? " in this time range" : "";
       const why = await hints(get, filters);
-      return empty(`No logs are selected: none in this time range match these filters. ${why}`, reset, all);
+      return empty(isFiltered ? `No logs${time} match these filters. ${why}` : `There are no logs${time}.`,
+        ...(isFiltered ? [button("Clear filters", () => state.go({ f: null, q: null }))] : []),
+        ...(isLimited ? [button("All time", () => state.go({ range: "all", from: null, to: null }))] : []));
     }).then(() => first([]));
   };
 

@@ -1,5 +1,6 @@
 /** The view of one measurement: histogram with limits, capability, trend by group, and links to outliers. */
 
+import { isNumber, parse, toDouble } from "./api.js";
 import { histogram, timeLines } from "./charts.js";
 import { button, element } from "./dom.js";
 import { behind } from "./downloads.js";
@@ -52,7 +53,7 @@ export function measurementView() {
       const key = requestKey(params, ["m", "lower", "upper"]);
       trend.root.hidden = groups.root.hidden = name === "";
       const filters = queryFilters(params);
-      const limits = { lower: params.get("lower"), upper: params.get("upper") };
+      const limits = { lower: limitOf(params.get("lower")), upper: limitOf(params.get("upper")) };
       void spread.load(`${key}\t${params.get("bins")}`, async (get) => {
         if (name === "") return choices(await sample(get, filters));
         const found = /** @type {{ groups: Distribution[] }} */ (await get.json("distribution", "v1/factory_logs/distribution", { q: { filters }, field: name, bins: params.get("bins") ?? "40", ...limits }));
@@ -82,9 +83,15 @@ export function measurementView() {
 
 /** @typedef {{ lower: string | null, upper: string | null }} Limits */
 
+/** Return a typed limit as a JSON number: browsers also accept `.5` and `007`. @param {string | null} text */
+function limitOf(text) {
+  const isNumber = text !== null && text.trim() !== "" && Number.isFinite(Number(text));
+  return isNumber && !/^-?[1-9]\d+$/.test(text) ? String(Number(text)) : text;
+}
+
 /** @param {import("./api.js").Log[]} logs */
 function choices(logs) {
-  const names = namesIn(logs, (value) => typeof value === "number");
+  const names = namesIn(logs, isNumber);
   if (names.length === 0) return empty("Type the path of a number above. None of the newest logs in this time has one.");
   return [
     element("p", {}, "Choose a measurement of the newest logs, or type the path of a number above:"),
@@ -101,7 +108,7 @@ function choices(logs) {
  */
 async function numbersUnder(get, filters, name) {
   const logs = await sample(get, [...filters, { name, op: "is_not_null" }]);
-  const inside = namesIn(logs, (value, path) => typeof value === "number" && path.startsWith(`${name}__`));
+  const inside = namesIn(logs, (value, path) => isNumber(value) && path.startsWith(`${name}__`));
   const first = inside.find((path) => path.endsWith("__value")) ?? inside[0];
   if (first !== undefined) {
     state.go({ m: first }, { replace: true });
@@ -118,11 +125,14 @@ async function numbersUnder(get, filters, name) {
  */
 function distribution(all, name, limits) {
   const [lower, upper] = [limits.lower, limits.upper].map((text) => (text === null ? null : Number(text)));
-  const logs = (/** @type {[string, number][]} */ bounds) => linkWith(bounds.map(([operator, value]) => [name, operator, value]));
+  const logs = (/** @type {[string, unknown][]} */ bounds) => linkWith(bounds.map(([operator, value]) => [name, operator, value]));
   const bins = all.histogram.map((bin, at) => {
     const last = at === all.histogram.length - 1;
+    const [from, to] = [toDouble(bin.from), toDouble(bin.to)];
     return {
-      ...bin, outside: (lower !== null && lower !== undefined && bin.to <= lower) || (upper !== null && upper !== undefined && bin.from >= upper),
+      from, to, count: bin.count,
+      // A bin of a single number may be at the limit.
+      outside: (lower !== null && lower !== undefined && from < lower && to <= lower) || (upper !== null && upper !== undefined && from >= upper && to > upper),
       text: [`${measured(bin.from)} to ${measured(bin.to)}`, `${count(bin.count)} logs`],
       open: () => (location.hash = logs([[">=", bin.from], [last ? "<=" : "<", bin.to]])),
     };
@@ -130,7 +140,7 @@ function distribution(all, name, limits) {
   const lines = [{ name: "lower", value: lower }, { name: "mean", value: all.mean }, { name: "upper", value: upper }];
   const outside = (/** @type {number | null} */ number, /** @type {string} */ words, /** @type {string} */ operator, /** @type {string | null} */ limit) =>
     number === null || limit === null ? null : number === 0 ? element("li", {}, `No log is ${words} ${limit}.`)
-      : element("li", {}, element("a", { href: logs([[operator, Number(limit)]]) }, `${count(number)} ${number === 1 ? "log is" : "logs are"} ${words} ${limit}`), ` (${percent(number / all.count)})`);
+      : element("li", {}, element("a", { href: logs([[operator, parse(limit)]]) }, `${count(number)} ${number === 1 ? "log is" : "logs are"} ${words} ${limit}`), ` (${percent(number / all.count)})`);
   const poor = (/** @type {number | null} */ value) => value !== null && value < CAPABLE;
   return [
     tiles([
@@ -149,7 +159,9 @@ function distribution(all, name, limits) {
       element("li", {}, "The lowest: ", element("a", { href: logs([["<=", all.p1]]) }, `logs up to ${measured(all.p1)}`), ", the highest: ", element("a", { href: logs([[">=", all.p99]]) }, `logs from ${measured(all.p99)}`), "."),
       limits.lower === null && limits.upper === null && element("li", {}, "Without limits. ", button("Use mean ± 3 standard deviations", () => {
         const sigma = all.stddev ?? 0;
-        state.go({ lower: measured(all.mean - 3 * sigma), upper: measured(all.mean + 3 * sigma) });
+        const decimals = sigma === 0 ? 0 : Math.min(Math.max(2 - Math.floor(Math.log10(sigma)), 0), 100);
+        const [least, greatest] = sigma === 0 ? [String(all.mean), String(all.mean)] : [-3, 3].map((times) => (all.mean + times * sigma).toFixed(decimals));
+        state.go({ lower: least ?? null, upper: greatest ?? null });
       }, { class: "link" }))),
   ];
 }
@@ -206,7 +218,7 @@ function groupTable(groups, name, group) {
     const filter = value === null ? [group, "is_null", null] : [group, "==", value];
     return [
       element("a", { href: linkWith([filter, [name, "is_not_null", null]]) }, value === null ? "(missing)" : inText(value)),
-      count(row.count), ...[row.mean, row.stddev, row.min, row.p5, row.p50, row.p95, row.max].map(measured),
+      count(row.count), ...[row.mean, row.stddev, row.min, row.p5, row.p50, row.p95, row.max].map((each) => measured(each)),
       row.below === null ? "–" : count(row.below), row.above === null ? "–" : count(row.above), index(row.cpk), index(row.ppk),
     ];
   }));

@@ -1,5 +1,7 @@
 /** Format numbers for display. */
 
+import { isDigits } from "./api.js";
+
 const whole = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
@@ -21,10 +23,37 @@ export function percent(share) {
   return `${Number((100 * share).toFixed(digits))} %`;
 }
 
-/** @param {number | null | undefined} number */
-export function measured(number) {
-  if (number === null || number === undefined || !Number.isFinite(number)) return "–";
-  return Number(number.toPrecision(6)).toString();
+const DIGITS = 6;
+const MOST_DIGITS = 17;
+/** JavaScript writes the integers of more digits with an exponent. */
+const LONGEST = 21;
+
+/**
+ * Return a number with six digits, or more if its integer part has more. An integer that a double cannot represent keeps
+ * all its digits.
+ *
+ * @param {unknown} number
+ * @param {number} [digits]
+ */
+export function measured(number, digits = DIGITS) {
+  if (isDigits(number)) return JSON.stringify(number);
+  if (typeof number !== "number" || !Number.isFinite(number)) return "–";
+  const before = number === 0 ? 1 : Math.floor(Math.log10(Math.abs(number))) + 1;
+  return Number(number.toPrecision(before > LONGEST ? digits : Math.min(Math.max(digits, before), MOST_DIGITS))).toString();
+}
+
+/**
+ * Return the numbers of an axis as text, with as many digits as tell them apart.
+ *
+ * @param {number[]} numbers
+ * @param {(number: number, digits?: number) => string} format
+ */
+export function apart(numbers, format) {
+  for (let digits = DIGITS; digits < MOST_DIGITS; digits++) {
+    const texts = numbers.map((number) => format(number, digits));
+    if (new Set(texts).size === texts.length) return texts;
+  }
+  return numbers.map((number) => format(number, MOST_DIGITS));
 }
 
 /** @param {number} bytes */
@@ -46,9 +75,14 @@ export function ticks(from, to, about) {
   const rough = (to - from) / about;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((each) => each >= rough * 0.999) ?? 10 * power;
-  const found = [];
-  for (let index = Math.ceil(from / step - 1e-9); index * step <= to + step * 1e-9; index++) found.push(index * step + 0); // never -0
-  return found;
+  const first = Math.ceil(from / step - 1e-9);
+  const found = new Set();
+  // Not until a tick is above `to`: adding 1 does not change a number of 2^53 or more.
+  for (let index = 0; index <= 2 * about; index++) {
+    const tick = (first + index) * step + 0; // never -0
+    if (tick <= to + step * 1e-9) found.add(tick);
+  }
+  return [...found];
 }
 
 /** Format a capability index. @param {number | null} number */

@@ -7,6 +7,7 @@ const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
+const MONDAY = 4 * DAY;
 
 /** @type {[string, string][]} */
 export const RANGES = [
@@ -24,7 +25,7 @@ export const RANGES = [
 const BUCKETS = [
   ["1s", SECOND], ["5s", 5 * SECOND], ["15s", 15 * SECOND], ["30s", 30 * SECOND], ["1m", MINUTE], ["5m", 5 * MINUTE],
   ["15m", 15 * MINUTE], ["30m", 30 * MINUTE], ["1h", HOUR], ["3h", 3 * HOUR], ["6h", 6 * HOUR], ["12h", 12 * HOUR],
-  ["1d", DAY], ["1w", 7 * DAY], ["4w", 28 * DAY], ["13w", 91 * DAY], ["52w", 364 * DAY],
+  ["1d", DAY], ["1w", 7 * DAY], ["2w", 14 * DAY], ["4w", 28 * DAY], ["13w", 91 * DAY], ["52w", 364 * DAY],
 ];
 
 let utc = false;
@@ -158,7 +159,7 @@ function tickStep(span, labels) {
 
 /**
  * Return the round times of an axis in the shown zone, and the interval between them. Intervals of hours and days keep to
- * the local clock if it changes.
+ * the local clock if it changes, and weeks begin on Mondays.
  *
  * @param {number} from
  * @param {number} to
@@ -168,8 +169,9 @@ function tickStep(span, labels) {
 export function axisTicks(from, to, labels) {
   const step = tickStep(to - from, labels);
   const offset = utc ? 0 : -new Date(from).getTimezoneOffset() * MINUTE;
+  const origin = step % (7 * DAY) === 0 ? MONDAY : 0;
   const times = [];
-  for (let clock = Math.ceil((from + offset) / step) * step; ; clock += step) {
+  for (let clock = Math.ceil((from + offset - origin) / step) * step + origin; ; clock += step) {
     const time = utc || step <= HOUR ? clock - offset : atLocalClock(clock);
     if (!(time <= to)) return { times, step }; // also if it is not a number
     times.push(time);
