@@ -17,7 +17,8 @@ from factory_logs.settings import default
 from tests.api.conftest import worker
 
 FAIL = """
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'unforeseen'; END$$;
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql
+AS $$BEGIN RAISE EXCEPTION 'unforeseen' USING ERRCODE = 'XX000'; END$$;
 CREATE TRIGGER refuse BEFORE DELETE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refuse();
 """
 OLD = {
