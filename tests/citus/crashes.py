@@ -17,6 +17,7 @@ LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, DatabaseUnavaila
 SECONDS = 20.0
 _CRASH = "COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'"
 """Kills the process that runs it, at which PostgreSQL ends all others and starts again from its log."""
+_ALL_RESPOND = "SELECT bool_and(success) FROM run_command_on_all_nodes('SELECT 1')"
 _WORKERS = "SELECT nodename, nodeport FROM pg_dist_node WHERE noderole = 'primary' AND groupid > 0 ORDER BY nodeid"
 
 
@@ -51,15 +52,20 @@ async def _crash_a_worker(connection: asyncpg.Connection, chosen: random.Random)
 
 
 async def recovered(cluster: Database) -> asyncpg.Connection:
-    """Wait until the nodes are back and recovery has ended all prepared transactions; return a connection."""
+    """Wait until all nodes take connections and recovery has ended all prepared transactions; return a connection.
+
+    Pooled connections are closed, because the coordinator keeps connections to the nodes for each of them. Those to a
+    crashed node are lost.
+    """
+    await cluster.dispose()
     while True:
         connection: asyncpg.Connection | None = None
-        try:
+        with suppress(*LOST):
             connection = await cluster.connect_raw()
-            await connection.execute("SELECT recover_prepared_transactions()")
-            await wait_for_prepared_writers(connection)
-            return connection
-        except LOST:
-            if connection is not None:
-                connection.terminate()
+            if await connection.fetchval(_ALL_RESPOND):
+                await connection.execute("SELECT recover_prepared_transactions()")
+                await wait_for_prepared_writers(connection)
+                return connection
+        if connection is not None:
+            connection.terminate()
         await asyncio.sleep(0.5)
