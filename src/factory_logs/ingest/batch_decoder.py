@@ -12,7 +12,7 @@ from factory_logs.errors import BadRequestError
 from factory_logs.ingest.batch_collector import Batch, BatchCollector, BatchLimits
 from factory_logs.ingest.fast_validation import decode_json, fast_logs, read_log
 from factory_logs.ingest.new_logs import NewLogs
-from factory_logs.ingest.validation import NewLog, admit, validate_log
+from factory_logs.ingest.validation import NewLog, admit
 from factory_logs.schemas.factory_log import FactoryLogIn
 from factory_logs.schemas.record_limits import RecordLimits
 
@@ -131,12 +131,15 @@ class BatchReader:
         return True
 
     async def _read_values(self, values: list[object]) -> None:
+        """Read each element of an array that contains an error as a single log, so that it has the same errors."""
         self.batch_limits.check_records(len(values))
         for value in values:
             try:
-                self.add(validate_log(value, self.limits))
-            except BadRequestError as error:
-                self.reject(error)
+                text = json.dumps(value).encode()
+            except RecursionError:
+                self.reject(BadRequestError("Unable to decode data: arrays and objects are nested too deep"))
+            else:
+                self._read_text(text)
             await self._take_turns()
 
     async def _take_turns(self) -> None:

@@ -153,6 +153,20 @@ async def test_a_lone_surrogate_in_an_array_is_named(client: httpx.AsyncClient) 
     assert (response.status_code, error["index"], error["field"]) == (400, 1, "tags.a")
 
 
+@pytest.mark.parametrize("name", ["created_by", "factory_log_id", "modified_at"])
+async def test_a_lone_surrogate_in_ignored_metadata_is_an_error_in_each_kind_of_write(
+    client: httpx.AsyncClient, name: str
+) -> None:
+    log = f'{{"app_name": "a", "timestamp": 1, "{name}": "\\ud800"}}'
+    json_type = {"Content-Type": "application/json"}
+    for content, headers in ((log, json_type), (f"[{log}]", json_type), (log, NDJSON)):
+        response = await client.post("/v1/factory_logs", content=content, headers=headers)
+        assert response.status_code == 400, content
+        (error,) = response.json()["errors"]
+        assert error["field"] == name
+        assert "lone surrogate" in error["message"]
+
+
 async def test_ndjson_may_have_blank_lines_carriage_returns_and_no_last_newline(client: httpx.AsyncClient) -> None:
     line = json.dumps(LOG).encode()
     body = b"\r\n" + line + b"\r\n  \n" + line
