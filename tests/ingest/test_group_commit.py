@@ -2,8 +2,10 @@
 fails."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -11,11 +13,11 @@ import pytest
 from factory_logs.db.connecting import APPLICATION_NAME
 from factory_logs.db.engine import Database
 from factory_logs.db.idempotency_keys import FirstResponse
-from factory_logs.db.log_inserts import Stored
+from factory_logs.db.log_inserts import Outcome, Stored
 from factory_logs.db.users import UserRepository
 from factory_logs.errors import BadRequestError, DatabaseUnavailableError, OverloadedError
 from factory_logs.ingest.disk_reserve import DiskReserve
-from factory_logs.ingest.group_commit import GroupCommit
+from factory_logs.ingest.group_commit import GroupCommit, Submission
 from factory_logs.ingest.idempotency import WriteKey
 from factory_logs.ingest.validation import NewLog, parse_log
 from factory_logs.permissions import Level
@@ -197,15 +199,49 @@ async def test_logs_that_are_not_stored_when_draining_ends_are_refused(
             await result
 
 
-async def test_a_cancelled_waiter_does_not_affect_the_others(
+async def test_a_log_whose_request_is_cancelled_before_it_is_sent_is_not_stored(
     group_commit: Callable[..., GroupCommit], database_of: asyncpg.Connection
 ) -> None:
-    waiting = group_commit()
-    gone, there = waiting.store(a_log("gone"), "ann"), waiting.store(a_log("there"), "ann")
-    gone.cancel()
+    """Its client has got a 503, and sends it again."""
+    waiting = group_commit(max_batch_logs=2)
+    results = [waiting.store(a_log(name), "ann") for name in ("gone", "there", "gone", "gone", "last")]
+    for index in (0, 2, 3):
+        results[index].cancel()
     async with running(waiting):
-        assert isinstance(await there, Stored)
-    assert await commits(database_of) == [["gone", "there"]]
+        assert isinstance(await results[1], Stored)
+        assert isinstance(await results[4], Stored)
+    assert await commits(database_of) == [["there"], ["last"]]
+
+
+async def test_refused_logs_that_are_sent_apart_do_not_look_like_a_stalled_database(
+    group_commit: Callable[..., GroupCommit], database_of: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each statement takes 10 s of a clock of the test, and a new log arrives during each."""
+    waiting = group_commit(stall_seconds=15.0)
+    now, later = 0.0, []
+    send = waiting._send
+
+    async def slow(connection: asyncpg.Connection, batch: list[Submission]) -> Sequence[Outcome]:
+        nonlocal now
+        now += 10
+        if batch[0].row.log.app_name == "refused":
+            later.append(waiting.store(a_log(), "ann"))
+        return await send(connection, batch)
+
+    monkeypatch.setattr(waiting, "_send", slow)
+    clock = SimpleNamespace(monotonic=lambda: now, perf_counter=time.perf_counter)
+    for module in ("factory_logs.db.coalescer", "factory_logs.ingest.group_commit"):
+        monkeypatch.setattr(f"{module}.time", clock)  # not time.monotonic itself, which the event loop uses
+    await database_of.execute("ALTER TABLE factory_logs ADD CONSTRAINT no_refused CHECK (app_name <> 'refused')")
+    try:
+        refused = [waiting.store(a_log("refused"), "ann") for _ in range(4)]
+        async with running(waiting):
+            for result in refused:
+                with pytest.raises(BadRequestError, match="refuses a record"):
+                    await result
+            assert all(isinstance(result, Stored) for result in await asyncio.gather(*later))
+    finally:
+        await database_of.execute("ALTER TABLE factory_logs DROP CONSTRAINT no_refused")
 
 
 async def test_a_commit_that_takes_too_long_fails_its_logs_and_the_next_one_works(

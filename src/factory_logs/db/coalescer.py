@@ -47,7 +47,7 @@ class Coalescer(ABC, Generic[Item, Results]):
 
     Call `start` before the first `add`, and `stop` at the end. A batch is not sent again after a lost connection,
     because it is unknown whether its transaction was committed. If PostgreSQL refuses its statement, nothing of it is
-    stored, and its halves are sent apart.
+    stored, and its halves are sent apart. An item whose request was cancelled before it is sent, is not sent.
     """
 
     def __init__(self, database: Database, *, name: str, tasks: int, timeout_seconds: float) -> None:
@@ -113,16 +113,19 @@ class Coalescer(ABC, Generic[Item, Results]):
                         return
                     self._arrived.clear()
                     await self._arrived.wait()
-                batch = self._take()
-                self._sent_at[number] = time.monotonic()
-                connection = await self._process(connection, batch)
-                del self._sent_at[number]
+                if batch := [item for item in self._take() if not item.receiver.done()]:
+                    connection = await self._process(number, connection, batch)
+                    del self._sent_at[number]
         finally:
             if connection is not None:
                 connection.terminate()
 
-    async def _process(self, connection: asyncpg.Connection | None, batch: list[Item]) -> asyncpg.Connection | None:
-        """Send one batch. Return the connection for the next batch, or None if the connection is lost."""
+    async def _process(
+        self, number: int, connection: asyncpg.Connection | None, batch: list[Item]
+    ) -> asyncpg.Connection | None:
+        """Send one batch as the task with this number. Return the connection for the next batch, or None if the
+        connection is lost."""
+        self._sent_at[number] = time.monotonic()
         started = time.perf_counter()
         try:
             async with self._database.available():
@@ -132,7 +135,7 @@ class Coalescer(ABC, Generic[Item, Results]):
                     results = await self._send(connection, batch)
         except BaseException as error:
             if connection is not None and not connection.is_closed() and is_of_statement(error):
-                return await self._process_apart(connection, batch, error)
+                return await self._process_apart(number, connection, batch, error)
             if connection is not None:
                 connection.terminate()
             self._note_failure(error)
@@ -147,7 +150,7 @@ class Coalescer(ABC, Generic[Item, Results]):
         return connection
 
     async def _process_apart(
-        self, connection: asyncpg.Connection | None, batch: list[Item], error: BaseException
+        self, number: int, connection: asyncpg.Connection | None, batch: list[Item], error: BaseException
     ) -> asyncpg.Connection | None:
         """Send the halves of a batch whose statement failed, so that only the items that have caused the error fail."""
         if len(batch) == 1:
@@ -158,11 +161,11 @@ class Coalescer(ABC, Generic[Item, Results]):
             return connection
         middle = len(batch) // 2
         try:
-            connection = await self._process(connection, batch[:middle])
+            connection = await self._process(number, connection, batch[:middle])
         except BaseException:
             fail(batch[middle:], self._stopping_error())
             raise
-        return await self._process(connection, batch[middle:])
+        return await self._process(number, connection, batch[middle:])
 
     def _fail_waiting(self, error: FactoryLogsError) -> None:
         fail(self._waiting, error)

@@ -79,6 +79,7 @@ def test_a_record_that_the_database_refuses_is_an_error(run: Run, query: Query, 
         assert result.exit_code == 1
         assert f"error: {file}: the database refuses a record: " in result.stderr
         assert 'violates check constraint "no_refused"' in result.stderr
+        assert result.stderr.count("Failing row contains") == 1
         assert query("select count(*) from factory_logs") == [{"count": 0}]
     assert run("import", tmp_path / "a.ndjson", tmp_path / "a.lp").exit_code == 0
     assert query("select count(*) from factory_logs") == [{"count": 4}]

@@ -200,9 +200,8 @@ async def _run_import(
         if refusal(error) is None:
             raise
         await _count_again(database, source, report)
-        detail = getattr(error, "detail", None) or ""
         raise CommandError(
-            f"{report.name}: the database refuses a record: {error} {detail}\n{GOES_ON}; {report.stored_in_all()}"
+            f"{report.name}: the database refuses a record: {error}\n{GOES_ON}; {report.stored_in_all()}"
         ) from None
     except DiskNearlyFullError:
         await _count_again(database, source, report)
