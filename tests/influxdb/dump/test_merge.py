@@ -1,5 +1,6 @@
 """Reading by column has the same result as reading line by line, and parts that are too large are split."""
 
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,3 +131,19 @@ def test_a_part_that_is_too_large_is_always_partitioned_in_the_same_way(
     assert {part.number: logs_of(part) for part in partitioned(second, lines, done)} == {
         number: logs for number, logs in stored.items() if number not in done
     }
+
+
+def test_the_logs_of_a_part_are_in_memory_once(tmp_path: Path) -> None:
+    lines = [f"m,jig=J-{jig} f={point} {DAY + point * 1000}" for jig in range(50) for point in range(100)]
+    merger, (file,) = PartMerger(LIMITS, 1, 10_000), partitioned(tmp_path, lines)
+    tracemalloc.start()
+    try:
+        part = merger.merge(file.path)
+        before = tracemalloc.get_traced_memory()[0]
+        tracemalloc.reset_peak()
+        columns = part.take_columns()
+        assert tracemalloc.get_traced_memory()[1] < 1.4 * before
+    finally:
+        tracemalloc.stop()
+    assert (list(columns), part.logs) == (merger.merge(file.path).logs, [])
+    assert len(columns) == 5000

@@ -30,7 +30,6 @@ from factory_logs.influxdb.dump.partition import DumpPart, Partitioner
 from factory_logs.influxdb.line_protocol import PRECISIONS
 from factory_logs.influxdb.line_reader import LINE_CHARACTERS_PER_RECORD_BYTE
 from factory_logs.ingest.disk_reserve import DiskReserve
-from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.processors import usable_cores
 from factory_logs.schemas.record_limits import RecordLimits
 from factory_logs.settings import Settings
@@ -184,7 +183,7 @@ async def merge_and_store(job: PartJob) -> StoredPart:
             with translate_errors():
                 async with connection.transaction():
                     part.without_repairs(await unknown_repairs(connection, (log.repair_id for log in part.logs)))
-                    logs = NewLogs.of(part.logs)
+                    logs = part.take_columns()
                     rejections = list(merger.rejected_lines(path, part))
                     new = await store_part(
                         connection, job.source, job.part.number, logs, len(rejections), job.created_by

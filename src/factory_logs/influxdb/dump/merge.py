@@ -40,6 +40,7 @@ from factory_logs.influxdb.mapping import (
     timestamp_from_ns,
     unable_to_parse,
 )
+from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.ingest.validation import NewLog
 from factory_logs.schemas.json_values import canonical_json
 from factory_logs.schemas.record_limits import RecordLimits
@@ -142,6 +143,14 @@ class MergedPart:
     @property
     def logs(self) -> list[NewLog]:
         return [log for logs in self.series.values() for log in logs]
+
+    def take_columns(self) -> NewLogs:
+        """Return the logs column by column, and forget them series by series, so that they are in memory once."""
+        columns = NewLogs()
+        for logs in self.series.values():
+            columns.extend(NewLogs.of(logs))
+            logs.clear()
+        return columns
 
     def without_repairs(self, unknown: set[int]) -> None:
         """Reject the series whose repair does not exist in the database."""
