@@ -173,6 +173,28 @@ def test_the_wait_is_at_least_retry_after_up_to_a_limit(spool: Spool, server: Se
     assert 100 <= pauses[2].seconds <= 104
 
 
+@pytest.mark.parametrize("wait", ["0", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_retry_after_without_a_wait_gets_the_growing_waits_too(spool: Spool, server: Server, wait: str) -> None:
+    put(spool, 1)
+    busy = error(503, "full")
+    busy.headers["Retry-After"] = wait
+    server.script = [busy] * 40
+    sender = sender_of(spool, server)
+    pauses = [sender.step() for _ in range(40)]
+    assert sum(pause.seconds for pause in pauses) > 40 * 8.0 / 4
+    assert not any(pause.firm for pause in pauses)
+
+
+def test_a_redirect_is_reported_with_its_target(spool: Spool, server: Server) -> None:
+    put(spool, 1)
+    server.script = [httpx.Response(301, headers={"Location": "https://logs.test/v1/factory_logs"})]
+    sender = sender_of(spool, server)
+    sender.step()
+    assert sender.trouble == (
+        "HTTP 301 is not a response of this API to this request: a redirect to https://logs.test/v1/factory_logs"
+    )
+
+
 def test_a_413_splits_the_batch_until_it_fits_and_a_log_that_never_fits_is_set_aside(
     spool: Spool, server: Server
 ) -> None:
@@ -578,7 +600,7 @@ def test_a_token_replaced_between_two_reads_sends_nothing_under_the_wrong_key(
     assert batch is not None
     file.write_text("new")
     link = ServerLink("http://logs.test/", TokenFile(file), ClientSettings(), httpx.MockTransport(server))
-    assert link.deliver(batch) == TryLater("the token was replaced", 0.0)
+    assert link.deliver(batch) == TryLater("the token was replaced", at_once=True)
     assert server.requests == []
     assert spool.totals().pending == len(lines)
 
@@ -704,5 +726,25 @@ def test_an_endless_response_is_not_read_endlessly(spool: Spool, server: Server)
     put(spool, 1)
     server.script = [httpx.Response(200, content=b"x" * (5 * 1024 * 1024))]
     sender = sender_of(spool, server)
+    assert sender.step().seconds > 0
+    assert "too long" in str(sender.trouble)
+
+
+class EndlessBody(httpx.SyncByteStream):
+    """A body without an end, such as that of a broken proxy."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield b"x" * 65536
+
+
+def test_an_endless_response_to_a_login_is_not_read_endlessly(spool: Spool) -> None:
+    class Endless(LoginServer):
+        def __call__(self, request: httpx.Request) -> httpx.Response:
+            is_login = request.url.path == "/v1/auth/login"
+            return httpx.Response(200, stream=EndlessBody()) if is_login else super().__call__(request)
+
+    put(spool, 1)
+    sender = sender_of(spool, Endless(), credentials=Login("jig", "open sesame"))
     assert sender.step().seconds > 0
     assert "too long" in str(sender.trouble)

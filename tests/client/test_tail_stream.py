@@ -126,3 +126,25 @@ def test_a_revoked_login_is_renewed_at_once() -> None:
     tail = TailStream("http://logs.test", Login("jig", "p"), last_id=0, transport=httpx.MockTransport(server))
     assert next(iter(tail))["n"] == 1
     assert server.requests[-1].headers["authorization"] == "Token token=second"
+
+
+class EndlessBody(httpx.SyncByteStream):
+    """A body without an end, such as that of a broken proxy."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            yield b"x" * 65536
+
+
+def test_an_endless_response_that_is_not_a_stream_is_not_read_endlessly() -> None:
+    followed = Followed(Server(httpx.Response(200, stream=EndlessBody()), broken(event(1))))
+    assert followed.take(1) == [1]
+    assert followed.troubles == ["the response is too long for this API"]
+
+
+@pytest.mark.parametrize("garbage", [b"id: x\n\n", b"id: 2\ndata: {\n\n", b"id: 2\ndata: 7\n\n", b"\xff\x00: \n\n"])
+def test_garbage_in_the_stream_ends_the_connection_and_not_the_tail(garbage: bytes) -> None:
+    server = Server(broken(event(1) + garbage), broken(event(2)))
+    followed = Followed(server)
+    assert followed.take(2) == [1, 2]
+    assert server.last_ids == [None, "1"]

@@ -54,8 +54,14 @@ class ApiResponse:
         message = self.content.get("message") if isinstance(self.content, dict) else None
         if self.is_error_of_api:
             return str(message)[:500]
-        detail = str(message)[:500] if message else self.headers.get("content-type", "no content")[:50]
-        return f"HTTP {self.status} is not a response of this API to this request: {detail}"
+        return f"HTTP {self.status} is not a response of this API to this request: {self._described(message)}"
+
+    def _described(self, message: object) -> str:
+        if message:
+            return str(message)[:500]
+        if "location" in self.headers:
+            return f"a redirect to {self.headers['location'][:500]}"
+        return str(self.headers.get("content-type", "no content"))[:50]
 
     @property
     def trouble(self) -> str:

@@ -77,10 +77,14 @@ class Unauthorised:
 
 @dataclass(frozen=True, slots=True)
 class TryLater:
-    """There was no response, or the response asks for a retry. The batch may be stored. `retry_after` is in seconds."""
+    """There was no response, or the response asks for a retry. The batch may be stored. `retry_after` is in seconds.
+
+    `at_once` means that the client itself has solved the problem.
+    """
 
     message: str
     retry_after: float | None = None
+    at_once: bool = False
 
 
 DeliveryOutcome = BatchStored | LogsRejected | BatchRefused | KeyConflict | Unauthorised | TryLater
@@ -136,7 +140,7 @@ class ServerLink:
         if isinstance(account, Unauthorised):
             return account
         if account != batch.account:
-            return TryLater("the token was replaced", 0.0)
+            return TryLater("the token was replaced", at_once=True)
         response = self._authorised(
             "POST",
             "v1/factory_logs",
@@ -153,7 +157,7 @@ class ServerLink:
         if response.status == 415 and self._encoding in _NEXT_ENCODING:
             self._encoding = _NEXT_ENCODING[self._encoding]
             if response.is_error_of_api:
-                return TryLater("the server does not read this compression; another is tried", 0.0)
+                return TryLater("the server does not read this compression; another is tried", at_once=True)
         return self._meaning(response, batch)
 
     def query(self, q: object, page: int) -> list[dict[str, Any]] | Unauthorised | TryLater | None:

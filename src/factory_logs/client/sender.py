@@ -240,9 +240,9 @@ class Sender:
             trace = "" if batch is None else f" (trace {batch.trace_id})"
             _log.warning("Logs stay in the spool: %s%s", outcome.message, trace)
         self.trouble = outcome.message
-        at_least = outcome.retry_after
-        if isinstance(outcome, Unauthorised):
-            at_least = max(at_least or 0.0, UNAUTHORISED_SECONDS)
-        elif at_least == 0.0:
+        if isinstance(outcome, TryLater) and outcome.at_once:
             return GO_ON
-        return Pause(self._backoff.failed(at_least), firm=at_least is not None)
+        at_least = outcome.retry_after or 0.0
+        if isinstance(outcome, Unauthorised):
+            at_least = max(at_least, UNAUTHORISED_SECONDS)
+        return Pause(self._backoff.failed(at_least), firm=at_least > 0)

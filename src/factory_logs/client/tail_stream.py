@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import orjson
 
-from factory_logs.client.api_response import ApiResponse, read_response, with_ids
+from factory_logs.client.api_response import ApiResponse, read_bounded, with_ids
 from factory_logs.client.errors import ClientError
 from factory_logs.client.retry import Backoff, retry_after
 from factory_logs.client.settings import tls_verification
@@ -80,7 +80,7 @@ class TailStream:
                 if response.status_code == 200 and _is_event_stream(response):
                     yield from self._records(response)
                     return
-                refusal = read_response(response, response.read())
+                refusal = read_bounded(response, MAX_EVENT_BYTES, SILENCE_SECONDS)
                 if refusal.status != 401 or not refusal.is_error_of_api or not self._tokens.refused(token):
                     raise _refusal(refusal)
 
@@ -93,12 +93,12 @@ class TailStream:
                 raise httpx.RemoteProtocolError("an event is too long for this API")
             self._backoff.succeeded()
             for event in events:
-                members = dict(line.partition(b": ")[::2] for line in event.split(b"\n"))
-                if b"data" in members:
-                    yield orjson.loads(members[b"data"])
+                log_id, log = _parsed(event)
+                if log is not None:
+                    yield log
                 # Set after the record is processed: if the caller fails, the record must be sent again.
-                if b"id" in members:
-                    self.last_id = int(members[b"id"])
+                if log_id is not None:
+                    self.last_id = log_id
 
 
 class _TryLaterError(Exception):
@@ -108,6 +108,20 @@ class _TryLaterError(Exception):
     def __init__(self, message: str, seconds: float | None) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+def _parsed(event: bytes) -> tuple[int | None, dict[str, Any] | None]:
+    """Return the id and the log of an event, which may have neither. Raises httpx.RemoteProtocolError for anything that
+    this API does not send."""
+    members = dict(line.partition(b": ")[::2] for line in event.split(b"\n"))
+    try:
+        log_id = int(members[b"id"]) if b"id" in members else None
+        log = orjson.loads(members[b"data"]) if b"data" in members else None
+    except ValueError as error:
+        raise httpx.RemoteProtocolError(f"an event is not one of this API: {error}") from None
+    if not isinstance(log, dict | None):
+        raise httpx.RemoteProtocolError("an event of this API contains a log or nothing")
+    return log_id, log
 
 
 def _is_event_stream(response: httpx.Response) -> bool:

@@ -9,12 +9,15 @@ from typing import Protocol
 
 import httpx
 
-from factory_logs.client.api_response import read_response
+from factory_logs.client.api_response import read_bounded
 from factory_logs.client.retry import http_date, retry_after
 from factory_logs.device_environment import PASSWORD, TOKEN, TOKEN_FILE, USERNAME
 
 RENEW_AT = 0.8
 """A login expires after some time without use. It is renewed after this part of that time."""
+MAX_LOGIN_BYTES = 64 * 1024
+LOGIN_SECONDS = 60.0
+"""The maximum size of the response to a login, and how long it may take to arrive."""
 
 
 class NoTokenError(Exception):
@@ -140,8 +143,8 @@ class Login:
         return True
 
     def _log_in(self, http: httpx.Client) -> str:
-        login = http.post("v1/auth/login", json=self._pair)
-        response = read_response(login, login.content)
+        with http.stream("POST", "v1/auth/login", json=self._pair) as stream:
+            response = read_bounded(stream, MAX_LOGIN_BYTES, LOGIN_SECONDS)
         if response.status == 401 and response.is_error_of_api:
             raise BadCredentialsError("the server refuses the username and password")
         now = http_date(response.headers.get("date"))
