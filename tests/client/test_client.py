@@ -4,10 +4,14 @@ import asyncio
 import json
 import multiprocessing
 import os
+import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
@@ -92,6 +96,30 @@ def test_the_next_script_delivers_the_logs_of_one_without_a_link(
         assert log.flush(120)
         assert log.status().trouble is None
     assert numbers() == [1, 2]
+
+
+def test_a_client_reports_the_trouble_of_the_process_that_sends(tmp_path: Path) -> None:
+    with Client(NOWHERE, "t", spool=tmp_path, settings=QUICK) as first:
+        first.send("jig")
+        while first.status().trouble is None:
+            first.flush(0.1)
+        with Client(NOWHERE, "t", spool=tmp_path, settings=settings(exit_seconds=3600)) as second:
+            second.send("jig")
+            while second.status().trouble is None:
+                second.flush(0.1)
+            assert "refused" in str(second.status().trouble)
+
+
+def test_a_client_whose_spool_cannot_be_used_any_more_can_be_closed(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    log = Client(NOWHERE, "t", spool=folder, settings=settings(exit_seconds=3600))
+    log.send("jig")
+    shutil.rmtree(folder)
+    folder.write_text("not a folder")
+    with pytest.raises(SpoolError):
+        log.send("jig")
+    log.close()
+    assert not log._sender._thread.is_alive()
 
 
 ROOM_FOR_TWO = 2 * (len(b'{"app_name":"jig","timestamp":"2024-01-01 00:00:00","fields":{"n":1}}') + ROW_BYTES)
@@ -251,6 +279,41 @@ def test_forked_children_can_use_their_parents_client(
     assert sorted(found) == [1, 2, 3, *range(100, 110), *range(200, 210)]
     for start in (100, 200):
         assert [number for number in found if start <= number < start + 10] == list(range(start, start + 10))
+
+
+SIGNALLED = """
+import random, signal, sys
+from factory_logs.client import Client, ClientSettings
+
+log = Client("http://127.0.0.1:9", "t", spool=sys.argv[1], settings=ClientSettings(fsync="normal", sync_seconds=0.01))
+handled = sent = 0
+
+def handle(*_):
+    global handled
+    handled += 1
+    log.send("jig", fields={"handled": handled})
+
+signal.signal(signal.SIGALRM, handle)
+moments = random.Random(1)
+while handled < 500:
+    signal.setitimer(signal.ITIMER_REAL, moments.uniform(0.00001, 0.002))
+    log.send("jig", fields={"sent": sent})
+    sent += 1
+signal.setitimer(signal.ITIMER_REAL, 0)
+log.close()
+print(handled + sent)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that send signals")
+def test_a_signal_handler_may_send_logs_at_any_time(tmp_path: Path) -> None:
+    script = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, str(tmp_path)], check=True, capture_output=True, text=True, timeout=600
+    )
+    with closing(sqlite3.connect(tmp_path / "spool-1.sqlite3")) as connection:
+        (stored,) = connection.execute("SELECT count(*) FROM records").fetchone()
+    assert stored == int(script.stdout)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process that may become another user")

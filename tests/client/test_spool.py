@@ -5,6 +5,7 @@ import random
 import shutil
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,102 @@ def test_a_damaged_file_is_set_aside_once_and_the_spool_continues(
     assert "is damaged" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE totals SET next_seq = 1",  # a number in the file changed: the next log gets the key of another
+        "ALTER TABLE totals RENAME COLUMN pending TO qending",
+        "ALTER TABLE records RENAME TO tecords",
+    ],
+)
+def test_damage_that_sqlite_reports_as_another_error_is_set_aside_too(tmp_path: Path, damage: str) -> None:
+    spool = Spool(tmp_path)
+    spool.put([line(0)])
+    spool.file.close()
+    with closing(sqlite3.connect(tmp_path / "spool-1.sqlite3", isolation_level=None)) as connection:
+        connection.execute(damage)
+    spool.put([line(1)])
+    assert pending(spool) == [line(1)]
+    assert (tmp_path / "spool-1.sqlite3.damaged").exists()
+    spool.file.close()
+
+
+def test_a_file_whose_damaged_names_are_not_text_is_set_aside(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([line(0)])
+    spool.file.close()
+    path = tmp_path / "spool-1.sqlite3"
+    path.write_bytes(path.read_bytes().replace(b"pending_bytes INTEGER", b"pending\xa7bytes \xa7NTEGER"))
+    spool.put([line(1)])
+    assert pending(spool) == [line(1)]
+    spool.file.close()
+
+
+def test_a_log_whose_damaged_line_is_text_is_sent_as_bytes(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([line(0), line(1)])
+    spool.file.run(lambda connection: connection.execute("UPDATE records SET line = CAST(line AS TEXT) WHERE seq = 1"))
+    assert pending(spool) == [line(0), line(1)]
+    assert pending(spool) == [line(0), line(1)]  # the open batch
+    spool.file.close()
+
+
+class Unreadable:
+    """A connection to a file on a disk with a bad sector."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if sql.startswith("SELECT"):
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+            raise error
+        return self._connection.execute(sql, *values)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_a_file_with_a_sector_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([line(0)])
+    assert spool.file._connection is not None
+    spool.file._connection = Unreadable(spool.file._connection)  # type: ignore[assignment]
+    spool.put([line(1)])
+    assert pending(spool) == [line(1)]
+    assert (tmp_path / "spool-1.sqlite3.damaged").exists()
+    spool.file.close()
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "moved", "replaced"])
+def test_a_spool_that_is_deleted_while_it_is_used_is_created_again(
+    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "spool"
+    spool, other = Spool(folder), Spool(folder)
+    spool.put([line(0)])
+    other.put([line(1)])
+    if what == "folder":
+        shutil.rmtree(folder)
+    elif what == "moved":
+        folder.rename(tmp_path / "moved")
+    else:
+        for path in folder.glob("spool-*"):
+            path.unlink()
+    if what == "replaced":
+        third = Spool(folder)
+        third.put([line(2)])
+        third.file.close()
+    spool.put([line(3)])
+    spool.file.close()
+    kept = [line(2), line(3)] if what == "replaced" else [line(3)]
+    assert pending(other) == kept
+    assert pending(Spool(folder)) == kept
+    assert "was deleted or moved" in caplog.text
+    other.file.close()
+
+
 def test_the_position_in_a_file_is_read_from_a_damaged_spool_so_that_its_lines_are_not_shipped_again(
     tmp_path: Path,
 ) -> None:
@@ -279,6 +376,48 @@ def test_a_put_that_is_interrupted_at_any_statement_leaves_the_spool_usable(tmp_
     assert pending(other) == [line(0), line(1), *kept, line(3)]
     spool.file.close()
     other.file.close()
+
+
+class Reentered:
+    """A connection on which a signal handler runs after the first statement that begins with `begin`."""
+
+    def __init__(self, connection: sqlite3.Connection, begin: str, handler: Callable[[], None]) -> None:
+        self._connection = connection
+        self._begin = begin
+        self._handler = handler
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        cursor = self._connection.execute(sql, *values)
+        if sql.startswith(self._begin):
+            self._begin = "already interrupted"
+            self._handler()
+        return cursor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "SELECT", "UPDATE", "COMMIT"])
+def test_a_signal_handler_may_store_a_log_while_a_put_is_at_any_statement(tmp_path: Path, begin: str) -> None:
+    spool = Spool(tmp_path)
+    spool.put([line(0)])
+    assert spool.file._connection is not None
+    spool.file._connection = Reentered(spool.file._connection, begin, lambda: spool.put([line(1)]))  # type: ignore[assignment]
+    spool.put([line(2)])
+    assert sorted(pending(spool)) == [line(0), line(1), line(2)]
+    assert spool.totals().pending == 3
+    spool.file.close()
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "SELECT", "UPDATE", "COMMIT"])
+def test_a_signal_handler_may_close_the_spool_during_a_put(tmp_path: Path, begin: str) -> None:
+    spool = Spool(tmp_path)
+    spool.put([line(0)])
+    assert spool.file._connection is not None
+    spool.file._connection = Reentered(spool.file._connection, begin, spool.file.close)  # type: ignore[assignment]
+    spool.put([line(1)])
+    assert pending(spool) == [line(0), line(1)]
+    spool.file.close()
 
 
 def test_many_threads_and_connections_put_at_once_and_nothing_is_lost(tmp_path: Path) -> None:

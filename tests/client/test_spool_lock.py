@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from factory_logs.client.spool_lock import STATUS_FILE, SenderStatus, SpoolLock
+from factory_logs.client.spool_lock import SENDER, STATUS_FILE, SenderStatus, SpoolLock
 
 
 def test_only_one_process_holds_the_senders_lock(tmp_path: Path) -> None:
@@ -14,6 +14,31 @@ def test_only_one_process_holds_the_senders_lock(tmp_path: Path) -> None:
     first.close()
     assert second.acquire()
     second.close()
+
+
+def test_a_lock_whose_file_was_damaged_can_be_acquired(tmp_path: Path) -> None:
+    (tmp_path / SENDER).write_bytes(b"garbage" * 1000)
+    first, second = SpoolLock(tmp_path), SpoolLock(tmp_path)
+    assert first.acquire()
+    assert not second.acquire()
+    first.close()
+
+
+def test_a_lock_whose_file_was_deleted_is_not_held(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    first, second = SpoolLock(folder), SpoolLock(folder)
+    assert first.acquire()
+    shutil.rmtree(folder)
+    assert not first.held
+    folder.mkdir()
+    assert second.acquire()
+    assert not first.held
+    assert not first.acquire()
+    second.close()
+    assert first.acquire()
+    assert first.held
+    first.close()
 
 
 def test_a_status_that_cannot_be_read_or_written_is_ignored(tmp_path: Path) -> None:

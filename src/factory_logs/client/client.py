@@ -6,6 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,7 +18,7 @@ import httpx
 from factory_logs import device_environment
 from factory_logs.client import forks
 from factory_logs.client.delivery import ServerLink
-from factory_logs.client.errors import ClosedError, SpoolFullError
+from factory_logs.client.errors import ClosedError, SpoolError, SpoolFullError
 from factory_logs.client.outbox import Outbox
 from factory_logs.client.sender import Sender
 from factory_logs.client.sender_thread import FlushThread, SenderThread
@@ -80,7 +81,7 @@ class Client:
             when_full=settings.when_full,
             reserve_bytes=settings.reserve_bytes,
         )
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may send a log at any time
         self._last_time = datetime.min.replace(tzinfo=UTC)
         self._closed = False
         self.spool.totals()  # report an unusable spool now, not later during a test
@@ -204,7 +205,14 @@ class Client:
 
     def status(self) -> Status:
         """Return the spool's counts and the reason why no log is delivered."""
-        return Status(self.spool.totals(), self._sender.trouble)
+        return Status(self.spool.totals(), self._trouble())
+
+    def _trouble(self) -> str | None:
+        """Return the reason why no log is delivered, according to the process that sends."""
+        if not self._sender.is_elsewhere:
+            return self._sender.trouble
+        recorded = SenderStatus(self.folder).read()
+        return None if recorded is None else recorded.message
 
     def close(self) -> None:
         """Stop sending. If the connection works, the client sends the remaining logs for at most `exit_seconds`; logs
@@ -215,8 +223,9 @@ class Client:
         atexit.unregister(self._at_exit)
         deadline = time.monotonic() + self.settings.exit_seconds
         self._sender.hurry()
-        while self._sender.trouble is None and time.monotonic() < deadline and self.spool.totals().pending:
-            self._sender.wait_for_change(min(ROOM_POLL_SECONDS, deadline - time.monotonic()))
+        with suppress(SpoolError):  # the sender logs it
+            while self._trouble() is None and time.monotonic() < deadline and self.spool.totals().pending:
+                self._sender.wait_for_change(min(ROOM_POLL_SECONDS, deadline - time.monotonic()))
         if self._flusher is not None:
             self._flusher.stop()
         self._sender.stop(STOP_SECONDS)
@@ -257,7 +266,7 @@ class Client:
         if self._pid != os.getpid():
             with forks.lock:
                 if self._pid != os.getpid():
-                    self._lock = threading.Lock()
+                    self._lock = threading.RLock()
                     self._start()
 
 

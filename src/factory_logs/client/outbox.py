@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from factory_logs.client.spool import ROW_BYTES, RejectedLine, set_aside
 from factory_logs.client.spool_file import SpoolFile
 
+_LINES = "SELECT seq, CAST(line AS BLOB) FROM records"
+"""The type of a line is stored with it. If it is damaged, the line is sent nevertheless, and the server judges it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
@@ -72,9 +75,7 @@ class Outbox:
             row = connection.execute("SELECT key, account, first_seq, last_seq, started_at FROM open_batch").fetchone()
             if row is not None:
                 key, owner, first, last, started_at = row
-                rows = connection.execute(
-                    "SELECT seq, line FROM records WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)
-                ).fetchall()
+                rows = connection.execute(f"{_LINES} WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)).fetchall()
                 doubt = connection.execute(
                     "SELECT since, refusal, missing_since FROM doubt WHERE key = ?", (key,)
                 ).fetchone()
@@ -157,7 +158,7 @@ def _oldest(connection: sqlite3.Connection, max_records: int, max_bytes: int) ->
     """Return the oldest logs within these limits, but at least one log."""
     rows: list[tuple[int, bytes]] = []
     size = 0
-    for seq, line in connection.execute("SELECT seq, line FROM records ORDER BY seq LIMIT ?", (max_records,)):
+    for seq, line in connection.execute(f"{_LINES} ORDER BY seq LIMIT ?", (max_records,)):
         size += len(line) + 1
         if rows and size > max_bytes:
             break

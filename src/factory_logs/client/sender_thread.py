@@ -61,6 +61,8 @@ class SenderThread:
         self._woken = False
         self._hurried = False
         self._spool_trouble: str | None = None
+        self.is_elsewhere = False
+        """Whether another process or client held the lock when this thread last tried to acquire it."""
         self._thread = threading.Thread(target=self._run, name="factory-logs-sender", daemon=True)
         _senders.add(self._thread)
 
@@ -118,20 +120,27 @@ class SenderThread:
     def _turn(self) -> Pause:
         try:
             if not self._lock.held:
-                if not self._lock.acquire():
+                self.is_elsewhere = not self._lock.acquire()
+                if self.is_elsewhere:
                     return Pause(self._settings.poll_seconds)
                 self._check()
             pause = self._sender.step()
         except SpoolError as error:
-            _log.error("The sender cannot use the spool: %s", error)
-            self._spool_trouble = str(error)
+            if self._is_new_trouble(str(error)):
+                _log.error("The sender cannot use the spool: %s", error)
         except Exception as error:  # noqa: BLE001 - a jig's sender must survive every error
-            _log.exception("The sender failed; it goes on")
-            self._spool_trouble = f"{type(error).__name__}: {error}"
+            if self._is_new_trouble(f"{type(error).__name__}: {error}"):
+                _log.exception("The sender failed; it goes on")
         else:
             self._spool_trouble = None
             return pause
         return Pause(TROUBLE_SECONDS)
+
+    def _is_new_trouble(self, trouble: str) -> bool:
+        """Store the trouble. Return whether it differs from the one before: each is logged only once, because it may
+        last for days."""
+        before, self._spool_trouble = self._spool_trouble, trouble
+        return trouble != before
 
     def _wait(self, pause: Pause) -> None:
         if not pause.seconds:
@@ -153,8 +162,9 @@ class FlushThread:
     def __init__(self, flush: Callable[[], None], settings: ClientSettings) -> None:
         self._flush = flush
         self._seconds = settings.sync_seconds
-        self._put = threading.Event()
-        self._stop = threading.Event()
+        self._changed = threading.Condition()  # unlike an Event, a signal handler may use it at any time
+        self._is_due = False
+        self._is_stopping = False
         self._thread = threading.Thread(target=self._run, name="factory-logs-flusher", daemon=True)
 
     def start(self) -> None:
@@ -162,21 +172,24 @@ class FlushThread:
 
     def wake(self) -> None:
         """Schedule a flush, because a log was put into the spool."""
-        self._put.set()
+        with self._changed:
+            self._is_due = True
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """Flush one last time and end the thread."""
-        self._stop.set()
-        self._put.set()
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
         self._thread.join()
 
     def _run(self) -> None:
         is_last = False
         while not is_last:
-            self._put.wait()
-            self._stop.wait(self._seconds)
-            self._put.clear()  # read this before _stop, which stop() sets first, so that its wake-up is not lost
-            is_last = self._stop.is_set()
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_due or self._is_stopping)
+                self._changed.wait_for(lambda: self._is_stopping, self._seconds)
+                self._is_due, is_last = False, self._is_stopping
             try:
                 self._flush()
             except SpoolError as error:

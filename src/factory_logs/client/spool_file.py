@@ -27,7 +27,10 @@ WAL_BYTES_KEPT = 8 * 1024 * 1024
 LEAST_ROOM = 1024 * 1024
 """The disk counts as full if less than this is free, because some errors of SQLite do not contain the cause."""
 _NAME = re.compile(r"spool-([0-9]{1,9})\.sqlite3", re.ASCII)
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CONSTRAINT}
+"""In an intact file, no statement of the client violates a constraint."""
+_DAMAGED_SCHEMA = ("no such table", "no such column", "unsupported file format")
+"""The beginnings of messages that SQLite sends without a code of their own."""
 _SCHEMA = """
 CREATE TABLE records (seq INTEGER PRIMARY KEY, line BLOB NOT NULL);
 CREATE TABLE open_batch (
@@ -75,6 +78,7 @@ class SpoolFile:
         self._use(current_file(folder))
         self._fsync = fsync
         self._connection: sqlite3.Connection | None = None
+        self._opened_file: tuple[int, int] | None = None
         self.lock = threading.RLock()
         forks.register(self)
 
@@ -153,7 +157,7 @@ class SpoolFile:
                 result = work(connection)
                 connection.execute("COMMIT")
             except BaseException:
-                if connection.in_transaction:
+                if connection is self._connection and connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
             return result
@@ -161,24 +165,43 @@ class SpoolFile:
         return self._guarded(whole)
 
     def _guarded(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` with the connection, and translate its errors.
+
+        A signal handler may interrupt the work between any two statements, and itself store a log or close the file.
+        That closes the connection, which ends the open transaction, so the work is then repeated.
+        """
+        connection: sqlite3.Connection | None = None
         try:
-            return work(self._connected())
+            connection = self._connected()
+            return work(connection)
         except SpoolDamagedError as error:
             self._set_aside(str(error))
             raise
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            if connection is not None and connection is not self._connection:
+                return self._guarded(work)
             translated = _translated(error, self.path)
             if isinstance(translated, SpoolDamagedError):
                 self._set_aside(str(error))
             raise translated from error
 
     def _connected(self) -> sqlite3.Connection:
-        """Return the connection, or a new connection if any process has set the file aside."""
+        """Return the connection. It is a new one if any process has set the file aside, if the file was deleted, or if
+        this call comes from a signal handler that has interrupted a transaction."""
         if os.path.exists(self._marker):
             self.close()
             self._use(current_file(self.path.parent))
+        elif self._connection is not None and file_identity(self.path) != self._opened_file:
+            self.close()
+            _log.error(
+                "The spool %s was deleted or moved while it was used; the client continues with a new spool", self.path
+            )
+        elif self._connection is not None and self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")  # closing alone keeps its lock while it has unfinished statements
+            self.close()
         if self._connection is None:
             self._connection = self._opened()
+            self._opened_file = file_identity(self.path)
         return self._connection
 
     def _opened(self) -> sqlite3.Connection:
@@ -216,6 +239,15 @@ def _marker(path: Path) -> Path:
     return path.with_name(path.name + ".damaged")
 
 
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """Return the device and inode of a file, or None if there is no such file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def current_file(folder: Path) -> Path:
     """Return the spool file of a folder: the file with the highest number. If that file is damaged, return a file with
     the next number."""
@@ -228,13 +260,23 @@ def _numbered(folder: Path) -> list[tuple[int, Path]]:
     return [(int(match[1]), path) for path in folder.glob("spool-*.sqlite3") if (match := _NAME.fullmatch(path.name))]
 
 
-def _translated(error: sqlite3.Error, path: Path) -> SpoolError:
+def _translated(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> SpoolError:
     code = getattr(error, "sqlite_errorcode", 0)
     if code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE or _has_no_room(code, path.parent):
         return DiskFullError(f"the disk of the spool {path} is full")
-    if code & 0xFF in _DAMAGED:
+    if _is_damage(error, code):
         return SpoolDamagedError(f"the spool {path} is damaged: {error}")
     return SpoolError(f"the spool {path} cannot be used: {error}")
+
+
+def _is_damage(error: sqlite3.Error | UnicodeDecodeError, code: int) -> bool:
+    """Return whether the file is damaged. The module sqlite3 raises UnicodeDecodeError for damaged names."""
+    return (
+        isinstance(error, UnicodeDecodeError)
+        or code & 0xFF in _DAMAGED
+        or code == sqlite3.SQLITE_IOERR_READ
+        or (code == sqlite3.SQLITE_ERROR and str(error).startswith(_DAMAGED_SCHEMA))
+    )
 
 
 def _has_no_room(code: int, folder: Path) -> bool:

@@ -4,6 +4,7 @@ The lock ensures that only one of several processes sends from a spool. If the p
 releases the lock.
 """
 
+import os
 import sqlite3
 import threading
 import time
@@ -15,6 +16,7 @@ import orjson
 
 from factory_logs.client import forks
 from factory_logs.client.errors import SpoolError
+from factory_logs.client.spool_file import file_identity
 from factory_logs.errors import printable
 
 SENDER = "sender.lock"
@@ -27,18 +29,22 @@ class SpoolLock:
     def __init__(self, folder: Path, name: str = SENDER) -> None:
         self._path = folder / name
         self._connection: sqlite3.Connection | None = None
+        self._locked_file: tuple[int, int] | None = None
         self.lock = threading.RLock()
         forks.register(self)
 
     @property
     def held(self) -> bool:
-        return self._connection is not None
+        """Whether the lock is held. If its file was deleted, it is not: another process may lock a new file."""
+        return self._connection is not None and file_identity(self._path) == self._locked_file
 
     def acquire(self) -> bool:
         """Try to lock, without waiting. Return whether the lock is held. Raises SpoolError."""
         with self.lock:
-            if self._connection is None:
+            if not self.held:
+                self.close()
                 self._connection = self._locked()
+                self._locked_file = file_identity(self._path)
             return self._connection is not None
 
     def close(self) -> None:
@@ -58,10 +64,21 @@ class SpoolLock:
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             connection.close()
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+            code = error.sqlite_errorcode & 0xFF
+            if code == sqlite3.SQLITE_BUSY:
                 return None
+            if code == sqlite3.SQLITE_NOTADB and self._was_emptied():
+                return self._locked()
             raise SpoolError(f"{self._path} cannot be locked: {error}") from error
         return connection
+
+    def _was_emptied(self) -> bool:
+        """Remove the content of a damaged file, which has none otherwise. Return whether that succeeded."""
+        try:
+            os.truncate(self._path, 0)  # without opening it, because closing it would release the locks of this process
+        except OSError:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
