@@ -33,7 +33,7 @@ from benchmarks.writes import CONNECTIONS, log, posting
 from factory_logs import metrics
 from factory_logs.api.asgi.access_log import AccessLog
 from factory_logs.api.http.exchange import Exchange
-from factory_logs.api.http.responses import created
+from factory_logs.api.http.responses import collection_url, created
 from factory_logs.api.services import Services
 from factory_logs.app import FactoryLogs, create_app
 from factory_logs.db.log_inserts import NewRow, insert_logs
@@ -90,7 +90,8 @@ class Stages:
             if not running:
                 ended.set_result(None)
 
-        requests = [arrived(self._bodies[number % 500], self.scope(), start_next) for number in range(count)]
+        notes: dict[object, Any] = {}
+        requests = [arrived(self._bodies[number % 500], self.scope(), notes, start_next) for number in range(count)]
         exchanges = iter(requests)
         started = time.process_time()
         await self._services.authenticator.authenticate(self._authorization)
@@ -152,10 +153,10 @@ class Stages:
         connection = await self._services.database.connect_raw()
         (stored,) = await insert_logs(connection, [NewRow(self._logs[0], "admin")])
         await connection.close()
-        scope = Request(self.scope()).scope
+        collection = collection_url(Request(self.scope()).scope)
         started = time.process_time()
         for _ in range(REQUESTS):
-            created(record_text(self._logs[0], "admin").stored(stored), scope, 1)  # type: ignore[arg-type]
+            created(record_text(self._logs[0], "admin").stored(stored), collection, 1)  # type: ignore[arg-type]
         return self._each(started)
 
     async def accounting(self) -> float:
@@ -183,8 +184,8 @@ class SilentExchange(Exchange):
         return True
 
 
-def arrived(body: bytes, scope: Message, on_response: Callable[[], object]) -> Exchange:
-    """Return the exchange of a request whose body has arrived."""
+def arrived(body: bytes, scope: Message, head_notes: dict[object, Any], on_response: Callable[[], object]) -> Exchange:
+    """Return the exchange of a request whose body has arrived. All requests repeat the same head."""
     transport = asyncio.Transport()
     exchange = SilentExchange(
         scope=scope,  # type: ignore[arg-type]
@@ -192,6 +193,7 @@ def arrived(body: bytes, scope: Message, on_response: Callable[[], object]) -> E
         access_logger=logging.getLogger(), access_log=False, default_headers=[], message_event=asyncio.Event(),
         expect_100_continue=False, keep_alive=True, on_response=on_response,
     )  # fmt: skip
+    exchange.head_notes = head_notes
     exchange.body += body
     exchange.more_body = False
     exchange.message_event.set()

@@ -47,13 +47,22 @@ class KeyedBody:
         self._key = header.decode("ascii")
         self._hash = hashlib.sha256(route.encode() + b"\0")
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | bytearray) -> None:
         """Add the next part of the body."""
         self._hash.update(data)
 
     def key(self) -> WriteKey:
         """Return the key. Call this after the end of the body."""
         return WriteKey(self._user_id, self._key, self._hash.digest())
+
+
+def key_of(header: bytes | None, user_id: int, route: str, body: bytes | bytearray) -> WriteKey | None:
+    """Return the key of a request whose body has arrived, or None without a header. Raises the errors of KeyedBody."""
+    if header is None:
+        return None
+    keyed = KeyedBody(user_id, header, route)
+    keyed.feed(body)
+    return keyed.key()
 
 
 def retry_key(key: WriteKey) -> WriteKey:

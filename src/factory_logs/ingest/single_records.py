@@ -11,7 +11,7 @@ import orjson
 from factory_logs.db.connection_pool import BatchConnections
 from factory_logs.db.engine import Database
 from factory_logs.db.errors import refusing_records
-from factory_logs.db.idempotency_keys import FirstResponse
+from factory_logs.db.idempotency_keys import FirstResponse as FirstResponse
 from factory_logs.db.log_inserts import Stored as Stored
 from factory_logs.db.records import RecordText, record_text
 from factory_logs.db.repairs import COLUMNS, RepairRepository

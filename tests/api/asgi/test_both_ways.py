@@ -27,6 +27,7 @@ from tests.factories import LOG
 PATIENCE_SECONDS = 60
 LAST = b"GET /healthz HTTP/1.1\r\nHost: logs.test\r\nConnection: close\r\n\r\n"
 JSON_BODY = json.dumps(LOG).encode()
+UNKNOWN_REPAIR = json.dumps(LOG | {"repair_id": 999}).encode()
 BODIES = st.sampled_from(
     (
         JSON_BODY, POINT, b"", b"[%b]" % JSON_BODY, JSON_BODY + b"\n", b"\xef\xbb\xbf" + JSON_BODY,
@@ -88,10 +89,15 @@ class Draft(NamedTuple):
 
 
 JSON_TYPE = "Content-Type: application/json"
+KEY = "Idempotency-Key: k"
 USUAL = (
     Draft("POST", "/v1/factory_logs", "1.1", [JSON_TYPE], JSON_BODY, "Content-Length"),
     Draft("POST", "/write?db=x", "1.1", [JSON_TYPE], POINT, "Content-Length"),
     Draft("POST", "/api/v2/write?bucket=x", "1.1", [JSON_TYPE], POINT, "Content-Length"),
+    Draft("POST", "/v1/factory_logs", "1.1", [JSON_TYPE, KEY], JSON_BODY, "Content-Length"),
+    Draft("POST", "/v1/factory_logs", "1.1", [JSON_TYPE, KEY], JSON_BODY + b" ", "Content-Length"),
+    Draft("POST", "/v1/factory_logs", "1.1", [JSON_TYPE, KEY], UNKNOWN_REPAIR, "Content-Length"),
+    Draft("POST", "/write?db=x", "1.1", [JSON_TYPE, KEY], POINT, "Content-Length"),
 )
 """Requests that need no task if each of them arrives whole."""
 PARTS = {

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from factory_logs import metrics
-from factory_logs.api.asgi.single_writes import LARGEST_BODY, WholeRequest
+from factory_logs.api.asgi.single_writes import LARGEST_BODY, Head
 from factory_logs.api.http.exchange import Exchange
 from factory_logs.api.routes import logs
 from factory_logs.db.engine import Database
@@ -122,7 +122,6 @@ LEFT_TO_THE_ENDPOINT = {
     "batch": ("/v1/factory_logs", f"[{LOG_TEXT}]".encode(), JSON, 201),
     "NDJSON": ("/v1/factory_logs", LOG_TEXT.encode(), {"Content-Type": "application/x-ndjson"}, 201),
     "bad parameter": ("/v1/factory_logs?on_error=x", LOG_TEXT.encode(), JSON, 400),
-    "key": ("/v1/factory_logs", LOG_TEXT.encode(), JSON | {"Idempotency-Key": "k"}, 201),
     "bad key": ("/v1/factory_logs", LOG_TEXT.encode(), JSON | {"Idempotency-Key": "é"}, 400),
     "encoding": ("/v1/factory_logs", LOG_TEXT.encode(), JSON | {"Content-Encoding": "x"}, 415),
     "large log": ("/v1/factory_logs", json.dumps(LOG | {"fields": "x" * LARGEST_BODY}).encode(), JSON, 201),
@@ -138,7 +137,6 @@ LEFT_TO_THE_ENDPOINT = {
     "bad unit": ("/write?db=jigs&precision=x", POINT, {}, 400),
     "other token": ("/write?db=jigs&p=x", POINT, {}, 401),
     "no bucket": ("/api/v2/write", POINT, {}, 404),
-    "point with a key": ("/write?db=jigs", POINT, {"Idempotency-Key": "k"}, 204),
 }
 
 
@@ -315,10 +313,58 @@ async def test_a_waiting_log_does_not_keep_the_body(app: FastAPI) -> None:
     user = CurrentUser(1, "system", Level.SYSTEM, False)
     body = bytearray(json.dumps(LOG).encode())
     before = sys.getrefcount(body)
-    request = WholeRequest(
-        {"query_string": b""}, {b"content-type": b"application/json"}, body, user, app.state.services
-    )
-    write = logs._read_single_log(request)
-    del request
+    scope = {"query_string": b"", "scheme": "http", "path": "/v1/factory_logs", "headers": []}
+    read_body = logs._read_head(Head(scope, {b"content-type": b"application/json"}))
+    assert read_body is not None
+    write = read_body(body, user, app.state.services)
     assert write is not None
     assert sys.getrefcount(body) == before
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_retry_with_a_key_gets_the_first_response(on_port: Worker, call: str) -> None:
+    url, body, headers = CALLS[call]
+    keyed = headers | {"Idempotency-Key": "k"}
+    first = await on_port.client.post(url, content=body, headers=keyed)
+    second, third = await on_port.both(url, body, **keyed)
+    assert (second.content, second.headers.get("location")) == (first.content, first.headers.get("location"))
+    assert "idempotency-replayed" not in first.headers
+    assert second.headers["idempotency-replayed"] == "true"
+    assert_same(second, third, 201 if call == "log" else 204)
+    assert (await on_port.client.get("/v1/factory_logs")).json()["num_results"] == 1
+    assert on_port.without_task == [True, True, False]
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_key_of_another_body_is_a_conflict(on_port: Worker, call: str) -> None:
+    url, body, headers = CALLS[call]
+    keyed = headers | {"Idempotency-Key": "k"}
+    await on_port.client.post(url, content=body, headers=keyed)
+    other = body + b" " if call == "log" else body.replace(b"m", b"n", 1)
+    assert_same(*await on_port.both(url, other, **keyed), 409)
+
+
+@pytest.mark.parametrize("call", NO_REPAIR)
+async def test_an_error_says_whether_the_key_was_used(on_port: Worker, database: Database, call: str) -> None:
+    url, body, headers = NO_REPAIR[call]
+    keyed = headers | {"Idempotency-Key": "k"}
+    first, second = await on_port.both(url, body, **keyed)
+    assert_same(first, second, 400)
+    if call == "log":
+        assert first.headers["idempotency-key-used"] == "false"
+
+
+async def test_concurrent_writes_with_one_key_store_one_log(on_port: Worker, migrated_url: str) -> None:
+    url, body, headers = CALLS["log"]
+    async with locked(migrated_url):
+        sent = [
+            asyncio.create_task(on_port.client.post(url, content=body, headers=headers | {"Idempotency-Key": "k"}))
+            for _ in range(5)
+        ]
+        while on_port.without_task != [True] * 5:
+            await asyncio.sleep(0.01)
+    responses = await asyncio.gather(*sent)
+    assert {response.status_code for response in responses} == {201}
+    assert len({response.content for response in responses}) == 1
+    assert sorted(response.headers.get("idempotency-replayed", "") for response in responses) == ["", *["true"] * 4]
+    assert (await on_port.client.get("/v1/factory_logs")).json()["num_results"] == 1

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from starlette.requests import ClientDisconnect, Request
@@ -21,15 +21,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from factory_logs import metrics
 from factory_logs.api.asgi.access_log import AccessLog
-from factory_logs.api.asgi.fast_routes import FastRoutes
-from factory_logs.api.asgi.single_writes import LARGEST_BODY, OTHER_HEADERS, SingleWrite, WholeRequest
+from factory_logs.api.asgi.fast_routes import FastRoute, FastRoutes
+from factory_logs.api.asgi.single_writes import LARGEST_BODY, Head, ReadBody, SingleWrite
 from factory_logs.api.dependencies import STORES_LOGS
 from factory_logs.api.http.error_handlers import unexpected_error
 from factory_logs.api.http.exchange import Exchange
 from factory_logs.api.http.responses import route_path
 from factory_logs.api.services import Services
-from factory_logs.errors import FactoryLogsError
-from factory_logs.ingest.single_records import Stored
+from factory_logs.errors import BadRequestError, FactoryLogsError
+from factory_logs.ingest.single_records import FirstResponse, Stored
 
 _log = structlog.get_logger(__name__)
 _VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -41,6 +41,22 @@ _METHODS = frozenset(("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"
 _ADDED_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"DENY"))
 _CONTENT_SECURITY_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 """Prevents scripts if a browser shows a JSON response as a page. `/docs` sets its own policy."""
+
+
+class _Ids(NamedTuple):
+    """The ids in the head of a request."""
+
+    request_id: str | None
+    trace_id: str | None
+
+
+class _SingleWriteRoute(NamedTuple):
+    """What the head of a single write says."""
+
+    route: FastRoute
+    read_body: ReadBody
+    authorization: str
+    ids: _Ids
 
 
 class Dispatcher:
@@ -67,7 +83,7 @@ class Dispatcher:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        state = self._identify(scope)
+        state = self._identify(scope, _ids(scope))
         status = 500
         try:
             route, segment = self._routes.find(scope["method"], route_path(scope))
@@ -90,54 +106,79 @@ class Dispatcher:
                 status = 503
             raise
         finally:
-            self._account(scope, state, started, status)
+            self._account(started, scope, status)
 
     def start_without_task(self, exchange: Exchange) -> bool:
         """Start a single write (single_writes.py). Return False, and do nothing, if the request needs a task."""
         started = time.perf_counter()
         scope: Scope = exchange.scope  # type: ignore[assignment]
-        found = self._routes.find_single_write(scope["method"], route_path(scope))
-        if found is None or len(exchange.body) > LARGEST_BODY or exchange.waiting_for_100_continue:
-            return False
-        headers = dict(scope["headers"])
-        if len(headers) < len(scope["headers"]) or not OTHER_HEADERS.isdisjoint(headers):
-            return False
+        route = self._single_write_route(exchange)
         services = self._services()
-        if len(exchange.body) > services.settings.max_body_bytes:
+        if route is None or len(exchange.body) > min(LARGEST_BODY, services.settings.max_body_bytes):
             return False
-        user = services.authenticator.cached(headers.get(b"authorization", b"").decode("latin-1"))
+        user = services.authenticator.cached(route.authorization)
         if user is None:
             return False
-        route, read = found
         try:
             STORES_LOGS.check(user)
-            write = read(WholeRequest(scope, headers, exchange.body, user, services))
+            write = route.read_body(exchange.body, user, services)
         except Exception:  # noqa: BLE001 - the endpoint raises it again
             return False
         if write is None:
             return False
-        exchange.body = bytearray()  # not needed until the response
-        state = self._identify(scope)
+        state = self._identify(scope, route.ids)
         state["user"] = user.username
-        scope["route"] = route
-        waiting = _WaitingWrite(write, exchange, partial(self._account, scope, state, started))
+        scope["route"] = route.route
+        if write.key is None:
+            exchange.body = bytearray()  # not needed until the response
+        waiting = _WaitingWrite(write, exchange, self, partial(self._account, started))
         try:
-            services.group_commit.add(write.log, user.username, waiting)
+            services.group_commit.add(write.log, user.username, waiting, write.key)
         except FactoryLogsError as error:
             waiting.set_exception(error)
         return True
 
-    def _identify(self, scope: Scope) -> dict[str, Any]:
+    def _single_write_route(self, exchange: Exchange) -> "_SingleWriteRoute | None":
+        """Return what the head of a request says about its single write, or None if it needs a task.
+
+        The result is the same for all requests that repeat the head.
+        """
+        scope: Scope = exchange.scope  # type: ignore[assignment]
+        notes = exchange.head_notes
+        if notes is None:
+            return None if exchange.waiting_for_100_continue else self._read_head(scope)
+        if _SingleWriteRoute not in notes:
+            notes[_SingleWriteRoute] = self._read_head(scope)
+        route: _SingleWriteRoute | None = notes[_SingleWriteRoute]
+        return route
+
+    def _read_head(self, scope: Scope) -> "_SingleWriteRoute | None":
+        found = self._routes.find_single_write(scope["method"], route_path(scope))
+        if found is None:
+            return None
+        headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]) or b"content-encoding" in headers:
+            return None
+        route, read_head = found
+        try:
+            read_body = read_head(Head(scope, headers))
+        except Exception:  # noqa: BLE001 - the endpoint raises it again
+            return None
+        if read_body is None:
+            return None
+        return _SingleWriteRoute(route, read_body, headers.get(b"authorization", b"").decode("latin-1"), _ids(scope))
+
+    def _identify(self, scope: Scope, ids: "_Ids") -> dict[str, Any]:
         """Return the request's state with its ids."""
-        request_id, trace_id = self._ids(scope)
         state: dict[str, Any] = scope.setdefault("state", {})
-        state["request_id"] = request_id
-        if trace_id is not None:
-            state["trace_id"] = trace_id
+        state["request_id"] = ids.request_id or f"{self._prefix}{next(self._numbers):08x}"
+        if ids.trace_id is not None:
+            state["trace_id"] = ids.trace_id
         return state
 
-    def _account(self, scope: Scope, state: dict[str, Any], started: float, status: int) -> None:
+    def _account(self, started: float, scope: Scope, status: int) -> None:
         seconds = time.perf_counter() - started
+        state = scope["state"]
         route = getattr(scope.get("route"), "path", None)
         method = scope["method"]
         metrics.count_response(method if method in _METHODS else "other", route or "unmatched", status, seconds)
@@ -152,15 +193,16 @@ class Dispatcher:
                 trace_id=state.get("trace_id"),
             )
 
-    def _ids(self, scope: Scope) -> tuple[str, str | None]:
-        """Return the request's id, and the trace id of its `traceparent` if that is valid."""
-        request_id = trace_id = None
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and request_id is None and _VALID_ID.fullmatch(value):
-                request_id = value.decode()
-            elif name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
-                trace_id = match[2].decode()
-        return request_id or f"{self._prefix}{next(self._numbers):08x}", trace_id
+
+def _ids(scope: Scope) -> _Ids:
+    """Return the id that the client gave the request, and the trace id of its `traceparent`, if they are valid."""
+    request_id = trace_id = None
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and request_id is None and _VALID_ID.fullmatch(value):
+            request_id = value.decode()
+        elif name == b"traceparent" and (match := _TRACEPARENT.fullmatch(value)):
+            trace_id = match[2].decode()
+    return _Ids(request_id, trace_id)
 
 
 def _added_headers(state: dict[str, Any]) -> tuple[tuple[bytes, bytes], ...]:
@@ -174,22 +216,31 @@ def _add_headers(response: Response, state: dict[str, Any]) -> None:
 class _WaitingWrite:
     """A single write that waits for its commit. It gets the outcome as a future does, and responds to the request.
 
+    If the request has a key, and its log was not stored because the key was used before or because its repair does not
+    exist, the endpoint serves the request: it finds the first response. The key is the same, so no log is stored twice.
+
     Its methods raise nothing, because group commit calls them for all logs of a commit in turn.
     """
 
-    __slots__ = ("_account", "_exchange", "_write")
+    __slots__ = ("_account", "_endpoint", "_exchange", "_write")
 
-    def __init__(self, write: SingleWrite, exchange: Exchange, account: Callable[[int], None]) -> None:
+    def __init__(
+        self, write: SingleWrite, exchange: Exchange, endpoint: ASGIApp, account: Callable[[Scope, int], None]
+    ) -> None:
         self._write = write
         self._exchange = exchange
+        self._endpoint = endpoint
         self._account = account
 
     def done(self) -> bool:
         """Return False: the outcome comes only once, and it is needed even if the client has disconnected."""
         return False
 
-    def set_result(self, stored: Stored) -> None:
+    def set_result(self, stored: Stored | FirstResponse) -> None:
         exchange = self._exchange
+        if isinstance(stored, FirstResponse):
+            exchange.start_task(self._endpoint)
+            return
         try:
             response = self._write.respond(stored)
             _add_headers(response, exchange.scope["state"])
@@ -201,11 +252,14 @@ class _WaitingWrite:
             exchange.start_task(partial(self._send, response))
             return
         try:
-            self._account(response.status_code)
+            self._account(exchange.scope, response.status_code)  # type: ignore[arg-type]
         except Exception:  # noqa: BLE001 - the response is already sent
             _log.exception("a request could not be logged")
 
     def set_exception(self, error: BaseException) -> None:
+        if self._write.key is not None and isinstance(error, BadRequestError):
+            self._exchange.start_task(self._endpoint)
+            return
         self._exchange.start_task(partial(self._send_error, error))
 
     async def _send_error(self, error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
@@ -221,7 +275,7 @@ class _WaitingWrite:
         try:
             await response(scope, receive, send)
         finally:
-            self._account(response.status_code)
+            self._account(scope, response.status_code)
 
 
 class _HeaderAdder:

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
-from factory_logs.api.asgi.single_writes import ReadSingleWrite, reader_of
+from factory_logs.api.asgi.single_writes import ReadHead, reader_of
 from factory_logs.api.dependencies import Require, authorization, get_services
 from factory_logs.api.http.error_handlers import domain_error, unexpected_error
 from factory_logs.api.services import Services
@@ -38,7 +38,7 @@ class FastRoute(APIRoute):
         if dependant.query_params or dependant.header_params or dependant.body_params or dependant.cookie_params:
             raise TypeError(f"{path}: a fast route parses its query, headers and body itself")
         self._endpoint = endpoint
-        self.read_single_write = reader_of(endpoint)
+        self.read_head = reader_of(endpoint)
         self._request_name = dependant.request_param_name
         self._permission: tuple[str, Require] | None = None
         self._services_names: list[str] = []
@@ -101,9 +101,7 @@ class FastRoutes:
             for method in route.methods or ()
         }
         self._single_writes = {
-            key: (route, route.read_single_write)
-            for key, route in self._fast.items()
-            if route.read_single_write is not None
+            key: (route, route.read_head) for key, route in self._fast.items() if route.read_head is not None
         }
         # Routes of FastAPI that would match a fast route, such as `/v1/factory_logs/stats` and `/v1/factory_logs/{id}`.
         self._others = {
@@ -113,8 +111,8 @@ class FastRoutes:
             for method in route.methods or ()
         }
 
-    def find_single_write(self, method: str, path: str) -> tuple[FastRoute, ReadSingleWrite] | None:
-        """Return the fast route and its function that reads single writes, or None."""
+    def find_single_write(self, method: str, path: str) -> tuple[FastRoute, ReadHead] | None:
+        """Return the fast route and its function that reads the heads of single writes, or None."""
         return self._single_writes.get((method, path))
 
     def find(self, method: str, path: str) -> tuple[FastRoute | None, str]:

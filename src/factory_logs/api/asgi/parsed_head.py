@@ -23,7 +23,7 @@ class Repeated(NamedTuple):
 class ParsedHead:
     """The head of a request that was parsed: its bytes before and after the number in Content-Length, and its scope."""
 
-    __slots__ = ("_after", "_before", "_index", "_scope")
+    __slots__ = ("_after", "_before", "_index", "_scope", "notes")
 
     def __init__(self, before: bytes, after: bytes, scope: HTTPScope, index: int) -> None:
         """`index` is the position of Content-Length in the headers of the scope."""
@@ -31,6 +31,8 @@ class ParsedHead:
         self._after = after
         self._scope = scope
         self._index = index
+        self.notes: dict[object, Any] = {}
+        """Notes of the application about the head."""
 
     def match(self, data: bytes) -> Repeated | None:
         """Return the request if the bytes are a whole request with this head, or None."""

@@ -2,8 +2,11 @@
 
 A task, its coroutines and its wake-up take a fifth of a worker's time for a single write
 (docs/explanation/hot-path.md). Nearly all single writes can do without: the token is cached, and the log is valid. For
-such a request, a function of the route returns the log and its responses. The dispatcher passes the log to group commit
+such a request, functions of the route return the log and its responses. The dispatcher passes the log to group commit
 with a receiver in place of a future; the receiver sends the response. The route's endpoint serves all other requests.
+
+A route has two functions. The first one reads the head, and its result is kept for requests that repeat the head
+(parsed_head.py). It returns the second one, which reads the body.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,24 +18,20 @@ from starlette.types import Scope
 
 from factory_logs.api.services import Services
 from factory_logs.errors import FactoryLogsError
+from factory_logs.ingest.idempotency import WriteKey
 from factory_logs.ingest.single_records import Stored
 from factory_logs.ingest.validation import NewLog
 from factory_logs.permissions import CurrentUser
 
 LARGEST_BODY = 16 * 1024
 """The maximum size of a body in bytes. Larger bodies count towards the limit on the memory of a worker's bodies."""
-OTHER_HEADERS = frozenset((b"content-encoding", b"idempotency-key"))
-"""The headers of requests that only the endpoint can serve."""
 
 
-class WholeRequest(NamedTuple):
-    """A request whose body has arrived, of a user that may store logs. No header occurs twice."""
+class Head(NamedTuple):
+    """The head of a request. No header occurs twice, and the body is not compressed."""
 
     scope: Scope
     headers: Mapping[bytes, bytes]
-    body: bytearray
-    user: CurrentUser
-    services: Services
 
 
 class SingleWrite(NamedTuple):
@@ -41,19 +40,22 @@ class SingleWrite(NamedTuple):
     log: NewLog
     respond: Callable[[Stored], Response]
     refuse: Callable[[Request, FactoryLogsError], Response]
+    key: WriteKey | None = None
 
 
-ReadSingleWrite = Callable[[WholeRequest], SingleWrite | None]
-"""Returns the single write of a request, or None if the endpoint must serve the request.
+ReadBody = Callable[[bytearray, CurrentUser, Services], SingleWrite | None]
+"""Returns the single write of a body of a user that may store logs, or None if the endpoint must serve the request.
 
 Any error has the same effect as None: the endpoint raises it again and responds.
 """
+ReadHead = Callable[[Head], ReadBody | None]
+"""Returns the function for the bodies of requests with this head, or None. Errors are as for `ReadBody`."""
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
-_readers: dict[object, ReadSingleWrite] = {}
+_readers: dict[object, ReadHead] = {}
 
 
-def single_write(read: ReadSingleWrite) -> Callable[[Endpoint], Endpoint]:
-    """Return a decorator for an endpoint: `read` reads the single writes of its route."""
+def single_write(read: ReadHead) -> Callable[[Endpoint], Endpoint]:
+    """Return a decorator for an endpoint: `read` reads the heads of its single writes."""
 
     def register(endpoint: Endpoint) -> Endpoint:
         _readers[endpoint] = read
@@ -62,6 +64,6 @@ def single_write(read: ReadSingleWrite) -> Callable[[Endpoint], Endpoint]:
     return register
 
 
-def reader_of(endpoint: object) -> ReadSingleWrite | None:
-    """Return the function that reads the single writes of a route with this endpoint, or None."""
+def reader_of(endpoint: object) -> ReadHead | None:
+    """Return the function that reads the heads of single writes for a route with this endpoint, or None."""
     return _readers.get(endpoint)

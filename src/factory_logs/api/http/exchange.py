@@ -23,6 +23,9 @@ class Exchange(RequestResponseCycle):
 
     start_task: Callable[[ASGIApp], None]
     """Runs an application for this request in a task."""
+    head_notes: dict[object, Any] | None = None
+    """Notes of the application about the head. Requests that repeat the head share them; None if no request can
+    repeat it."""
 
     async def run_asgi(self, app: ASGIApp) -> None:  # type: ignore[override]
         """Run an application for this request. If it sends no response, send an error; if its response is not complete,

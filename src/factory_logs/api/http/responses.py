@@ -54,10 +54,10 @@ def json_response(content: object, status: int = 200, headers: Mapping[str, str]
     return JsonResponse(orjson.dumps(content), status, headers)
 
 
-def created(body: bytes, scope: Scope, record_id: int, *, replayed: bool = False) -> Response:
+def created(body: bytes, collection: str, record_id: int, *, replayed: bool = False) -> Response:
     """Return the 201 for one record with the JSON text `body`, and with the URL of the record in `Location`."""
     response = JsonResponse(body, 201, REPLAYED if replayed else None)
-    response.raw_headers.append((b"location", f"{collection_url(scope)}/{record_id}".encode("latin-1")))
+    response.raw_headers.append((b"location", f"{collection}/{record_id}".encode("latin-1")))
     return response
 
 

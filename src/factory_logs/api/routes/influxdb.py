@@ -11,10 +11,11 @@ from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from factory_logs import metrics
 from factory_logs.api.asgi.fast_routes import FastRoute
-from factory_logs.api.asgi.single_writes import SingleWrite, WholeRequest, single_write
+from factory_logs.api.asgi.single_writes import Head, ReadBody, SingleWrite, single_write
 from factory_logs.api.dependencies import ServicesDep, authorization
 from factory_logs.api.http.error_handlers import error_headers
 from factory_logs.api.http.request_body import Body
@@ -42,7 +43,7 @@ from factory_logs.influxdb.responses import (
 )
 from factory_logs.ingest.batch_collector import Batch, read_parts
 from factory_logs.ingest.batch_writer import BatchResult, WriteResponse
-from factory_logs.ingest.idempotency import REFUSALS, KeyedBody, WriteKey, retry_key
+from factory_logs.ingest.idempotency import REFUSALS, KeyedBody, WriteKey, key_of, retry_key
 from factory_logs.permissions import CurrentUser, Level, check_permission
 
 router = APIRouter(tags=["InfluxDB"])
@@ -52,16 +53,28 @@ _RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in VERSI
 _RAW_REPLAYED_HEADERS = _RAW_HEADERS + [(name.lower().encode(), value.encode()) for name, value in REPLAYED.items()]
 
 
-def _read_single_point(
-    dialect: Dialect, destination: Callable[[Mapping[str, str]], str], request: WholeRequest
-) -> SingleWrite | None:
-    """Return the log of a request with one line, or None."""
-    parameters = parse_parameters(request.scope["query_string"])
+def _read_head(dialect: Dialect, destination: Callable[[Mapping[str, str]], str], head: Head) -> ReadBody | None:
+    """Return the function that reads a single line, if the head is that of an ordinary request."""
+    parameters = parse_parameters(head.scope["query_string"])
     if parameters.get("p"):  # it may be the token of another user
         return None
-    destination(parameters)
-    log = read_only_line(request.body, request.services.limits, time_unit(parameters), time.time_ns())
-    return None if log is None else SingleWrite(log, _no_content, partial(_refuse_point, dialect))
+    unit = time_unit(parameters)
+    route = _route_of_keys(head.scope, unit, destination(parameters))
+    key_header = head.headers.get(b"idempotency-key")
+    refuse = partial(_refuse_point, dialect)
+
+    def read_body(body: bytearray, user: CurrentUser, services: Services) -> SingleWrite | None:
+        log = read_only_line(body, services.limits, unit, time.time_ns())
+        if log is None:
+            return None
+        return SingleWrite(log, _no_content, refuse, key_of(key_header, user.user_id, route, body))
+
+    return read_body
+
+
+def _route_of_keys(scope: Scope, unit: int, destination: str) -> str:
+    """Return the route that a key covers: the same points for another destination are a new request, not a retry."""
+    return f"{route_path(scope)} {unit} {destination}"
 
 
 def _no_content(_: object) -> Response:
@@ -76,7 +89,7 @@ def _refuse_point(dialect: Dialect, _: Request, error: FactoryLogsError) -> Resp
 
 
 @writes.post("/write", status_code=204, **WRITE_1)
-@single_write(lambda request: _read_single_point(_VERSION_1, _database, request))
+@single_write(lambda head: _read_head(_VERSION_1, _database, head))
 async def write(request: Request, services: ServicesDep) -> Response:
     """Store points in line protocol, as InfluxDB 1.x does. 204 means that PostgreSQL has flushed all of them to
     disk."""
@@ -84,7 +97,7 @@ async def write(request: Request, services: ServicesDep) -> Response:
 
 
 @writes.post("/api/v2/write", status_code=204, **WRITE_2)
-@single_write(lambda request: _read_single_point(_VERSION_2, _bucket, request))
+@single_write(lambda head: _read_head(_VERSION_2, _bucket, head))
 async def write_v2(request: Request, services: ServicesDep) -> Response:
     """Store points in line protocol, as InfluxDB 2.x does. 204 means that PostgreSQL has flushed all of them to
     disk."""
@@ -113,13 +126,13 @@ async def _store_points(
     *,
     refuse_empty: bool = False,
 ) -> Response:
-    """Store the points of a request. The same points for another destination are a new request, not a retry."""
+    """Store the points of a request."""
     try:
         parameters = parse_parameters(request.scope["query_string"])
         user = await authenticated(request, services, parameters, stores_logs=True)
         named = destination(parameters)
         unit = time_unit(parameters)
-        route = f"{route_path(request.scope)} {unit} {named}"
+        route = _route_of_keys(request.scope, unit, named)
         return await _Write(request, services, user, dialect, route, refuse_empty=refuse_empty).store(unit)
     except FactoryLogsError as error:
         return error_response(dialect, error)

@@ -10,13 +10,13 @@ from starlette.types import Scope
 
 from factory_logs import metrics
 from factory_logs.api.asgi.fast_routes import FastRoute
-from factory_logs.api.asgi.single_writes import SingleWrite, WholeRequest, single_write
+from factory_logs.api.asgi.single_writes import Head, ReadBody, SingleWrite, single_write
 from factory_logs.api.dependencies import LogWriter, Reader, ServicesDep
 from factory_logs.api.http.caching import record_response
 from factory_logs.api.http.error_handlers import domain_error
 from factory_logs.api.http.query_responses import query_response
 from factory_logs.api.http.request_body import JSON_TYPES, Body
-from factory_logs.api.http.responses import REPLAYED, JsonResponse, created, record_id, route_path
+from factory_logs.api.http.responses import REPLAYED, JsonResponse, collection_url, created, record_id, route_path
 from factory_logs.api.http.streaming import cancel_on_disconnect
 from factory_logs.api.openapi.document import errors
 from factory_logs.api.openapi.parameters import CACHED, DOCUMENTATION, EXPORTS, IF_NONE_MATCH, PAGING
@@ -25,7 +25,7 @@ from factory_logs.errors import BadRequestError, FieldError, NotFoundError, TooL
 from factory_logs.ingest.batch_collector import Batch, read_parts
 from factory_logs.ingest.batch_decoder import BatchReader, NdjsonReader
 from factory_logs.ingest.batch_writer import BatchResult, WriteBody, WriteResponse
-from factory_logs.ingest.idempotency import REFUSALS, KeyedBody, WriteKey
+from factory_logs.ingest.idempotency import REFUSALS, KeyedBody, WriteKey, key_of
 from factory_logs.permissions import CurrentUser
 from factory_logs.query import FACTORY_LOGS
 from factory_logs.schemas.factory_log import FactoryLogOut, FactoryLogPage
@@ -33,20 +33,28 @@ from factory_logs.schemas.factory_log import FactoryLogOut, FactoryLogPage
 router = APIRouter(prefix="/v1/factory_logs", tags=["factory logs"], route_class=FastRoute)
 
 
-def _read_single_log(request: WholeRequest) -> SingleWrite | None:
-    """Return the log of an ordinary request, or None."""
-    if request.headers.get(b"content-type") not in JSON_TYPES or request.scope["query_string"]:
+def _read_head(head: Head) -> ReadBody | None:
+    """Return the function that reads a single log, if the head is that of an ordinary request."""
+    if head.headers.get(b"content-type") not in JSON_TYPES or head.scope["query_string"]:
         return None
-    prepared = request.services.single_logs.prepare(request.body, request.user.username)
-    if prepared is None:
-        return None
-    log, record = prepared
-    scope = request.scope  # the function below must not keep the whole request, because that contains the body
-    return SingleWrite(log, lambda stored: created(record.stored(stored), scope, stored.factory_log_id), domain_error)
+    url, route = collection_url(head.scope), _route_of_keys(head.scope, "JSON", skip_bad=False)
+    key_header = head.headers.get(b"idempotency-key")
+
+    def read_body(body: bytearray, user: CurrentUser, services: Services) -> SingleWrite | None:
+        prepared = services.single_logs.prepare(body, user.username)
+        if prepared is None:
+            return None
+        log, record = prepared
+        key = key_of(key_header, user.user_id, route, body)
+        return SingleWrite(
+            log, lambda stored: created(record.stored(stored), url, stored.factory_log_id), domain_error, key
+        )
+
+    return read_body
 
 
 @router.post("", status_code=201, **DOCUMENTATION)
-@single_write(_read_single_log)
+@single_write(_read_head)
 async def create_factory_logs(request: Request, user: LogWriter, services: ServicesDep) -> Response:
     """Store one log, or a batch: a JSON array or NDJSON. 201 means that PostgreSQL has flushed it to disk."""
     headers = dict(request.scope["headers"])
@@ -88,18 +96,18 @@ async def _store(request: Request, headers: dict[bytes, bytes], user: CurrentUse
     skip_bad = _skip_bad(request)
     with Body(headers, request.receive, services.settings, services.bodies) as body:
         if body.is_ndjson:
-            keyed = _keyed(headers, user, request.scope, "NDJSON", skip_bad)
+            header = headers.get(b"idempotency-key")
+            route = _route_of_keys(request.scope, "NDJSON", skip_bad=skip_bad)
+            keyed = None if header is None else KeyedBody(user.user_id, header, route)
             return await _store_ndjson(body, keyed, user, services, skip_bad)
         body.require_json()
         text = await body.read()
         is_array = text.lstrip()[:1] == b"["
-        keyed = _keyed(headers, user, request.scope, "JSON", skip_bad and is_array)
-        if keyed is not None:
-            keyed.feed(text)
-        key = _key(keyed)
+        route = _route_of_keys(request.scope, "JSON", skip_bad=skip_bad and is_array)
+        key = key_of(headers.get(b"idempotency-key"), user.user_id, route, text)
         if not is_array:
             stored = await services.single_logs.store(text, user.username, key)
-            return created(stored.body, request.scope, stored.record_id, replayed=stored.replayed)
+            return created(stored.body, collection_url(request.scope), stored.record_id, replayed=stored.replayed)
         reader = BatchReader(services.limits, services.batch_limits)
         try:
             await reader.read_array(text)
@@ -166,9 +174,9 @@ def _created(result: BatchResult) -> dict[str, object]:
     }
 
 
-def _keyed(headers: dict[bytes, bytes], user: CurrentUser, scope: Scope, kind: str, skip_bad: bool) -> KeyedBody | None:
-    header = headers.get(b"idempotency-key")
-    return None if header is None else KeyedBody(user.user_id, header, f"{kind} {route_path(scope)} {skip_bad}")
+def _route_of_keys(scope: Scope, kind: str, *, skip_bad: bool) -> str:
+    """Return the route that a key covers."""
+    return f"{kind} {route_path(scope)} {skip_bad}"
 
 
 def _key(keyed: KeyedBody | None) -> WriteKey | None:

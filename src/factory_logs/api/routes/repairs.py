@@ -7,7 +7,7 @@ from factory_logs.api.asgi.fast_routes import FastRoute
 from factory_logs.api.dependencies import Reader, ServicesDep, Writer
 from factory_logs.api.http.query_responses import query_response
 from factory_logs.api.http.request_body import json_body
-from factory_logs.api.http.responses import JsonResponse, created, record_id
+from factory_logs.api.http.responses import JsonResponse, collection_url, created, record_id
 from factory_logs.api.http.streaming import cancel_on_disconnect
 from factory_logs.api.openapi.document import document_body, errors, link_to
 from factory_logs.api.openapi.parameters import CONTENT_ENCODING, EXPORTS, IDEMPOTENCY_KEY, PAGING
@@ -29,7 +29,7 @@ async def create_repair(request: Request, user: Writer, services: ServicesDep) -
     """Store one repair."""
     body, key = await json_body(request, services, user.user_id)
     stored = await services.repair_writer.store(body, user.username, key)
-    return created(stored.body, request.scope, stored.record_id, replayed=stored.replayed)
+    return created(stored.body, collection_url(request.scope), stored.record_id, replayed=stored.replayed)
 
 
 @router.get("", response_model=RepairPage, responses=errors(400, 401, 403, 404, 503) | EXPORTS, openapi_extra=PAGING)
