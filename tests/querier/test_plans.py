@@ -6,6 +6,7 @@ table.
 
 import json
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
@@ -13,8 +14,11 @@ import pytest
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
+from factory_logs.db.aggregates import Selection, percentile_rows
 from factory_logs.db.count_cache import counting
-from factory_logs.query import FACTORY_LOGS, QueryLimits, compile_filters, compile_rows, parse_query
+from factory_logs.db.results import number_rows
+from factory_logs.query import FACTORY_LOGS, QueryLimits, compile_filters, compile_rows, field_number, parse_query
+from factory_logs.query.fields import resolve
 from tests.querier.plans import APP, ID, IMEI, LOGS, PAGE, REPAIR, TAGS, TIME, UNIT, indexes, leaf
 
 pytestmark = pytest.mark.slow
@@ -68,10 +72,10 @@ QUESTIONS = {
 }
 
 
-async def plan(connection: asyncpg.Connection, statement: Select[Any]) -> str:
+async def plan(connection: asyncpg.Connection, statement: Select[Any], options: str = "verbose false") -> str:
     compiled = statement.compile(dialect=dialect.dialect())
     values = [compiled.params[name] for name in compiled.positiontup or ()]
-    return "\n".join(row[0] for row in await connection.fetch(f"explain {compiled}", *values))
+    return "\n".join(row[0] for row in await connection.fetch(f"explain ({options}) {compiled}", *values))
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
@@ -117,3 +121,12 @@ async def test_a_scan_by_id_begins_at_the_first_match(connection: asyncpg.Connec
     assert lowest > LOGS // 2
     found = await plan(connection, compile_rows(query, FACTORY_LOGS, lowest).limit(PAGE))
     assert f"Index Cond: (factory_log_id >= '{lowest}'::bigint)" in found
+
+
+async def test_a_number_is_taken_out_of_a_log_once_for_all_measures(connection: asyncpg.Connection) -> None:
+    """The scan returns the number, not the JSON from which each measure would take it again."""
+    number = field_number(resolve("fields__battery__voltage", FACTORY_LOGS), FACTORY_LOGS, FACTORY_LOGS.table)
+    for statement in (number_rows(Selection(), number, Decimal(3), Decimal(4)), percentile_rows(Selection(), [number])):
+        found = await plan(connection, statement, "verbose")
+        *_, of_scan = [line for line in found.splitlines() if "Output:" in line]
+        assert "{battery,voltage}" in of_scan, found

@@ -35,7 +35,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 
-from factory_logs.db.aggregates import LOGS, Selection
+from factory_logs.db.aggregates import LOGS, Selection, computed_once
 from factory_logs.db.json_and_csv import json_rows
 from factory_logs.db.models import Repair
 
@@ -170,7 +170,7 @@ def number_rows(
     The sums are exact. PostgreSQL would round a mean to about 16 digits, and the standard deviation of large numbers to
     fewer.
     """
-    rows = number_logs(selection, number)
+    rows = computed_once(number_logs(selection, number))
     value = rows.c.number
     shares = literal(list(PERCENTILES), ARRAY(Float))
     percentiles = func.percentile_disc(shares).within_group(value)
