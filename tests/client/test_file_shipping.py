@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 import pytest
 
-from factory_logs.client import file_shipping
-from factory_logs.client.file_shipping import READ_BYTES, FollowedFile, _read
+from factory_logs.client import Client, file_shipping
+from factory_logs.client.file_shipping import READ_BYTES, FollowedFile, Shipper, _read
 from factory_logs.client.spool import FilePosition
-from tests.client.factories import Clock
+from tests.client.factories import NOWHERE, Clock, settings
 
 ROTATED_SECONDS = 2.0
 
@@ -333,3 +333,33 @@ def test_nuls_that_a_power_cut_left_between_lines_are_skipped(path: Path, reader
     with path.open("ab") as file:
         file.write(b"d\n")
     assert reader.read() == ["a", "b", "c", "d"]
+
+
+def test_a_file_is_shipped_once_by_any_path_to_its_folder(tmp_path: Path) -> None:
+    folder, linked = tmp_path / "logs", tmp_path / "linked"
+    folder.mkdir()
+    linked.symlink_to(folder)
+    (folder / "jig.ndjson").write_bytes(b"1\n2\n")
+    with Client(NOWHERE, "t", spool=tmp_path / "spool", settings=settings(exit_seconds=0)) as client:
+        counts = []
+        for path in (folder, linked, folder / ".." / "logs"):
+            with Shipper(client, path / "jig.ndjson", bytes) as shipper:
+                while shipper.step(to_the_end=True):
+                    pass
+                counts.append(shipper.shipped)
+        assert counts == [2, 0, 0]
+
+
+def test_a_position_that_an_older_version_stored_is_found(tmp_path: Path) -> None:
+    folder, linked = tmp_path / "logs", tmp_path / "linked"
+    folder.mkdir()
+    linked.symlink_to(folder)
+    file = folder / "jig.ndjson"
+    file.write_bytes(b"1\n2\n")
+    old = FilePosition(str(linked / "jig.ndjson"), file.stat().st_ino, 2, b"1\n1\n")
+    with Client(NOWHERE, "t", spool=tmp_path / "spool", settings=settings(exit_seconds=0)) as client:
+        client.spool.put([], position=old)
+        with Shipper(client, linked / "jig.ndjson", bytes) as shipper:
+            while shipper.step(to_the_end=True):
+                pass
+            assert shipper.shipped == 1

@@ -245,8 +245,16 @@ class FollowedFile:
 
 
 def stored_name(path: Path) -> str:
-    """Return the absolute path as text that can be stored, even if the name is not UTF-8."""
-    return os.fsencode(path.absolute()).decode("utf-8", "backslashreplace")
+    """Return the path as text that can be stored, even if the name is not UTF-8.
+
+    It is the same for each path to the file's folder, such as `../jig.ndjson`. A link at the path itself is kept: it
+    may point to another file later.
+    """
+    return _as_text(path.parent.resolve() / path.name)
+
+
+def _as_text(path: Path) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _size(file: BinaryIO) -> int:
@@ -320,7 +328,9 @@ class Shipper:
         self._lock = SpoolLock(client.folder, f"ship-{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock")
         if not self._lock.acquire():
             raise SpoolError(f"{path} is being shipped by another process")
-        self.file = FollowedFile(path, client.spool.position(name), rotated_seconds=rotated_seconds)
+        # Older versions stored the position under the path as it was given.
+        start = client.spool.position(name) or client.spool.position(_as_text(path.absolute()))
+        self.file = FollowedFile(path, start, rotated_seconds=rotated_seconds)
         self._chunk: Chunk | None = None
         self.shipped = 0
         self.rejected = 0
