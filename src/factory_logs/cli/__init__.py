@@ -4,6 +4,8 @@ The base installation has no server: this package imports only typer, rich and o
 when it runs.
 """
 
+import sys
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -72,4 +74,7 @@ app.add_typer(spool.app, name="spool")
 
 
 def main() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal or a pipe in another encoding than UTF-8, as on Windows
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -1,9 +1,14 @@
 """`spool`, by a person who looks at a jig."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from factory_logs.client.spool import RejectedLine, Spool
 from tests.cli.conftest import Query, Run
 from tests.client.servers import Server
 
@@ -47,3 +52,14 @@ def test_retry_and_drop_need_numbers_or_all(run: Run, arguments: list[str]) -> N
     run("send", "jig", "--wait", "0")
     refused = run("spool", *arguments)
     assert (refused.exit_code, refused.stderr) == (1, "error: give either numbers of rejected logs or --all\n")
+
+
+def test_an_output_in_another_encoding_shows_its_missing_characters_escaped(spool: Path) -> None:
+    stored = Spool(spool)
+    stored.put([], [RejectedLine('{"app_name": "电池"}'.encode(), "bad")])
+    stored.file.close()
+    shown = subprocess.run(
+        [sys.executable, "-m", "factory_logs", "spool", "show", "--spool", str(spool)],
+        env=os.environ | {"PYTHONIOENCODING": "cp1252", "COLUMNS": "200"}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert r"\u7535\u6c60" in shown.stdout
