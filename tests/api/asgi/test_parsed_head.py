@@ -125,7 +125,7 @@ HEADERS = st.lists(
         (
             "A: 1", "a: 1", "A: Content-Length: 1", "Host: second.test", "Connection: close", "Connection: keep-alive",
             "Expect: 100-continue", "Connection: Upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked",
-            "Content-Length: 1", " folded: 1",
+            "Content-Length: 1", " folded: 1", "Connection: Upgrade\r\nUpgrade: h2c",
         )
     ),
     max_size=1,
@@ -165,6 +165,7 @@ def chunked_head() -> bytes:
 @example(sent=[head(3) + b"abc", head(10) + b"0123456789", head(0)], cut=0.0)
 @example(sent=[head(3, "Transfer-Encoding: chunked\r\n") + b"abc"] * 2, cut=0.0)
 @example(sent=[head(1, "Expect: 100-continue\r\n") + b"a"] * 2, cut=0.0)
+@example(sent=[head(len(body), "Connection: Upgrade\r\nUpgrade: h2c\r\n") + body for body in (b"", b"a", b"")], cut=0.0)
 @example(sent=[chunked_head() + b"0\r\nContent-Length: %d\r\n\r\n" % trailer for trailer in (0, 25)], cut=0.0)
 async def test_a_request_is_read_as_on_its_own_connection(service: Service, sent: list[bytes], cut: float) -> None:
     async with AsyncExitStack() as stack:

@@ -221,7 +221,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
             self._position = min(start + self._body_left, size)
             self._body_left -= self._position - start
             return self._arrived[start : self._position]
-        end = self._end_head_notes(start)
+        end = self._end_of_head(start)
         self._position = size if end is None or self._ends_in_body(start, end, size) else end
         part = self._arrived[start : self._position]
         self._tail = (self._tail + part[-3:])[-3:] if end is None else b""
@@ -242,7 +242,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
             or head.find(b"\r\ncontent-length: %d\r\n" % length, 0, end) != -1
         )
 
-    def _end_head_notes(self, start: int) -> int | None:
+    def _end_of_head(self, start: int) -> int | None:
         """Return the index after the next empty line in the received bytes. The line may begin in `_tail`."""
         across = (self._tail + self._arrived[start : start + 3]).find(END_OF_HEAD) if self._tail else -1
         if across != -1:
