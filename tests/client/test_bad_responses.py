@@ -22,15 +22,16 @@ HEALTHY = b"HTTP/1.1 200 OK\r\n" + DATE + b"Content-Type: application/json\r\nCo
 HEAD = b"HTTP/1.1 201 Created\r\n" + DATE + b"Content-Type: application/json\r\n"
 CREATED = b'{"num_created":3,"ids":[1,2,3]}'
 WHOLE = HEAD + b"Content-Length: %d\r\n\r\n" % len(CREATED) + CREATED
+LONG = HEAD + b"Content-Length: 100000\r\n\r\n" + CREATED + b" " * 90_000
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1f\r\n" + CREATED + b"\r\n"
 
 
 class Script:
-    """A server that sends the next of `responses` for each POST: bytes, and whether they arrive slowly. Then it hangs
-    up."""
+    """A server that sends the next of `responses` for each POST: bytes, and the index from which they arrive one by
+    one, or None. Then it hangs up."""
 
     def __init__(self) -> None:
-        self.responses: list[tuple[bytes, bool]] = []
+        self.responses: list[tuple[bytes, int | None]] = []
         self.bodies: list[bytes] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
@@ -67,8 +68,8 @@ class Script:
         while len(body) < length:
             body += connection.recv(65536)
         self.bodies.append(body)
-        response, trickles = self.responses.pop(0)
-        start = response.index(b"\r\n\r\n") + 4 if trickles else len(response)
+        response, trickles_from = self.responses.pop(0)
+        start = len(response) if trickles_from is None else trickles_from
         connection.sendall(response[:start])
         for byte in response[start:]:
             time.sleep(0.05)
@@ -109,21 +110,28 @@ def sender_of(spool: Spool, script: Script, settings: ClientSettings) -> Iterato
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("response", "trickles"),
+    ("response", "trickles_from"),
     [
-        (WHOLE[:-1], False), (CHUNKED, False), (HEAD, False), (HEAD + b"\r\n" + CREATED[:-1], False), (b"", False),
-        (HEAD + b"Content-Length: 100000\r\n\r\n" + CREATED + b" " * 90_000, True),
+        (WHOLE[:-1], None), (CHUNKED, None), (HEAD, None), (HEAD + b"\r\n" + CREATED[:-1], None), (b"", None),
+        (LONG, LONG.index(b"\r\n\r\n") + 4),
+        (HEAD + b"X: " + b"x" * 90_000 + WHOLE[len(HEAD) :], len(HEAD)),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * 4000 + WHOLE, 0),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1f;" + b"x" * 90_000, len(HEAD) + 32),
     ],
-    ids=["body cut off", "chunks without their end", "head cut off", "JSON cut off", "nothing", "a byte at a time"],
+    ids=[
+        "body cut off", "chunks without their end", "head cut off", "JSON cut off", "nothing",
+        "body a byte at a time", "head a byte at a time", "interim responses", "the head of a chunk a byte at a time",
+    ],
 )  # fmt: skip
 def test_an_incomplete_response_acknowledges_nothing_and_is_requested_again(
-    spool: Spool, script: Script, response: bytes, trickles: bool
+    spool: Spool, script: Script, response: bytes, trickles_from: int | None
 ) -> None:
     spool.put([b'{"app_name":"a","timestamp":"2024-01-01 00:00:00","fields":{"n":%d}}' % number for number in range(3)])
-    script.responses = [(response, trickles), (WHOLE, False)]
+    script.responses = [(response, trickles_from), (WHOLE, None)]
     with sender_of(spool, script, ClientSettings(whole_response_seconds=0.2)) as sender:
         assert sender.step().seconds > 0
         assert sender.trouble
+        assert trickles_from is None or sender.trouble == "ReadTimeout: the response comes too slowly"
     assert (spool.totals().pending, spool.totals().delivered) == (3, 0)
     with sender_of(spool, script, ClientSettings()) as sender:
         sender.step()

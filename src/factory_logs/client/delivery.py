@@ -17,6 +17,7 @@ import zstandard
 from factory_logs import __version__
 from factory_logs.client.api_response import TRACEPARENT, ApiResponse, described, read_bounded, traceparent, with_ids
 from factory_logs.client.outbox import OutboxBatch
+from factory_logs.client.response_timer import ResponseTimer
 from factory_logs.client.retry import ServerClock, retry_after
 from factory_logs.client.settings import ClientSettings, tls_verification
 from factory_logs.client.token_source import NoTokenError, TokenSource
@@ -111,7 +112,7 @@ class ServerLink:
             verify=tls_verification(settings.ca_file),
             headers={"User-Agent": f"factory-logs-client/{__version__}"},
             timeout=httpx.Timeout(settings.response_timeout_seconds, connect=settings.connect_timeout_seconds),
-            event_hooks={"request": [with_ids]},
+            event_hooks={"request": [with_ids, ResponseTimer(settings.whole_response_seconds)]},
         )
 
     def close(self) -> None:

@@ -69,7 +69,7 @@ class ClientSettings(BaseModel):
     connect_timeout_seconds: PositiveFloat = Field(10.0, description="How long connecting to the server may take")
     response_timeout_seconds: PositiveFloat = Field(60.0, description="How long the server may be silent in a request")
     whole_response_seconds: PositiveFloat = Field(
-        300.0, description="How long the complete body of a response may take to arrive"
+        300.0, description="How long a complete response may take to arrive after its request was sent"
     )
     backoff_base_seconds: PositiveFloat = Field(
         0.5, description="The maximum wait after a first failure; it doubles with each failure"
