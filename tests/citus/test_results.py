@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import ColumnElement, Select
 
 from factory_logs.db.aggregates import Selection
-from factory_logs.db.citus_results import number_rows, percentile_rows
+from factory_logs.db.citus_results import percentile_rows
 from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import NewRow
 from factory_logs.db.prepared_statements import compile_statement
+from factory_logs.db.results import number_logs, number_rows
 from factory_logs.query import FACTORY_LOGS, field_number
 from factory_logs.query.fields import resolve
 from tests.querier.writers import insert, log
@@ -34,7 +35,11 @@ def plans_of_nodes(plan: Any) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    "statement", [number_rows(Selection(), number(), None, None), percentile_rows(Selection(), number(), [0.5])]
+    "statement",
+    [
+        number_rows(Selection(), number_logs(Selection(), number(), on_cluster=True), None, None),
+        percentile_rows(Selection(), number(), [0.5]),
+    ],
 )
 async def test_a_node_sends_each_number_once(cluster: Database, statement: Select[Any]) -> None:
     connection = await cluster.connect_raw()

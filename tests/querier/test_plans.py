@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import Select
 from sqlalchemy.dialects.postgresql import asyncpg as dialect
 
-from factory_logs.db.aggregates import Selection, percentile_rows
+from factory_logs.db.aggregates import Selection, group_rows, percentile_rows
 from factory_logs.db.count_cache import counting
-from factory_logs.db.results import number_rows
+from factory_logs.db.results import histogram_rows, moving_range_rows, number_logs, number_rows
 from factory_logs.query import FACTORY_LOGS, QueryLimits, compile_filters, compile_rows, field_number, parse_query
 from factory_logs.query.fields import resolve
 from tests.querier.plans import APP, ID, IMEI, LOGS, PAGE, REPAIR, TAGS, TIME, UNIT, indexes, leaf
@@ -124,9 +124,20 @@ async def test_a_scan_by_id_begins_at_the_first_match(connection: asyncpg.Connec
 
 
 async def test_a_number_is_taken_out_of_a_log_once_for_all_measures(connection: asyncpg.Connection) -> None:
-    """The scan returns the number, not the JSON from which each measure would take it again."""
+    """The scan returns the number, not the JSON from which each measure would take it again; and it can be parallel."""
     number = field_number(resolve("fields__battery__voltage", FACTORY_LOGS), FACTORY_LOGS, FACTORY_LOGS.table)
-    for statement in (number_rows(Selection(), number, Decimal(3), Decimal(4)), percentile_rows(Selection(), [number])):
-        found = await plan(connection, statement, "verbose")
+    everything = Selection()
+    logs = number_logs(everything, number, on_cluster=False)
+    for statement in (
+        number_rows(everything, logs, Decimal(3), Decimal(4)),
+        moving_range_rows(everything, logs),
+        histogram_rows(everything, logs, [Decimal(3), Decimal(4)]),
+        group_rows(everything, [number], on_cluster=False),
+        percentile_rows(everything, [number]),
+    ):
+        async with connection.transaction():
+            await connection.execute("set local parallel_setup_cost = 0; set local parallel_tuple_cost = 0")
+            found = await plan(connection, statement, "verbose")
         *_, of_scan = [line for line in found.splitlines() if "Output:" in line]
         assert "{battery,voltage}" in of_scan, found
+        assert "Parallel Seq Scan" in found, found

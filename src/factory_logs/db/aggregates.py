@@ -189,10 +189,11 @@ def count_rows(selection: Selection) -> Select[Any]:
     return counted.group_by(*selection.keys(rows))
 
 
-def group_rows(selection: Selection, numbers: Sequence[ColumnElement[Any]]) -> Select[Any]:
+def group_rows(selection: Selection, numbers: Sequence[ColumnElement[Any]], *, on_cluster: bool) -> Select[Any]:
     """Return a statement with one row for each bucket and group, in their order: the keys, the number of logs, and for
     each of `numbers` its count, minimum, sum and maximum as text."""
     rows = selection.rows(**_named(numbers))
+    rows = rows if on_cluster else computed_once(rows)
     measures = [measure for index in range(len(numbers)) for measure in _measures(rows.c[f"number_{index}"])]
     keys = selection.keys(rows)
     return (
@@ -209,7 +210,8 @@ def computed_once(rows: Subquery) -> Subquery:
     Otherwise it would take a number out of the JSON of a log again for each measure, which takes most of the time. A
     Citus cluster would send these rows to the coordinator.
     """
-    return select(rows).offset(literal_column("0")).subquery()
+    # PostgreSQL refuses a parallel plan for `OFFSET 0`, an integer that it has yet to convert to bigint.
+    return select(rows).offset(literal_column("'0'")).subquery()
 
 
 def percentile_rows(selection: Selection, numbers: Sequence[ColumnElement[Any]]) -> Select[Any]:

@@ -33,7 +33,7 @@ from sqlalchemy import (
     text,
     tuple_,
 )
-from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by, array
 
 from factory_logs.db.aggregates import LOGS, Selection, computed_once
 from factory_logs.db.json_and_csv import json_rows
@@ -159,10 +159,15 @@ def is_failed(passed: ColumnElement[Any]) -> ColumnElement[bool]:
     return passed == _FALSE
 
 
-def number_rows(
-    selection: Selection, number: ColumnElement[Any], lower: Decimal | None, upper: Decimal | None
-) -> Select[Any]:
-    """Return a statement with one row for each group that has numbers, in their order.
+def number_logs(selection: Selection, number: ColumnElement[Any], *, on_cluster: bool) -> Subquery:
+    """Return one row for each log that contains a number: the keys, its time, its id, and `number`."""
+    logs = selection.rows(LOGS.c.timestamp, LOGS.c.factory_log_id, number=number)
+    logs = logs if on_cluster else computed_once(logs)
+    return select(logs).where(logs.c.number.is_not(None)).subquery()
+
+
+def number_rows(selection: Selection, logs: Subquery, lower: Decimal | None, upper: Decimal | None) -> Select[Any]:
+    """Return a statement with one row for each group of `number_logs`, in their order.
 
     A row has the keys; as text the count, sum, sum of squares, minimum, maximum and PERCENTILES (nearest rank) of the
     numbers; then how many are below `lower` and how many are above `upper`.
@@ -170,22 +175,61 @@ def number_rows(
     The sums are exact. PostgreSQL would round a mean to about 16 digits, and the standard deviation of large numbers to
     fewer.
     """
-    rows = computed_once(number_logs(selection, number))
-    value = rows.c.number
-    shares = literal(list(PERCENTILES), ARRAY(Float))
-    percentiles = func.percentile_disc(shares).within_group(value)
-    measures = (func.count(), func.sum(value), func.sum(value * value), func.min(value), func.max(value))
+    values = ranked_numbers(selection, logs)
+    value, number_of_logs = values.c.number, values.c.logs
+    count = func.coalesce(func.sum(number_of_logs), literal_column("0"))
+    total, squares = func.sum(value * number_of_logs), func.sum(value * value * number_of_logs)
+    below, above = (
+        cast(func.coalesce(func.sum(number_of_logs).filter(condition), literal_column("0")), BigInteger)
+        for condition in outside(value, lower, upper)
+    )
     return (
         select(
-            *selection.shown(rows),
-            *[cast(measure, Text) for measure in measures],
-            cast(percentiles, ARRAY(Text)),
-            *[func.count().filter(condition) for condition in outside(value, lower, upper)],
+            *selection.shown(values),
+            *[cast(measure, Text) for measure in (count, total, squares, func.min(value), func.max(value))],
+            array(percentiles(values, PERCENTILES)),
+            below,
+            above,
         )
-        .select_from(rows)
-        .group_by(*selection.keys(rows))
-        .order_by(*selection.order(rows))
+        .group_by(*selection.keys(values))
+        .order_by(*selection.order(values))
     )
+
+
+def counted_numbers(selection: Selection, rows: Subquery) -> Subquery:
+    """Return one row for each number in each bucket and group: the keys, `number`, and the number `logs` of logs that
+    contain it.
+
+    Measurements are rounded, so that most numbers are frequent, and the next step has few rows. On a cluster, the nodes
+    send only these rows to the coordinator.
+    """
+    keys, value = selection.keys(rows), rows.c.number
+    return select(*keys, value, func.count(value).label("logs")).group_by(*keys, value).subquery()
+
+
+def ranked_numbers(selection: Selection, rows: Subquery) -> Subquery:
+    """Return the rows of `counted_numbers`, each with the number `reached` of logs up to it, and the number `total` of
+    all logs in the group. Both are doubles, which are exact here and faster than numeric."""
+    counted = counted_numbers(selection, rows)
+    group = selection.keys(counted) or None
+    logs = func.sum(cast(counted.c.logs, Float(53)))
+    return select(
+        *counted.columns,
+        logs.over(partition_by=group, order_by=counted.c.number).label("reached"),
+        logs.over(partition_by=group).label("total"),
+    ).subquery()
+
+
+def percentiles(values: Subquery, shares: Sequence[float]) -> list[ColumnElement[Any]]:
+    """Return the percentiles of `ranked_numbers`, by nearest rank, as text."""
+    # The rank is the product of doubles, rounded up, as in percentile_disc.
+    return [
+        cast(
+            func.min(values.c.number).filter(values.c.reached >= func.ceil(literal(share, Float(53)) * values.c.total)),
+            Text,
+        )
+        for share in shares
+    ]
 
 
 def outside(
@@ -198,37 +242,31 @@ def outside(
     )
 
 
-def moving_range_rows(selection: Selection, number: ColumnElement[Any]) -> Select[Any]:
+def moving_range_rows(selection: Selection, logs: Subquery) -> Select[Any]:
     """Return a statement with one row for each group of `number_rows`, in the same order: the sum of the differences
     between a number and the one before it in time, as text; null for a single number."""
-    rows = number_logs(selection, number)
-    order = (rows.c.timestamp, rows.c.factory_log_id)
-    keys = selection.keys(rows)
-    before = func.lag(rows.c.number).over(partition_by=keys or None, order_by=order)
-    ranges = select(*keys, func.abs(rows.c.number - before).label("moved")).subquery()
+    order = (logs.c.timestamp, logs.c.factory_log_id)
+    keys = selection.keys(logs)
+    before = func.lag(logs.c.number).over(partition_by=keys or None, order_by=order)
+    ranges = select(*keys, func.abs(logs.c.number - before).label("moved")).subquery()
     moved = cast(func.sum(ranges.c.moved), Text)
     return select(moved).group_by(*selection.keys(ranges)).order_by(*selection.order(ranges))
 
 
-def histogram_rows(selection: Selection, number: ColumnElement[Any], edges: Sequence[Decimal]) -> Select[Any]:
+def histogram_rows(selection: Selection, logs: Subquery, edges: Sequence[Decimal]) -> Select[Any]:
     """Return a statement with one row for each group and bin that has numbers, in the order of the groups: the position
     of the group from 1, the bin from 1, and the count of its numbers. A bin begins at one of `edges` and ends before
     the next; the last bin includes its end.
     """
-    rows = number_logs(selection, number)
-    keys = selection.keys(rows)
+    values = counted_numbers(selection, logs)
+    keys = selection.keys(values)
     bounds = literal(list(edges), ARRAY(Numeric))
     bins = literal(len(edges) - 1, BigInteger)
-    bin_number = func.least(func.greatest(func.width_bucket(rows.c.number, bounds), literal_column("1")), bins)
-    counted = select(*keys, bin_number.label("bin"), func.count().label("logs")).group_by(*keys, bin_number).subquery()
+    bin_number = func.least(func.greatest(func.width_bucket(values.c.number, bounds), literal_column("1")), bins)
+    number_of_logs = cast(func.sum(values.c.logs), BigInteger).label("logs")
+    counted = select(*keys, bin_number.label("bin"), number_of_logs).group_by(*keys, bin_number).subquery()
     group = func.dense_rank().over(order_by=selection.order(counted)) if keys else literal_column("1")
     return select(group, counted.c.bin, counted.c.logs).order_by(*selection.order(counted), counted.c.bin)
-
-
-def number_logs(selection: Selection, number: ColumnElement[Any]) -> Subquery:
-    """Return the logs that contain a number."""
-    logs = selection.rows(LOGS.c.timestamp, LOGS.c.factory_log_id, number=number)
-    return select(logs).where(logs.c.number.is_not(None)).subquery()
 
 
 def value_rows(conditions: Sequence[ColumnElement[bool]], value: ColumnElement[Any]) -> Select[Any]:

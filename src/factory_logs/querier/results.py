@@ -11,7 +11,7 @@ from math import prod
 from typing import Any
 
 import orjson
-from sqlalchemy import Row
+from sqlalchemy import Row, Subquery
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from factory_logs.db import citus_results
@@ -26,6 +26,7 @@ from factory_logs.db.results import (
     is_attempt,
     is_failed,
     moving_range_rows,
+    number_logs,
     number_rows,
     unit_repairs,
     unit_rows,
@@ -215,13 +216,15 @@ async def read_distribution(aggregates: Aggregates, question: DistributionQuery,
     number = field_number(question.field, FACTORY_LOGS, _TABLE)
     has_limits = question.lower is not None or question.upper is not None
     async with aggregates.snapshot() as connection:
-        rows = citus_results.number_rows if await runs_on_cluster(connection) else number_rows
+        on_cluster = await runs_on_cluster(connection)
         if sample := await sample_condition(connection, logs.conditions, split_time(question.query)[1], max_rows):
-            await limited(connection, rows(logs.narrowed(sample), number, None, None), max_rows)
-        found = await limited(connection, rows(logs, number, question.lower, question.upper), max_rows)
+            sampled = number_logs(logs.narrowed(sample), number, on_cluster=on_cluster)
+            await limited(connection, number_rows(logs, sampled, None, None), max_rows)
+        numbers = number_logs(logs, number, on_cluster=on_cluster)
+        found = await limited(connection, number_rows(logs, numbers, question.lower, question.upper), max_rows)
         found = [row for row in found if row[len(question.by)] != "0"]  # without `by`, there is always a row
-        moved = (await connection.execute(moving_range_rows(logs, number))).all() if found and has_limits else []
-        histograms = await _histograms(connection, logs, number, question.bins, found)
+        moved = (await connection.execute(moving_range_rows(logs, numbers))).all() if found and has_limits else []
+        histograms = await _histograms(connection, logs, numbers, question.bins, found)
     groups = [
         _group(row, question, moved[index][0] if moved else None) | {"histogram": histograms[index]}
         for index, row in enumerate(found)
@@ -278,7 +281,7 @@ def capability(
 
 
 async def _histograms(
-    connection: AsyncConnection, logs: Selection, number: Any, bins: int, found: Sequence[Sequence[Any]]
+    connection: AsyncConnection, logs: Selection, numbers: Subquery, bins: int, found: Sequence[Sequence[Any]]
 ) -> dict[int, list[dict[str, Any]]]:
     """Return the bins of each group, by the group's position."""
     if not found:
@@ -289,7 +292,7 @@ async def _histograms(
     edges = bin_edges(least, greatest, bins)
     counts: defaultdict[int, dict[int, int]] = defaultdict(dict)
     for index, number_of_bin, logs_in_it in await connection.execute(
-        histogram_rows(logs, number, [Decimal(edge) for edge in edges])
+        histogram_rows(logs, numbers, [Decimal(edge) for edge in edges])
     ):
         counts[index - 1][number_of_bin - 1] = logs_in_it
     return {

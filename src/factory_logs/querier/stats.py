@@ -74,7 +74,8 @@ async def _measured(aggregates: Aggregates, stats: StatsQuery, max_rows: int) ->
         if sample := await sample_condition(connection, logs.conditions, split_time(stats.query)[1], max_rows):
             await limited(connection, count_rows(logs.narrowed(sample)), max_rows)
         # This statement runs first: it is cheaper, and fails if there are too many groups.
-        rows = await limited(connection, group_rows(logs, numbers), max_rows)
+        on_cluster = await runs_on_cluster(connection)
+        rows = await limited(connection, group_rows(logs, numbers, on_cluster=on_cluster), max_rows)
         percentiles = await _percentiles(connection, logs, numbers) if rows else ()
     buckets = [_as_object(row, more, stats) for row, more in zip(rows, percentiles, strict=True)]
     keys = group_names(stats.bucket, stats.by)
