@@ -180,6 +180,9 @@ def test_a_damaged_file_is_set_aside_once_and_the_spool_continues(
         "UPDATE totals SET next_seq = 1",  # a number in the file changed: the next log gets the key of another
         "ALTER TABLE totals RENAME COLUMN pending TO qending",
         "ALTER TABLE records RENAME TO tecords",
+        "UPDATE totals SET pending_bytes = x'00'",
+        "UPDATE totals SET next_seq = x'00'",
+        "DELETE FROM totals",
     ],
 )
 def test_damage_that_sqlite_reports_as_another_error_is_set_aside_too(tmp_path: Path, damage: str) -> None:
@@ -190,6 +193,16 @@ def test_damage_that_sqlite_reports_as_another_error_is_set_aside_too(tmp_path: 
         connection.execute(damage)
     spool.put([line(1)])
     assert pending(spool) == [line(1)]
+    assert (tmp_path / "spool-1.sqlite3.damaged").exists()
+    spool.file.close()
+
+
+def test_a_file_whose_open_batch_has_values_of_other_types_is_set_aside(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    spool.put([line(0)])
+    assert pending(spool) == [line(0)]
+    spool.file.run(lambda connection: connection.execute("UPDATE open_batch SET key = x'00'"))
+    assert pending(spool) == []
     assert (tmp_path / "spool-1.sqlite3.damaged").exists()
     spool.file.close()
 

@@ -34,6 +34,20 @@ def test_an_error_of_a_process_ends_all(shared_server: Server) -> None:
     assert multiprocessing.active_children() == []
 
 
+def test_a_process_that_fails_after_the_command_has_ended_does_so_without_a_traceback(shared_server: Server) -> None:
+    context = multiprocessing.get_context("spawn")
+    command, pipe = context.Pipe()
+    load = Load(shared_server.url, "x" * 64, 1, 1, 600.0, 60.0)
+    process = context.Process(target=processes._run_group, args=(load, range(1), pipe))
+    process.start()
+    pipe.close()
+    command.recv()
+    command.send(None)
+    command.close()
+    process.join(60)
+    assert process.exitcode == 0
+
+
 def test_an_interrupt_ends_all_processes(shared_server: Server, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(counts: LoadCounts, seconds: float) -> None:
         raise KeyboardInterrupt

@@ -10,11 +10,14 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from factory_logs.client.errors import SpoolDamagedError
 from factory_logs.client.spool import ROW_BYTES, RejectedLine, set_aside
 from factory_logs.client.spool_file import SpoolFile
 
 _LINES = "SELECT seq, CAST(line AS BLOB) FROM records"
 """The type of a line is stored with it. If it is damaged, the line is sent nevertheless, and the server judges it."""
+_OPEN_BATCH = (str, str, int, int, float)
+"""The types of the columns of an intact open batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class Outbox:
         def work(connection: sqlite3.Connection) -> OutboxBatch | None:
             row = connection.execute("SELECT key, account, first_seq, last_seq, started_at FROM open_batch").fetchone()
             if row is not None:
+                if tuple(map(type, row)) != _OPEN_BATCH:
+                    raise SpoolDamagedError(f"the row of the open batch has values of other types: {row}")
                 key, owner, first, last, started_at = row
                 rows = connection.execute(f"{_LINES} WHERE seq BETWEEN ? AND ? ORDER BY seq", (first, last)).fetchall()
                 doubt = connection.execute(

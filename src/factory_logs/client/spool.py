@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from factory_logs.client.errors import DiskFullError, SpoolFullError
+from factory_logs.client.errors import DiskFullError, SpoolDamagedError, SpoolFullError
 from factory_logs.client.spool_file import SpoolFile, free_bytes
 from factory_logs.client.spool_reserve import RESERVE_BYTES
 
@@ -104,7 +104,7 @@ class Spool:
             raise DiskFullError(f"the disk of the spool {self.file.path} has no room for {size} bytes")
 
     def _make_room(self, connection: sqlite3.Connection, size: int) -> None:
-        pending, rejected = connection.execute("SELECT pending_bytes, rejected_bytes FROM totals").fetchone()
+        pending, rejected = _numbers(connection, "pending_bytes, rejected_bytes")
         excess = pending + rejected + size - self._max_bytes
         if excess <= 0:
             return
@@ -173,7 +173,17 @@ class Spool:
 def read_totals(connection: sqlite3.Connection) -> SpoolTotals:
     """Return the counts of a spool."""
     columns = "pending, pending_bytes, rejected, rejected_bytes, delivered, dropped"
-    return SpoolTotals(*connection.execute(f"SELECT {columns} FROM totals").fetchone())  # noqa: S608 - our own names
+    return SpoolTotals(*_numbers(connection, columns))
+
+
+def _numbers(connection: sqlite3.Connection, columns: str) -> Sequence[int]:
+    """Return columns of the row of `totals`. Raises SpoolDamagedError if the row is missing, or a column has no number;
+    SQLite itself does not notice such damage."""
+    row = connection.execute(f"SELECT {columns} FROM totals").fetchone()  # noqa: S608 - our own names
+    if row is None or not all(isinstance(number, int) for number in row):
+        raise SpoolDamagedError(f"the row of totals has other values than numbers: {row}")
+    numbers: Sequence[int] = row
+    return numbers
 
 
 def rejected_logs(connection: sqlite3.Connection, limit: int) -> list[RejectedLog]:
@@ -238,7 +248,7 @@ def _drop(
 
 
 def _append(connection: sqlite3.Connection, lines: Sequence[bytes]) -> None:
-    (first,) = connection.execute("SELECT next_seq FROM totals").fetchone()
+    (first,) = _numbers(connection, "next_seq")
     connection.executemany("INSERT INTO records VALUES (?, ?)", enumerate(lines, first))
     connection.execute(
         "UPDATE totals SET next_seq = next_seq + ?1, pending = pending + ?1, pending_bytes = pending_bytes + ?2",

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import wait
@@ -101,6 +102,7 @@ def _run_group(load: Load, numbers: range, pipe: Pipe) -> None:
             pipe.send(Report(group.counts()))
         pipe.send(Report(group.counts(), is_last=True))
     except LoadError as error:
-        pipe.send(Report(LoadCounts(), is_last=True, error=str(error)))
+        with suppress(BrokenPipeError):  # another process has failed first, and the command has ended
+            pipe.send(Report(LoadCounts(), is_last=True, error=str(error)))
     except (EOFError, BrokenPipeError):
         pass  # the command has ended
