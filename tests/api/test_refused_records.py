@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from factory_logs.db.engine import Database
+from factory_logs.ingest import batch_writer
 from factory_logs.permissions import Level
 from tests.api.conftest import client_of, worker
 from tests.conftest import CITUS_URL
@@ -115,6 +116,19 @@ async def test_a_refused_log_of_a_batch_in_parts_is_named_by_its_index(
         response = await client.post("/v1/factory_logs", content=body, headers=headers)
     assert refused(response, "violates check constraint")["index"] == 3000
     assert await stored_apps(operator) == []
+
+
+async def test_a_full_disk_after_the_last_log_of_a_batch_gets_a_503(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> list[int]:
+        error = asyncpg.DiskFullError("could not extend file")
+        error.context = "COPY factory_logs, line 3"  # PostgreSQL has read the end of the data
+        raise error
+
+    monkeypatch.setattr(batch_writer, "copy_logs", fail)
+    response = await client.post("/v1/factory_logs", json=[GOOD, GOOD])
+    assert (response.status_code, "retry-after" in response.headers) == (503, True), response.text
 
 
 @pytest.mark.parametrize("points", [1, 3])

@@ -43,6 +43,7 @@ def _site(
                 {
                     "FACTORY_LOGS_DATABASE_URL": url,
                     "FACTORY_LOGS_ACCESS_LOG": "0",
+                    "FACTORY_LOGS_KEEP_ALIVE_SECONDS": "60",  # a test opens many connections before it uses them
                     "FACTORY_LOGS_WORKER_HEALTH_SECONDS": "5",  # a frozen worker is replaced or continues
                     **environment,
                 },

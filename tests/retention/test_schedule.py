@@ -390,7 +390,8 @@ async def test_an_archive_that_is_not_what_was_written_lets_nothing_be_removed_a
 ) -> None:
     def damage(folder: Path) -> removal.Archive:
         part = folder / "part-00001.ndjson.zst"
-        part.write_bytes(part.read_bytes()[:-1] + b"x")
+        content = part.read_bytes()
+        part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         return open_archive(folder)
 
     monkeypatch.setattr(removal, "open_archive", damage)

@@ -225,12 +225,16 @@ class _Transaction:
 
 @contextmanager
 def _naming_refused(positions: Sequence[int]) -> Iterator[None]:
-    """Raise BadRequestError with the position of a log that PostgreSQL refuses in a COPY of these positions."""
+    """Raise BadRequestError with the position of a log that PostgreSQL refuses in a COPY of these positions.
+
+    An error that PostgreSQL finds after the last log, such as a full disk, has a line after the last one.
+    """
     try:
         yield
     except asyncpg.PostgresError as error:
         line = _COPIED_LINE.search(getattr(error, "context", None) or "")
-        refused = refusal(error, positions[int(line[1]) - 1] if line else None)
+        index = int(line[1]) - 1 if line else len(positions)
+        refused = refusal(error, positions[index] if index < len(positions) else None)
         if refused is None:
             raise
         raise refused from error

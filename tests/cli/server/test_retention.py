@@ -251,7 +251,8 @@ def test_nothing_is_deleted_if_the_archive_cannot_be_written_or_verified(
 
     def damage(opened: Path) -> Archive:
         part = opened / "part-00001.ndjson.zst"
-        part.write_bytes(part.read_bytes()[:-1] + b"x")
+        content = part.read_bytes()
+        part.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         return open_archive(opened)
 
     monkeypatch.setattr("factory_logs.retention.removal.open_archive", damage)
