@@ -244,6 +244,24 @@ async def test_refused_logs_that_are_sent_apart_do_not_look_like_a_stalled_datab
         await database_of.execute("ALTER TABLE factory_logs DROP CONSTRAINT no_refused")
 
 
+async def test_logs_are_not_sent_again_if_a_used_key_cannot_be_looked_up_after_their_commit(
+    group_commit: Callable[..., GroupCommit], database: Database, database_of: asyncpg.Connection
+) -> None:
+    user = await UserRepository(database).create("ann", "Ann", None, Level.SYSTEM)
+    key = WriteKey(user.user_id, "used", b"x" * 32)
+    waiting = group_commit()
+    results = [waiting.store(a_log(), "ann"), waiting.store(a_log(), "ann", key), waiting.store(a_log(), "ann", key)]
+    await database_of.execute("ALTER TABLE idempotency_keys RENAME COLUMN answer TO renamed")
+    try:
+        async with running(waiting):
+            for result in results:
+                with pytest.raises(DatabaseUnavailableError):
+                    await result
+    finally:
+        await database_of.execute("ALTER TABLE idempotency_keys RENAME COLUMN renamed TO answer")
+    assert await database_of.fetchval("SELECT count(*) FROM factory_logs") == 2
+
+
 async def test_a_commit_that_takes_too_long_fails_its_logs_and_the_next_one_works(
     group_commit: Callable[..., GroupCommit], migrated_url: str
 ) -> None:

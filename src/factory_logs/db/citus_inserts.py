@@ -65,7 +65,7 @@ async def insert_logs_on_cluster(connection: asyncpg.Connection, rows: Sequence[
                 await connection.copy_records_to_table("factory_logs", columns=_COLUMNS, records=records)
     for index, row in enumerate(rows):
         if row.key is not None and isinstance(outcomes[index], Forgotten):
-            outcomes[index] = await idempotency_keys.find(connection, row.key) or outcomes[index]
+            outcomes[index] = await idempotency_keys.find_after_commit(connection, row.key) or outcomes[index]
     return outcomes
 
 

@@ -5,6 +5,9 @@ from typing import NamedTuple, Protocol
 
 import asyncpg
 
+from factory_logs.db.errors import FAILED
+from factory_logs.errors import DatabaseUnavailableError
+
 _CLAIM = """
 INSERT INTO idempotency_keys (user_id, key, fingerprint, status) VALUES ($1, $2, $3, 201)
 ON CONFLICT DO NOTHING RETURNING true
@@ -55,6 +58,15 @@ async def find(connection: asyncpg.Connection, key: Key) -> FirstResponse | None
     """Return the response to the first write with this key, or None if the key is new."""
     row = await connection.fetchrow(_FIND, key.user_id, key.key)
     return None if row is None else FirstResponse(*row)
+
+
+async def find_after_commit(connection: asyncpg.Connection, key: Key) -> FirstResponse | None:
+    """Return the same as `find`. Raises DatabaseUnavailableError for an error of the statement, because the logs that
+    were committed before it would be sent again if it counted as an error of theirs."""
+    try:
+        return await find(connection, key)
+    except asyncpg.PostgresError as error:
+        raise DatabaseUnavailableError(FAILED) from error
 
 
 async def purge(

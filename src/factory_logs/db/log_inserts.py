@@ -129,7 +129,7 @@ async def insert_logs(connection: asyncpg.Connection, rows: Sequence[NewRow]) ->
     outcomes = _outcomes(len(rows), stored)
     for index, key in enumerate(keys):
         if key is not None and not isinstance(outcomes[index], Stored):
-            outcomes[index] = await idempotency_keys.find(connection, key) or outcomes[index]
+            outcomes[index] = await idempotency_keys.find_after_commit(connection, key) or outcomes[index]
     return outcomes
 
 
