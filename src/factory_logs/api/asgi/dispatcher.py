@@ -102,7 +102,7 @@ class Dispatcher:
         except ClientDisconnect:
             status = 499
         except asyncio.CancelledError:
-            if status == 500:  # no response has begun; api/http/exchange.py sends a 503
+            if status == 500:  # no response has begun; uvicorn_protocol.py sends a 503
                 status = 503
             raise
         finally:
@@ -138,7 +138,7 @@ class Dispatcher:
             waiting.set_exception(error)
         return True
 
-    def _single_write_route(self, exchange: Exchange) -> "_SingleWriteRoute | None":
+    def _single_write_route(self, exchange: Exchange) -> _SingleWriteRoute | None:
         """Return what the head of a request says about its single write, or None if it needs a task.
 
         The result is the same for all requests that repeat the head.
@@ -152,7 +152,7 @@ class Dispatcher:
         route: _SingleWriteRoute | None = notes[_SingleWriteRoute]
         return route
 
-    def _read_head(self, scope: Scope) -> "_SingleWriteRoute | None":
+    def _read_head(self, scope: Scope) -> _SingleWriteRoute | None:
         found = self._routes.find_single_write(scope["method"], route_path(scope))
         if found is None:
             return None
@@ -168,7 +168,7 @@ class Dispatcher:
             return None
         return _SingleWriteRoute(route, read_body, headers.get(b"authorization", b"").decode("latin-1"), _ids(scope))
 
-    def _identify(self, scope: Scope, ids: "_Ids") -> dict[str, Any]:
+    def _identify(self, scope: Scope, ids: _Ids) -> dict[str, Any]:
         """Return the request's state with its ids."""
         state: dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = ids.request_id or f"{self._prefix}{next(self._numbers):08x}"

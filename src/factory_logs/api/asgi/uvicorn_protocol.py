@@ -23,12 +23,15 @@ from urllib.parse import unquote
 
 import httptools
 import orjson
+from starlette.requests import Request
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from factory_logs.api.asgi.parsed_head import END_OF_HEAD, ParsedHead, parsed_head
+from factory_logs.api.http.error_handlers import INTERNAL_ERROR, error_response
 from factory_logs.api.http.exchange import Exchange
+from factory_logs.errors import HTTP_STATUS, STOPPING, OverloadedError
 from factory_logs.settings import Settings
 
 GATHERED_BYTES = 64 * 1024
@@ -387,7 +390,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
         event loop.
         """
         try:
-            await exchange.run_asgi(app)
+            await _run_application(exchange, app)
         finally:
             self.tasks.discard(asyncio.current_task())
 
@@ -552,6 +555,39 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def _cancel(timer: asyncio.TimerHandle | None) -> None:
         if timer is not None:
             timer.cancel()
+
+
+async def _run_application(exchange: Exchange, app: ASGIApp) -> None:
+    """Run an application for a request. If it sends no response, send an error; if its response is not complete, close
+    the connection.
+
+    uvicorn's own method sends a text with status 500, also to a request that it cancels at the end of the drain time.
+    That request gets a 503, so that its client sends it again. An error closes the connection, because a part of the
+    request's body may not have arrived.
+    """
+    stopping: OverloadedError | None = None
+    try:
+        await app(exchange.scope, exchange.receive, exchange.send)  # type: ignore[arg-type]
+    except asyncio.CancelledError:
+        stopping = OverloadedError(STOPPING)
+    except Exception as error:
+        exchange.logger.error("Exception in ASGI application", exc_info=error)
+    if not exchange.response_started and not exchange.disconnected:
+        await _send_error(exchange, stopping)
+    elif not exchange.response_complete and not exchange.disconnected:
+        exchange.transport.close()
+    exchange.on_response = lambda: None
+
+
+async def _send_error(exchange: Exchange, stopping: OverloadedError | None) -> None:
+    request = Request(exchange.scope)  # type: ignore[arg-type]
+    headers = {"Connection": "close", "X-Request-ID": exchange.scope.get("state", {}).get("request_id", "")}
+    if stopping is None:
+        response = error_response(request, 500, INTERNAL_ERROR, headers=headers)
+    else:
+        headers["Retry-After"] = str(stopping.retry_after)
+        response = error_response(request, HTTP_STATUS[OverloadedError], stopping.message, headers=headers)
+    await response(exchange.scope, exchange.receive, exchange.send)  # type: ignore[arg-type]
 
 
 def _reason(error: httptools.HttpParserError) -> str:

@@ -22,6 +22,7 @@ from factory_logs.errors import (
 )
 
 _log = structlog.get_logger(__name__)
+INTERNAL_ERROR = "Internal server error"
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 
 
@@ -98,7 +99,7 @@ def unexpected_error(request: Request, error: BaseException) -> Response:
     state = request.scope.get("state", {})
     ids = {name: state[name] for name in ("request_id", "trace_id") if name in state}
     _log.error("unexpected error", exc_info=error, **ids)
-    return error_response(request, 500, "Internal server error")
+    return error_response(request, 500, INTERNAL_ERROR)
 
 
 def install(app: FastAPI) -> None:

@@ -6,15 +6,11 @@ both ways (docs/explanation/hot-path.md). The shortcut exists only if no layer h
 layer that must see the messages sees all of them.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import orjson
 from starlette.types import ASGIApp, Receive, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
-
-from factory_logs.errors import STOPPING
 
 
 class Exchange(RequestResponseCycle):
@@ -26,41 +22,6 @@ class Exchange(RequestResponseCycle):
     head_notes: dict[object, Any] | None = None
     """Notes of the application about the head. Requests that repeat the head share them; None if no request can
     repeat it."""
-
-    async def run_asgi(self, app: ASGIApp) -> None:  # type: ignore[override]
-        """Run an application for this request. If it sends no response, send an error; if its response is not complete,
-        close the connection.
-
-        uvicorn's own method sends a text with status 500, also to a request that it cancels at the end of the drain
-        time. That request gets a 503, so that its client sends it again.
-        """
-        status, message = 500, "Internal server error"
-        try:
-            await app(self.scope, self.receive, self.send)  # type: ignore[arg-type]
-        except asyncio.CancelledError:
-            status, message = 503, STOPPING
-        except Exception as error:
-            self.logger.error("Exception in ASGI application", exc_info=error)
-        if not self.response_started and not self.disconnected:
-            await self._send_error(status, message)
-        elif not self.response_complete and not self.disconnected:
-            self.transport.close()
-        self.on_response = lambda: None
-
-    async def _send_error(self, status: int, message: str) -> None:
-        """Send an error, and close the connection, because a part of the request's body may not have arrived."""
-        request_id = self.scope.get("state", {}).get("request_id", "")
-        body = orjson.dumps({"message": message, "request_id": request_id})
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-            (b"x-request-id", request_id.encode()),
-        ]
-        if status == 503:
-            headers.append((b"retry-after", b"1"))
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
     def whole_body(self) -> bytes | None:
         """Return the body if all of it has arrived and no part of it was received yet, else None; then call
