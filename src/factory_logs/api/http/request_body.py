@@ -19,7 +19,7 @@ from factory_logs.api.http.responses import route_path
 from factory_logs.api.services import Services
 from factory_logs.errors import RequestTimeoutError, TooLargeError, UnsupportedMediaTypeError
 from factory_logs.ingest.body_spool import BodyBudget, BodySpool
-from factory_logs.ingest.idempotency import KeyedBody, WriteKey
+from factory_logs.ingest.idempotency import KeyedBody, WriteKey, key_of
 from factory_logs.settings import Settings
 
 JSON_TYPES = (b"application/json", b"application/vnd.api+json")
@@ -195,9 +195,4 @@ async def json_body(request: Request, services: Services, user_id: int) -> tuple
     with Body(headers, request.receive, services.settings, services.bodies) as body:
         body.require_json()
         text = await body.read()
-    header = headers.get(b"idempotency-key")
-    if header is None:
-        return text, None
-    keyed = KeyedBody(user_id, header, f"JSON {route_path(request.scope)}")
-    keyed.feed(text)
-    return text, keyed.key()
+    return text, key_of(headers.get(b"idempotency-key"), user_id, f"JSON {route_path(request.scope)}", text)
