@@ -92,9 +92,8 @@ def refusal(error: BaseException, index: int | None = None) -> BadRequestError |
     """Return the error for the client if PostgreSQL has refused its record, or None. `index` is the record's position
     in a batch."""
     cause = driver_error(error)
-    if not isinstance(cause, asyncpg.PostgresError) or not isinstance(cause.sqlstate, str):
-        return None
-    if not cause.sqlstate.startswith(REFUSED) or unavailable_message(cause.sqlstate, str(cause)) is not None:
+    state = _sqlstate(cause)
+    if state is None or not state.startswith(REFUSED) or unavailable_message(state, str(cause)) is not None:
         return None
     return BadRequestError(
         "The database refuses a record; nothing was stored",
@@ -105,9 +104,8 @@ def refusal(error: BaseException, index: int | None = None) -> BadRequestError |
 def is_of_statement(error: BaseException) -> bool:
     """Return whether the statement has caused the error, so that PostgreSQL has stored nothing of it and the connection
     is still good."""
-    if not isinstance(error, asyncpg.PostgresError) or not isinstance(error.sqlstate, str):
-        return False
-    return not error.sqlstate.startswith("XX") and unavailable_message(error.sqlstate, str(error)) is None
+    state = _sqlstate(error)
+    return state is not None and not state.startswith("XX") and unavailable_message(state, str(error)) is None
 
 
 def driver_error(error: BaseException) -> BaseException:
@@ -116,6 +114,11 @@ def driver_error(error: BaseException) -> BaseException:
     if original is None:
         return error
     return original.__cause__ or original
+
+
+def _sqlstate(error: BaseException) -> str | None:
+    state = error.sqlstate if isinstance(error, asyncpg.PostgresError) else None
+    return state if isinstance(state, str) else None
 
 
 def unavailable_message(state: str, text: str) -> str | None:
@@ -130,8 +133,9 @@ def _message_for(error: BaseException, cause: BaseException) -> str | None:
         return UNREACHABLE
     if isinstance(cause, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError):
         return CHANGED
-    if isinstance(cause, asyncpg.PostgresError) and isinstance(cause.sqlstate, str):
-        return unavailable_message(cause.sqlstate, str(cause))
+    state = _sqlstate(cause)
+    if state is not None:
+        return unavailable_message(state, str(cause))
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     return LOST if lost or isinstance(error, InterfaceError) or isinstance(cause, CLIENT_ERRORS) else None
 
