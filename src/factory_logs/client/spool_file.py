@@ -256,6 +256,11 @@ def current_file(folder: Path) -> Path:
     return folder / f"spool-{number + 1}.sqlite3" if _marker(path).exists() else path
 
 
+def has_spool(folder: Path) -> bool:
+    """Return whether a folder contains a spool."""
+    return any(folder.glob("spool-*.sqlite3"))
+
+
 def _numbered(folder: Path) -> list[tuple[int, Path]]:
     return [(int(match[1]), path) for path in folder.glob("spool-*.sqlite3") if (match := _NAME.fullmatch(path.name))]
 

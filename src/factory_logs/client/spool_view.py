@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from factory_logs.client.errors import SpoolError
 from factory_logs.client.spool import RejectedLog, SpoolTotals, read_totals, rejected_logs
-from factory_logs.client.spool_file import current_file
+from factory_logs.client.spool_file import current_file, has_spool
 from factory_logs.client.spool_lock import SENDER, SenderStatus, Trouble
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ class SpoolView:
     """Reads the spool in a folder without changing it. Raises SpoolError if there is no spool or it cannot be read."""
 
     def __init__(self, folder: Path) -> None:
-        if not any(folder.glob("spool-*.sqlite3")):
+        if not has_spool(folder):
             raise SpoolError(f"there is no spool in {folder}")
         self._folder = folder
         self._path = current_file(folder)

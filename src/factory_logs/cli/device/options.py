@@ -112,7 +112,7 @@ class ServerOptions(NamedTuple):
         """Return the client for these options. Raises CommandError, SpoolError."""
         from factory_logs.client import Client, ClientSettings
 
-        self.tokens()
+        self.tokens()  # an error in them names their options
         try:
             return Client(
                 self.url,

@@ -139,8 +139,10 @@ def _existing(folder: Path) -> "Spool":
 
 def _existing_folder(folder: Path) -> Path:
     """Return the folder of the spool. Raises CommandError if it contains no spool."""
+    from factory_logs.client.spool_file import has_spool
+
     folder = folder.expanduser()
-    if not any(folder.glob("spool-*.sqlite3")):
+    if not has_spool(folder):
         raise CommandError(
             f"there is no spool in {folder}; --spool or {device_environment.SPOOL} names the folder of the client"
         )
