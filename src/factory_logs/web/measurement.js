@@ -85,8 +85,8 @@ export function measurementView() {
 
 /** Return a typed limit as a JSON number: browsers also accept `.5` and `007`. @param {string | null} text */
 function limitOf(text) {
-  const isNumber = text !== null && text.trim() !== "" && Number.isFinite(Number(text));
-  return isNumber && !/^-?[1-9]\d+$/.test(text) ? String(Number(text)) : text;
+  const isNumeric = text !== null && text.trim() !== "" && Number.isFinite(Number(text));
+  return isNumeric && !/^-?[1-9]\d+$/.test(text) ? String(Number(text)) : text;
 }
 
 /** @param {import("./api.js").Log[]} logs */
