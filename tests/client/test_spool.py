@@ -355,43 +355,6 @@ def test_a_spool_of_an_older_version_is_used_and_older_versions_can_still_use_it
 
 
 class Interrupted:
-    """A connection on which Ctrl-C interrupts the first statement that begins with `begin`, when it has ended."""
-
-    def __init__(self, connection: sqlite3.Connection, begin: str) -> None:
-        self._connection = connection
-        self._begin = begin
-
-    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
-        cursor = self._connection.execute(sql, *values)
-        if sql.startswith(self._begin):
-            self._begin = "already interrupted"
-            raise KeyboardInterrupt
-        return cursor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-
-@pytest.mark.parametrize("begin", ["BEGIN", "SELECT", "UPDATE", "COMMIT"])
-def test_a_put_that_is_interrupted_at_any_statement_leaves_the_spool_usable(tmp_path: Path, begin: str) -> None:
-    spool, other = Spool(tmp_path), Spool(tmp_path)
-    spool.put([line(0)])
-    other.put([line(1)])
-    assert spool.file._connection is not None
-    spool.file._connection = Interrupted(spool.file._connection, begin)  # type: ignore[assignment]
-    with pytest.raises(KeyboardInterrupt):
-        spool.put([line(2)])
-    with closing(sqlite3.connect(spool.file.path, timeout=0, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")  # no lock is held
-        connection.execute("ROLLBACK")
-    spool.put([line(3)])
-    kept = [line(2)] if begin == "COMMIT" else []
-    assert pending(other) == [line(0), line(1), *kept, line(3)]
-    spool.file.close()
-    other.file.close()
-
-
-class Reentered:
     """A connection on which a signal handler runs after the first statement that begins with `begin`."""
 
     def __init__(self, connection: sqlite3.Connection, begin: str, handler: Callable[[], None]) -> None:
@@ -410,12 +373,35 @@ class Reentered:
         return getattr(self._connection, name)
 
 
+def press_ctrl_c() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("begin", ["BEGIN", "SELECT", "UPDATE", "COMMIT"])
+def test_a_put_that_is_interrupted_at_any_statement_leaves_the_spool_usable(tmp_path: Path, begin: str) -> None:
+    spool, other = Spool(tmp_path), Spool(tmp_path)
+    spool.put([line(0)])
+    other.put([line(1)])
+    assert spool.file._connection is not None
+    spool.file._connection = Interrupted(spool.file._connection, begin, press_ctrl_c)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        spool.put([line(2)])
+    with closing(sqlite3.connect(spool.file.path, timeout=0, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")  # no lock is held
+        connection.execute("ROLLBACK")
+    spool.put([line(3)])
+    kept = [line(2)] if begin == "COMMIT" else []
+    assert pending(other) == [line(0), line(1), *kept, line(3)]
+    spool.file.close()
+    other.file.close()
+
+
 @pytest.mark.parametrize("begin", ["BEGIN", "SELECT", "UPDATE", "COMMIT"])
 def test_a_signal_handler_may_store_a_log_while_a_put_is_at_any_statement(tmp_path: Path, begin: str) -> None:
     spool = Spool(tmp_path)
     spool.put([line(0)])
     assert spool.file._connection is not None
-    spool.file._connection = Reentered(spool.file._connection, begin, lambda: spool.put([line(1)]))  # type: ignore[assignment]
+    spool.file._connection = Interrupted(spool.file._connection, begin, lambda: spool.put([line(1)]))  # type: ignore[assignment]
     spool.put([line(2)])
     assert sorted(pending(spool)) == [line(0), line(1), line(2)]
     assert spool.totals().pending == 3
@@ -427,7 +413,7 @@ def test_a_signal_handler_may_close_the_spool_during_a_put(tmp_path: Path, begin
     spool = Spool(tmp_path)
     spool.put([line(0)])
     assert spool.file._connection is not None
-    spool.file._connection = Reentered(spool.file._connection, begin, spool.file.close)  # type: ignore[assignment]
+    spool.file._connection = Interrupted(spool.file._connection, begin, spool.file.close)  # type: ignore[assignment]
     spool.put([line(1)])
     assert pending(spool) == [line(0), line(1)]
     spool.file.close()

@@ -36,6 +36,12 @@ def a_log(app_name: str = "tiger", repair_id: int | None = None, text: str = "")
     return parse_log(record.encode(), RecordLimits(256 * 1024, 32))
 
 
+async def a_key(database: Database) -> WriteKey:
+    """Create a user, and return a key of that user."""
+    user = await UserRepository(database).create("ann", "Ann", None, Level.SYSTEM)
+    return WriteKey(user.user_id, "retry", b"x" * 32)
+
+
 @pytest.fixture
 def group_commit(database: Database, settings: Settings) -> Callable[..., GroupCommit]:
     """Create a group commit with these settings, without starting it."""
@@ -140,8 +146,7 @@ async def test_a_log_with_an_unknown_repair_fails_alone(group_commit: Callable[.
 async def test_of_two_writes_with_one_key_in_one_commit_one_is_stored(
     group_commit: Callable[..., GroupCommit], database: Database, database_of: asyncpg.Connection
 ) -> None:
-    user = await UserRepository(database).create("ann", "Ann", None, Level.SYSTEM)
-    key = WriteKey(user.user_id, "retry", b"x" * 32)
+    key = await a_key(database)
     waiting = group_commit()
     results = [waiting.store(a_log(), "ann", key) for _ in range(2)]
     async with running(waiting):
@@ -247,8 +252,7 @@ async def test_refused_logs_that_are_sent_apart_do_not_look_like_a_stalled_datab
 async def test_logs_are_not_sent_again_if_a_used_key_cannot_be_looked_up_after_their_commit(
     group_commit: Callable[..., GroupCommit], database: Database, database_of: asyncpg.Connection
 ) -> None:
-    user = await UserRepository(database).create("ann", "Ann", None, Level.SYSTEM)
-    key = WriteKey(user.user_id, "used", b"x" * 32)
+    key = await a_key(database)
     waiting = group_commit()
     results = [waiting.store(a_log(), "ann"), waiting.store(a_log(), "ann", key), waiting.store(a_log(), "ann", key)]
     await database_of.execute("ALTER TABLE idempotency_keys RENAME COLUMN answer TO renamed")

@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -154,9 +154,15 @@ KINDS: dict[str, Callable[[str], Summed]] = {
 }
 
 
+def worker(database: Database, **settings: object) -> AbstractAsyncContextManager[Sums]:
+    """Run a worker that stores every sum at once."""
+    return worker_with(database, EAGER | settings)
+
+
 @asynccontextmanager
-async def worker(database: Database, **settings: object) -> AsyncIterator[Sums]:
-    own = Settings().model_copy(update={**EAGER, **settings})
+async def worker_with(database: Database, settings: Mapping[str, object]) -> AsyncIterator[Sums]:
+    """Run a worker with these settings."""
+    own = Settings().model_copy(update=settings)
     known = ResultCache(database, own)
     keeping = asyncio.create_task(known.run())
     try:

@@ -1,8 +1,7 @@
 """The catalog is updated in the background: in parts, by one worker at a time, on a connection for reads."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 import pytest
@@ -18,6 +17,7 @@ from factory_logs.querier.catalog import APPS, PATHS, CatalogUpdates, read_catal
 from factory_logs.querier.result_cache import ResultCache
 from factory_logs.querier.sums import Sums
 from factory_logs.settings import Settings
+from tests.querier.jig_sums import worker_with
 from tests.querier.writers import run_sql, until_kept
 
 MAX_PATHS = 100
@@ -38,17 +38,9 @@ async def store(database: Database, logs: int) -> None:
     )
 
 
-@asynccontextmanager
-async def worker(database: Database, **settings: object) -> AsyncIterator[Sums]:
+def worker(database: Database, **settings: object) -> AbstractAsyncContextManager[Sums]:
     """Run a worker that stores complete parts in the database, and nothing that merely took long."""
-    own = Settings().model_copy(update={"count_look_seconds": 0.001, "kept_count_seconds": 60.0, **settings})
-    known = ResultCache(database, own)
-    keeping = asyncio.create_task(known.run())
-    try:
-        yield Sums(known, Aggregates(database, own), own)
-    finally:
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+    return worker_with(database, {"count_look_seconds": 0.001, "kept_count_seconds": 60.0, **settings})
 
 
 def updates(sums: Sums, every_seconds: float = 0.01, max_paths: int = MAX_PATHS) -> CatalogUpdates:
