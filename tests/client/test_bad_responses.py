@@ -1,5 +1,5 @@
 """Responses that break off or arrive very slowly over a real socket: none counts as complete, and none blocks the
-sender for ever."""
+sender, a reader or a tail for ever."""
 
 import socket
 import threading
@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from factory_logs.client import Reader, ServerUnavailableError, reader, tail_stream
 from factory_logs.client.delivery import ServerLink
 from factory_logs.client.outbox import Outbox
+from factory_logs.client.retry import Backoff
 from factory_logs.client.sender import Sender
 from factory_logs.client.settings import ClientSettings
 from factory_logs.client.spool import Spool
+from factory_logs.client.tail_stream import TailStream
 from factory_logs.client.token_source import FixedToken
 
 DATE = b"Date: Sun, 06 Nov 2033 08:49:37 GMT\r\n"
@@ -27,8 +30,8 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1f\r\n" + CREATED + b"\r\n"
 
 
 class Script:
-    """A server that sends the next of `responses` for each POST: bytes, and the index from which they arrive one by
-    one, or None. Then it hangs up."""
+    """A server that sends the next of `responses` for each request but that for its health: bytes, and the index from
+    which they arrive one by one, or None. Then it hangs up."""
 
     def __init__(self) -> None:
         self.responses: list[tuple[bytes, int | None]] = []
@@ -62,9 +65,10 @@ class Script:
         if head.startswith(b"GET /healthz"):
             connection.sendall(HEALTHY)
             return True
-        if not head.startswith(b"POST"):
+        if not head:
             return False
-        length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        lengths = [int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+        length = next(iter(lengths), 0)
         while len(body) < length:
             body += connection.recv(65536)
         self.bodies.append(body)
@@ -137,3 +141,61 @@ def test_an_incomplete_response_acknowledges_nothing_and_is_requested_again(
         sender.step()
     assert (spool.totals().pending, spool.totals().delivered) == (0, 3)
     assert script.bodies[0] == script.bodies[1]
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+NDJSON = OK + b"Content-Type: application/x-ndjson\r\n\r\n"
+EVENTS = OK + b"Content-Type: text/event-stream\r\n\r\n"
+RECORD = b'{"n": 1}\n'
+EVENT = b"id: 1\ndata: " + RECORD + b"\n"
+SLOW = [(OK + b"X: " + b"x" * 90_000, len(OK)), (OK + b"\r\n" + b"x" * 90_000, len(OK) + 2)]
+SLOW_PART = pytest.mark.parametrize("slow", SLOW, ids=["head a byte at a time", "body a byte at a time"])
+
+
+@pytest.fixture
+def short_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (reader, tail_stream):
+        monkeypatch.setattr(module, "WHOLE_RESPONSE_SECONDS", 0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_bound")
+@SLOW_PART
+@pytest.mark.parametrize("q", [None, {"group_by": [{"field": "product_imei"}]}], ids=["page", "export"])
+def test_a_reader_does_not_wait_for_ever(script: Script, slow: tuple[bytes, int], q: dict[str, object] | None) -> None:
+    script.responses = [slow]
+    with (
+        Reader(script.url, "t", patience_seconds=0) as logs,
+        pytest.raises(ServerUnavailableError, match="ReadTimeout: the response comes too slowly"),
+    ):
+        list(logs.logs(q))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_bound")
+@SLOW_PART
+def test_a_tail_does_not_wait_for_ever(script: Script, slow: tuple[bytes, int]) -> None:
+    script.responses = [slow] * 2
+    found: list[str] = []
+
+    def on_trouble(why: str) -> None:
+        found.append(why)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        next(iter(TailStream(script.url, FixedToken("t"), on_trouble=on_trouble)))
+    assert found == ["the response comes too slowly"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("short_bound")
+def test_an_export_and_a_tail_may_take_any_time(script: Script) -> None:
+    def on_trouble(why: str) -> None:  # on a busy machine, the head may be late and is then requested again
+        assert script.responses, why
+
+    quick = Backoff(0.01, 0.1)
+    script.responses = [(NDJSON + RECORD, len(NDJSON))] * 20
+    with Reader(script.url, "t", on_trouble=on_trouble, backoff=quick) as logs:
+        assert list(logs.logs({"group_by": [{"field": "product_imei"}]})) == [{"n": 1}]
+    script.responses = [(EVENTS + EVENT, len(EVENTS))] * 20
+    assert next(iter(TailStream(script.url, FixedToken("t"), on_trouble=on_trouble, backoff=quick))) == {"n": 1}

@@ -10,7 +10,6 @@ lines.
 """
 
 import secrets
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -87,13 +86,11 @@ def read_response(response: httpx.Response, body: bytes) -> ApiResponse:
     return ApiResponse(response.status_code, response.headers, body, response.request.headers.get(REQUEST_ID, ""))
 
 
-def read_bounded(response: httpx.Response, max_bytes: int, max_seconds: float) -> ApiResponse:
-    """Read the body of a streamed response. Raises httpx.TransportError if it is too long or too slow."""
-    body, end = bytearray(), time.monotonic() + max_seconds
+def read_bounded(response: httpx.Response, max_bytes: int) -> ApiResponse:
+    """Read the body of a streamed response. Raises httpx.TransportError if it is too long."""
+    body = bytearray()
     for part in response.iter_bytes():
         body += part
-        if time.monotonic() > end:
-            raise httpx.ReadTimeout("the response comes too slowly")
         if len(body) > max_bytes:
             raise httpx.RemoteProtocolError("the response is too long for this API")
     return read_response(response, bytes(body))

@@ -104,7 +104,6 @@ class ServerLink:
         self.clock = ServerClock()
         self._tokens = tokens
         self._encoding: str = settings.encoding
-        self._whole_response_seconds = settings.whole_response_seconds
         self._max_retry_after = settings.max_retry_after_seconds
         self._http = httpx.Client(
             base_url=url,
@@ -194,7 +193,7 @@ class ServerLink:
 
     def _send(self, method: str, path: str, **request: Any) -> ApiResponse:
         with self._http.stream(method, path, **request) as stream:
-            response = read_bounded(stream, MAX_RESPONSE_BYTES, self._whole_response_seconds)
+            response = read_bounded(stream, MAX_RESPONSE_BYTES)
         is_json = response.headers.get("content-type", "").startswith("application/json")
         if is_json and (stream.is_success or response.is_error_of_api):  # the clock of a captive portal may differ
             self.clock.observe(response.headers.get("date"))

@@ -22,6 +22,7 @@ from factory_logs.client import read_results
 from factory_logs.client.api_response import ApiResponse, described, read_bounded, read_response, with_ids
 from factory_logs.client.errors import ClientError, ServerUnavailableError
 from factory_logs.client.read_results import LOG_COLUMNS, LOG_TIMES, ResultRows, Row, flat_log, to_dataframe
+from factory_logs.client.response_timer import WHOLE_RESPONSE_SECONDS, ResponseTimer
 from factory_logs.client.retry import Backoff, http_date, retry_after
 from factory_logs.client.settings import checked_url, tls_verification
 from factory_logs.client.token_source import BadCredentialsError, NoTokenError, environment_source, token_source
@@ -48,7 +49,6 @@ PAGE_SIZE = 100
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 IN_MEMORY_BYTES = 8 * 1024 * 1024
 """An export of groups that is larger than this is stored in a temporary file."""
-WHOLE_RESPONSE_SECONDS = 300.0
 SILENCE_SECONDS = 120.0
 """The timeout without data. It is longer than the server allows a query to run."""
 _REFUSALS = {HTTP_STATUS[kind]: kind for kind in (BadRequestError, UnauthenticatedError, ForbiddenError, NotFoundError)}
@@ -89,13 +89,14 @@ class Reader:
         self._patience = patience_seconds
         self._on_trouble = on_trouble
         self._backoff = backoff or Backoff(0.5, 15.0)
+        self._timer = ResponseTimer(WHOLE_RESPONSE_SECONDS)
         self._http = httpx.Client(
             base_url=checked_url(os.environ.get(device_environment.URL, "") if url is None else url),
             transport=transport,
             verify=tls_verification(ca_file or os.environ.get(device_environment.CA_FILE) or None),
             headers={"User-Agent": f"factory-logs-reader/{__version__}"},
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=10.0),
-            event_hooks={"request": [with_ids]},
+            event_hooks={"request": [with_ids, self._timer]},
         )
 
     def logs(self, q: Q = None) -> "Logs":
@@ -198,7 +199,7 @@ class Reader:
         """
 
         def read(stream: httpx.Response) -> ApiResponse:
-            return read_bounded(stream, MAX_RESPONSE_BYTES, WHOLE_RESPONSE_SECONDS)
+            return read_bounded(stream, MAX_RESPONSE_BYTES)
 
         def is_result(response: ApiResponse) -> bool:
             return response.status == 200 and _has_shape(response.content, shape)
@@ -213,7 +214,8 @@ class Reader:
 
         def read(stream: httpx.Response) -> ApiResponse:
             if stream.status_code != 200 or not is_export(stream):
-                return read_bounded(stream, MAX_RESPONSE_BYTES, WHOLE_RESPONSE_SECONDS)
+                return read_bounded(stream, MAX_RESPONSE_BYTES)
+            self._timer.stop()  # an export may be of any size
             file.seek(0)
             file.truncate()
             for part in stream.iter_bytes():

@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+WHOLE_RESPONSE_SECONDS = 300.0
+"""How long a complete response may take by default."""
 _CONNECTED = ("connect_tcp.complete", "start_tls.complete")
 _RECEIVED = (
     "http11.receive_response_headers.complete", "http11.receive_response_headers.failed",
@@ -23,7 +25,8 @@ _RECEIVED = (
 class ResponseTimer:
     """An event hook for the requests of one httpx.Client, which sends one request at a time.
 
-    A response that is not complete `max_seconds` after its request was sent ends with httpx.ReadTimeout.
+    A response that is not complete `max_seconds` after its request was sent ends with httpx.ReadTimeout, unless the
+    timer is stopped before.
     """
 
     def __init__(self, max_seconds: float) -> None:
@@ -40,7 +43,7 @@ class ResponseTimer:
         if event.endswith(_CONNECTED):
             self._socket = info["return_value"].get_extra_info("socket")
         elif event in ("http11.send_request_headers.started", "http11.response_closed.started"):
-            self._stop()
+            self.stop()
         elif event == "http11.receive_response_headers.started":
             self._start()
         elif event in _RECEIVED and self._is_over:
@@ -54,14 +57,15 @@ class ResponseTimer:
         with contextlib.suppress(RuntimeError):  # Python starts no thread at its exit, which has its own time limit
             timer.start()
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Let the rest of the current response take any time."""
         with self._lock:
             timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
 
     def _end(self, timer: threading.Timer) -> None:
-        with self._lock:  # httpx closes the socket only after _stop, so its number cannot belong to another file yet
+        with self._lock:  # httpx closes the socket only after `stop`, so its number cannot belong to another file yet
             if timer is self._timer and self._socket is not None:
                 self._is_over = True
                 with contextlib.suppress(OSError):

@@ -11,6 +11,7 @@ from typing import Literal
 import httpx
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from factory_logs.client.response_timer import WHOLE_RESPONSE_SECONDS
 from factory_logs.client.spool_reserve import RESERVE_BYTES
 
 MIB = 1024 * 1024
@@ -69,7 +70,7 @@ class ClientSettings(BaseModel):
     connect_timeout_seconds: PositiveFloat = Field(10.0, description="How long connecting to the server may take")
     response_timeout_seconds: PositiveFloat = Field(60.0, description="How long the server may be silent in a request")
     whole_response_seconds: PositiveFloat = Field(
-        300.0, description="How long a complete response may take to arrive after its request was sent"
+        WHOLE_RESPONSE_SECONDS, description="How long a complete response may take to arrive after its request was sent"
     )
     backoff_base_seconds: PositiveFloat = Field(
         0.5, description="The maximum wait after a first failure; it doubles with each failure"

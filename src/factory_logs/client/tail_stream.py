@@ -10,6 +10,7 @@ import orjson
 
 from factory_logs.client.api_response import ApiResponse, read_bounded, with_ids
 from factory_logs.client.errors import ClientError
+from factory_logs.client.response_timer import WHOLE_RESPONSE_SECONDS, ResponseTimer
 from factory_logs.client.retry import Backoff, retry_after
 from factory_logs.client.settings import tls_verification
 from factory_logs.client.token_source import NoTokenError, TokenSource
@@ -48,12 +49,13 @@ class TailStream:
         self.last_id = last_id
         self._on_trouble = on_trouble
         self._backoff = backoff or Backoff(0.5, 15.0)
+        self._timer = ResponseTimer(WHOLE_RESPONSE_SECONDS)
         self._http = httpx.Client(
             base_url=url,
             timeout=httpx.Timeout(SILENCE_SECONDS, connect=10.0),
             transport=transport,
             verify=tls_verification(ca_file),
-            event_hooks={"request": [with_ids]},
+            event_hooks={"request": [with_ids, self._timer]},
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -78,9 +80,10 @@ class TailStream:
                 headers["Last-Event-ID"] = str(self.last_id)
             with self._http.stream("GET", "v1/factory_logs/tail", params=self._params, headers=headers) as response:
                 if response.status_code == 200 and _is_event_stream(response):
+                    self._timer.stop()  # the stream has no end
                     yield from self._records(response)
                     return
-                refusal = read_bounded(response, MAX_EVENT_BYTES, SILENCE_SECONDS)
+                refusal = read_bounded(response, MAX_EVENT_BYTES)
                 if refusal.status != 401 or not refusal.is_error_of_api or not self._tokens.refused(token):
                     raise _refusal(refusal)
 

@@ -16,8 +16,7 @@ from factory_logs.device_environment import PASSWORD, TOKEN, TOKEN_FILE, USERNAM
 RENEW_AT = 0.8
 """A login expires after some time without use. It is renewed after this part of that time."""
 MAX_LOGIN_BYTES = 64 * 1024
-LOGIN_SECONDS = 60.0
-"""The maximum size of the response to a login, and how long it may take to arrive."""
+"""The maximum size of the response to a login."""
 
 
 class NoTokenError(Exception):
@@ -144,7 +143,7 @@ class Login:
 
     def _log_in(self, http: httpx.Client) -> str:
         with http.stream("POST", "v1/auth/login", json=self._pair) as stream:
-            response = read_bounded(stream, MAX_LOGIN_BYTES, LOGIN_SECONDS)
+            response = read_bounded(stream, MAX_LOGIN_BYTES)
         if response.status == 401 and response.is_error_of_api:
             raise BadCredentialsError("the server refuses the username and password")
         now = http_date(response.headers.get("date"))
