@@ -72,13 +72,22 @@ def test_a_log_that_the_server_would_refuse_never_enters_the_spool(tmp_path: Pat
         assert log.status().totals.pending == 0
 
 
+@pytest.mark.parametrize("is_dropped", [False, True])
 def test_a_script_that_ends_without_closing_has_delivered_its_logs(
-    shared_server: Server, token: str, tmp_path: Path, numbers: Numbers
+    shared_server: Server, token: str, tmp_path: Path, numbers: Numbers, is_dropped: bool
 ) -> None:
     script = f"""
-from factory_logs.client import Client
-log = Client({shared_server.url!r}, {token!r}, spool={str(tmp_path / "spool")!r})
-log.send("jig", fields={{"n": 7}})
+from factory_logs.client import Client, ClientSettings
+
+def main():
+    log = Client({shared_server.url!r}, {token!r}, spool={str(tmp_path / "spool")!r},
+                 settings=ClientSettings(exit_seconds=300))
+    log.send("jig", fields={{"n": 7}})
+    return log
+
+log = main()
+if {is_dropped}:
+    del log
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
     assert numbers() == [7]
@@ -112,12 +121,15 @@ def test_a_client_reports_the_trouble_of_the_process_that_sends(tmp_path: Path) 
 
 def test_a_client_whose_spool_cannot_be_used_any_more_can_be_closed(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
-    log = Client(NOWHERE, "t", spool=folder, settings=settings(exit_seconds=3600))
+    link = Hanging()
+    log = Client(NOWHERE, "t", spool=folder, settings=settings(exit_seconds=3600), transport=link)
     log.send("jig")
+    assert link.entered.wait(300)  # now the sender does not create the folder again
     shutil.rmtree(folder)
     folder.write_text("not a folder")
     with pytest.raises(SpoolError):
         log.send("jig")
+    link.let_go.set()
     log.close()
     assert not log._sender._thread.is_alive()
 

@@ -4,8 +4,7 @@ import atexit
 import os
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -86,7 +85,7 @@ class Client:
         self._closed = False
         self.spool.totals()  # report an unusable spool now, not later during a test
         self._start()
-        self._at_exit = _close_at_exit(self)
+        atexit.register(self.close)  # this also keeps a client alive that its script has dropped without closing it
 
     @classmethod
     def from_environment(cls, settings: ClientSettings | None = None) -> Self:
@@ -220,7 +219,7 @@ class Client:
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
-        atexit.unregister(self._at_exit)
+        atexit.unregister(self.close)
         deadline = time.monotonic() + self.settings.exit_seconds
         self._sender.hurry()
         with suppress(SpoolError):  # the sender logs it
@@ -268,17 +267,3 @@ class Client:
                 if self._pid != os.getpid():
                     self._lock = threading.RLock()
                     self._start()
-
-
-def _close_at_exit(client: Client) -> Callable[[], None]:
-    """Return a function that closes the client when the script ends. The function does not prevent garbage collection
-    of the client."""
-    reference = weakref.ref(client)
-
-    def close() -> None:
-        alive = reference()
-        if alive is not None:
-            alive.close()
-
-    atexit.register(close)
-    return close
