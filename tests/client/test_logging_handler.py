@@ -1,5 +1,6 @@
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -104,6 +105,25 @@ def test_a_sender_that_logs_does_not_wait_for_a_record_that_waits_for_it(client:
     finally:
         of_sender.removeHandler(handler)
     assert trouble is not None
+
+
+def test_a_thread_that_logs_about_the_spool_does_not_wait_for_a_record_that_waits_for_the_spool(
+    client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = FactoryLogsHandler(client, "jig")
+    of_client = logging.getLogger("factory_logs.client")
+    of_client.addHandler(handler)
+    try:
+        with handler.lock:  # type: ignore[union-attr]
+            client.folder.rename(tmp_path / "moved")
+            other = threading.Thread(target=client.send, args=("jig",), daemon=True)
+            other.start()
+            other.join(60)
+    finally:
+        of_client.removeHandler(handler)
+    assert "was deleted or moved" in caplog.text
+    assert not other.is_alive()
+    assert len(spooled(client)) == 1
 
 
 def test_log_records_of_senders_are_not_sent_as_each_would_cause_another(

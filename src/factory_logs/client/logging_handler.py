@@ -9,13 +9,16 @@ from factory_logs.client.client import Client
 from factory_logs.client.measurements import storable_text
 from factory_logs.client.sender_thread import is_sender
 
+_OWN = "factory_logs.client."
+"""The beginning of the names of the client's loggers."""
+
 
 class FactoryLogsHandler(logging.Handler):
     """Sends log records as logs of `app_name`.
 
     `fields` contains message, level and logger, and `passed: false` at level ERROR and above. In a logging call,
     `extra={"fields": {...}}` adds or replaces fields. `extra` may also contain `product_imei`, `repair_id` and `tags`.
-    The handler's own `tags` are added to every log.
+    The handler's own `tags` are added to every log. Records of the client itself are not sent.
     """
 
     def __init__(
@@ -27,12 +30,14 @@ class FactoryLogsHandler(logging.Handler):
         self._tags = dict(tags or {})
 
     def handle(self, record: logging.LogRecord) -> bool:
-        """Emit the record, unless it is from a sender, or from the HTTP library in its thread.
+        """Emit the record, unless it is from the client, or from the HTTP library in a sender's thread.
 
         Such a record is left out before the handler is locked: `emit` of another record may wait, inside the lock,
-        until the sender has freed space in the spool.
+        until the sender has freed space in the spool, or until a thread that has logged releases the spool.
         """
-        return not is_sender(record.thread) and bool(super().handle(record))
+        if record.name.startswith(_OWN) or is_sender(record.thread):
+            return False
+        return bool(super().handle(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Put the record into the spool. Errors are reported as by other logging handlers, and never raised into the
