@@ -213,6 +213,23 @@ def test_a_413_splits_the_batch_until_it_fits_and_a_log_that_never_fits_is_set_a
     assert len(set(server.keys)) == len(server.keys)
 
 
+def test_after_a_log_that_is_too_large_the_batches_grow_again(spool: Spool, server: Server) -> None:
+    spool.put([b"x" * 2000])
+    put(spool, 200)
+
+    def limited(request: httpx.Request) -> httpx.Response:
+        return error(413, "too large") if b"xxx" in body_of(request) else server.store(request)
+
+    server.script = [limited] * 100
+    sender = sender_of(spool, server)
+    drain(sender)
+    assert (spool.totals().delivered, spool.totals().rejected) == (200, 1)
+    put(spool, 100, 200)
+    del server.requests[:]
+    drain(sender)
+    assert len(server.requests) == 1
+
+
 def test_logs_that_the_server_rejects_are_set_aside_and_the_others_are_sent_under_a_new_key(
     spool: Spool, server: Server
 ) -> None:
