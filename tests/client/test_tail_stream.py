@@ -3,10 +3,12 @@
 import json
 import random
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from factory_logs.client import tail_stream
 from factory_logs.client.retry import Backoff
 from factory_logs.client.tail_stream import TailError, TailStream
 from factory_logs.client.token_source import FixedToken, Login
@@ -126,6 +128,33 @@ def test_a_revoked_login_is_renewed_at_once() -> None:
     tail = TailStream("http://logs.test", Login("jig", "p"), last_id=0, transport=httpx.MockTransport(server))
     assert next(iter(tail))["n"] == 1
     assert server.requests[-1].headers["authorization"] == "Token token=second"
+
+
+def test_a_refused_password_ends_it() -> None:
+    server = Server(error(401, "The username or the password is wrong"))
+    tail = TailStream("http://logs.test", Login("jig", "p"), transport=httpx.MockTransport(server))
+    with pytest.raises(TailError, match="refuses the username and password"):
+        next(iter(tail))
+
+
+def test_a_login_that_must_wait_is_tried_again_after_its_retry_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    # By the device's clock, the server's time has passed long ago.
+    times = {"Date": "Mon, 01 Aug 2022 17:05:11 GMT", "Retry-After": "Mon, 01 Aug 2022 17:06:11 GMT"}
+    server = Server(error(429, "Too many failed logins", **times), httpx.ConnectError("unreachable"))
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 2:
+            raise InterruptedError
+
+    monkeypatch.setattr(tail_stream, "time", SimpleNamespace(sleep=sleep))
+    backoff = Backoff(0.001, 0.001, random.Random(1))
+    tail = TailStream("http://logs.test", Login("jig", "p"), backoff=backoff, transport=httpx.MockTransport(server))
+    with pytest.raises(InterruptedError):
+        next(iter(tail))
+    assert 60 <= waits[0] <= 61
+    assert waits[1] <= 1
 
 
 class EndlessBody(httpx.SyncByteStream):

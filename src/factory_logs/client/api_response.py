@@ -10,12 +10,15 @@ lines.
 """
 
 import secrets
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import httpx
 import orjson
+
+from factory_logs.client.retry import http_date, retry_after
 
 REQUEST_ID = "X-Request-ID"
 TRACEPARENT = "traceparent"
@@ -61,6 +64,18 @@ class ApiResponse:
         if "location" in self.headers:
             return f"a redirect to {self.headers['location'][:500]}"
         return str(self.headers.get("content-type", "no content"))[:50]
+
+    @property
+    def sent_at(self) -> float:
+        """The time of its Date header, in seconds since 1970, because the device's clock may be wrong; else the
+        device's time."""
+        date = http_date(self.headers.get("date"))
+        return time.time() if date is None else date
+
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds in its Retry-After header, or None."""
+        return retry_after(self.headers.get("retry-after"), self.sent_at)
 
     @property
     def trouble(self) -> str:

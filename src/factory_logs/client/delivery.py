@@ -18,7 +18,7 @@ from factory_logs import __version__
 from factory_logs.client.api_response import TRACEPARENT, ApiResponse, described, read_bounded, traceparent, with_ids
 from factory_logs.client.outbox import OutboxBatch
 from factory_logs.client.response_timer import ResponseTimer
-from factory_logs.client.retry import ServerClock, retry_after
+from factory_logs.client.retry import ServerClock
 from factory_logs.client.settings import ClientSettings, tls_verification
 from factory_logs.client.token_source import NoTokenError, TokenSource
 from factory_logs.schemas.timestamps import format_timestamp
@@ -223,8 +223,7 @@ class ServerLink:
         return self._failed(response)
 
     def _failed(self, response: ApiResponse) -> TryLater:
-        wait = retry_after(response.headers.get("retry-after"), self.clock.now())
-        return TryLater(response.trouble, self._believed(wait))
+        return TryLater(response.trouble, self._believed(response.retry_after))
 
     def _believed(self, seconds: float | None) -> float | None:
         return None if seconds is None else min(seconds, self._max_retry_after)

@@ -23,7 +23,7 @@ from factory_logs.client.api_response import ApiResponse, described, read_bounde
 from factory_logs.client.errors import ClientError, ServerUnavailableError
 from factory_logs.client.read_results import LOG_COLUMNS, LOG_TIMES, ResultRows, Row, flat_log, to_dataframe
 from factory_logs.client.response_timer import WHOLE_RESPONSE_SECONDS, ResponseTimer
-from factory_logs.client.retry import Backoff, http_date, retry_after
+from factory_logs.client.retry import Backoff
 from factory_logs.client.settings import checked_url, tls_verification
 from factory_logs.client.token_source import BadCredentialsError, NoTokenError, environment_source, token_source
 from factory_logs.errors import (
@@ -242,7 +242,7 @@ class Reader:
                     self._backoff.succeeded()
                     return response
                 _raise_refusal(response)
-                trouble, wait = response.trouble, _retry_after(response)
+                trouble, wait = response.trouble, response.retry_after
             except BadCredentialsError as error:
                 raise UnauthenticatedError(str(error)) from None
             except NoTokenError as error:
@@ -324,11 +324,6 @@ def _has_groups(q: str | None) -> bool:
     except orjson.JSONDecodeError:
         return False  # the server will respond with an error
     return isinstance(asked, dict) and bool(asked.get("group_by"))
-
-
-def _retry_after(response: ApiResponse) -> float | None:
-    now = http_date(response.headers.get("date"))
-    return retry_after(response.headers.get("retry-after"), time.time() if now is None else now)
 
 
 def _raise_refusal(response: ApiResponse) -> None:

@@ -11,9 +11,9 @@ import orjson
 from factory_logs.client.api_response import ApiResponse, read_bounded, with_ids
 from factory_logs.client.errors import ClientError
 from factory_logs.client.response_timer import WHOLE_RESPONSE_SECONDS, ResponseTimer
-from factory_logs.client.retry import Backoff, retry_after
+from factory_logs.client.retry import Backoff
 from factory_logs.client.settings import tls_verification
-from factory_logs.client.token_source import NoTokenError, TokenSource
+from factory_logs.client.token_source import BadCredentialsError, NoTokenError, TokenSource
 
 SILENCE_SECONDS = 60.0
 """After this time without data the connection counts as broken; the server sends heartbeats more often."""
@@ -23,7 +23,7 @@ _FINAL = (400, 401, 403, 404, 405)
 
 
 class TailError(ClientError):
-    """The server refuses to stream these logs; a retry would not help."""
+    """The server refuses to stream these logs, or there is no token for it; a retry would not help."""
 
 
 class TailStream:
@@ -67,7 +67,11 @@ class TailStream:
                     trouble = "the server has ended the connection"
                 except _TryLaterError as later:
                     trouble, wait = str(later), later.seconds
-                except (httpx.HTTPError, NoTokenError) as error:
+                except BadCredentialsError as error:
+                    raise TailError(str(error)) from None
+                except NoTokenError as error:
+                    trouble, wait = str(error), error.retry_after
+                except httpx.HTTPError as error:
                     trouble = str(error) or type(error).__name__
                 self._on_trouble(trouble)
                 time.sleep(self._backoff.failed(None if wait is None else min(wait, LONGEST_WAIT_SECONDS)))
@@ -135,4 +139,4 @@ def _is_event_stream(response: httpx.Response) -> bool:
 def _refusal(response: ApiResponse) -> Exception:
     if response.status in _FINAL and response.is_error_of_api:
         return TailError(response.message)
-    return _TryLaterError(response.message, retry_after(response.headers.get("retry-after"), time.time()))
+    return _TryLaterError(response.message, response.retry_after)

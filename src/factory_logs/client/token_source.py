@@ -10,7 +10,7 @@ from typing import Protocol
 import httpx
 
 from factory_logs.client.api_response import read_bounded
-from factory_logs.client.retry import http_date, retry_after
+from factory_logs.client.retry import http_date
 from factory_logs.device_environment import PASSWORD, TOKEN, TOKEN_FILE, USERNAME
 
 RENEW_AT = 0.8
@@ -146,16 +146,14 @@ class Login:
             response = read_bounded(stream, MAX_LOGIN_BYTES)
         if response.status == 401 and response.is_error_of_api:
             raise BadCredentialsError("the server refuses the username and password")
-        now = http_date(response.headers.get("date"))
         try:
             if response.status != 200:
                 raise ValueError(response.status)
             success = response.content["message"]["login_successful"]
             token, expiry = str(success["API_token"]), http_date(success["token_expiry"])
         except (ValueError, KeyError, TypeError):
-            wait = retry_after(response.headers.get("retry-after"), time.time() if now is None else now)
-            raise NoTokenError(f"no token by login: {response.trouble}", wait) from None
-        self._idle_seconds = expiry - (time.time() if now is None else now) if expiry is not None else 3600.0
+            raise NoTokenError(f"no token by login: {response.trouble}", response.retry_after) from None
+        self._idle_seconds = expiry - response.sent_at if expiry is not None else 3600.0
         return token
 
 
