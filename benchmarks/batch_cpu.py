@@ -14,10 +14,8 @@ import csv
 import gc
 import http.client
 import io
-import os
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,16 +25,14 @@ from typing import Any
 import asyncpg
 import orjson
 
-from benchmarks.harness import report
-from benchmarks.indexes import cpu_seconds
+from benchmarks.harness import cpu_seconds, embedded, report
+from benchmarks.indexes import backend_seconds
 from benchmarks.influx import point
 from benchmarks.influxd import influxd
-from benchmarks.space import BATCH_LOGS, BATCH_POINTS, LIMITS, batched
+from benchmarks.space import BATCH_LOGS, BATCH_POINTS, LIMITS, batched, new_database
 from benchmarks.writes import log
 from factory_logs.app import GC_THRESHOLDS
 from factory_logs.db.log_inserts import copy_logs, copy_logs_without_ids
-from factory_logs.db.migrations import upgrade
-from factory_logs.embedded import running
 from factory_logs.influxdb.line_reader import LineProtocolReader
 from factory_logs.ingest.batch_collector import BatchLimits
 from factory_logs.ingest.batch_decoder import BatchReader, NdjsonReader
@@ -83,21 +79,21 @@ async def copied(
     connection: asyncpg.Connection, batches: Batches, copy: Callable[..., Awaitable[object]] = copy_logs
 ) -> tuple[float, float]:
     """Store the batches; return the CPU time of Python and that of PostgreSQL."""
-    own, backend = time.process_time(), cpu_seconds(connection)
+    own, backend = time.process_time(), backend_seconds(connection)
     for logs in batches.logs:
         async with connection.transaction():
             await copy(connection, logs, "admin")
     own = time.process_time() - own
     await asyncio.sleep(0.05)  # the scheduler updates its count when the backend stops running
-    return own, cpu_seconds(connection) - backend
+    return own, backend_seconds(connection) - backend
 
 
 async def copied_csv(connection: asyncpg.Connection, rows: bytes) -> float:
     """Store rows as psql's `\\copy` does; return the CPU time of PostgreSQL."""
-    before = cpu_seconds(connection)
+    before = backend_seconds(connection)
     await connection.copy_to_table("factory_logs", source=io.BytesIO(rows), format="csv", columns=CSV_COLUMNS)
     await asyncio.sleep(0.05)
-    return cpu_seconds(connection) - before
+    return backend_seconds(connection) - before
 
 
 class Influxdb:
@@ -108,18 +104,14 @@ class Influxdb:
         self._pid = int((folder / "pid").read_text())
 
     def written(self, bodies: list[bytes]) -> float:
-        before = self._cpu_seconds()
+        before = cpu_seconds(self._pid)
         for body in bodies:
             self._connection.request("POST", "/write?db=jigs", body)
             response = self._connection.getresponse()
             response.read()
             if response.status != 204:
                 raise RuntimeError(f"InfluxDB refused a batch: {response.status}")
-        return self._cpu_seconds() - before
-
-    def _cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self._pid) - before
 
 
 def csv_rows(batches: Batches) -> bytes:
@@ -131,12 +123,7 @@ def csv_rows(batches: Batches) -> bytes:
 
 
 async def database(url: str, name: str, *, with_indexes: bool) -> asyncpg.Connection:
-    administrator = await asyncpg.connect(url)
-    await administrator.execute(f"CREATE DATABASE {name}")
-    await administrator.close()
-    own = url.replace("/factory_logs?", f"/{name}?", 1)
-    await upgrade(own)
-    connection = await asyncpg.connect(own)
+    connection = await asyncpg.connect(await new_database(url, name))
     if not with_indexes:
         for row in await connection.fetch(_INDEXES):
             await connection.execute(f"DROP INDEX {row[0]}")
@@ -179,10 +166,8 @@ def main() -> None:
     options = parser.parse_args()
     gc.freeze()  # as a worker does
     gc.set_threshold(*GC_THRESHOLDS)
-    with tempfile.TemporaryDirectory(prefix="flbench-", dir="/tmp") as name, contextlib.ExitStack() as opened:
-        folder = Path(name)
-        folder.chmod(0o755)
-        url = opened.enter_context(running(folder / "data"))
+    with contextlib.ExitStack() as opened:
+        url = opened.enter_context(embedded())
         influx = None
         if shutil.which("influxd") is not None:
             influx = Influxdb(*opened.enter_context(influxd()))

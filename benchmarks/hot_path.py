@@ -15,11 +15,9 @@ import io
 import json
 import logging
 import statistics
-import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -28,7 +26,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from benchmarks.harness import cpu_seconds, peer_process, report, wrk
+from benchmarks.harness import cpu_seconds, embedded, peer_process, report, wrk
 from benchmarks.writes import CONNECTIONS, log, posting
 from factory_logs import metrics
 from factory_logs.api.asgi.access_log import AccessLog
@@ -40,7 +38,6 @@ from factory_logs.db.log_inserts import NewRow, insert_logs
 from factory_logs.db.migrations import upgrade
 from factory_logs.db.records import record_text
 from factory_logs.db.users import UserRepository
-from factory_logs.embedded import running
 from factory_logs.ingest import single_records
 from factory_logs.ingest.fast_validation import fast_log_from_text, read_log
 from factory_logs.ingest.validation import NewLog
@@ -252,10 +249,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="flbench-", dir="/tmp") as name:
-        Path(name).chmod(0o755)
-        with running(Path(name) / "data") as url:
-            figures = uvloop.run(measure(url, options.rounds))
+    with embedded() as url:
+        figures = uvloop.run(measure(url, options.rounds))
     medians = {name: statistics.median(values) for name, values in figures.items()}
     rest = medians["whole"] - sum(medians[name] for name in NAMES if name != "HTTP")
     total = medians["whole"] + medians["HTTP"]

@@ -11,17 +11,15 @@ import argparse
 import asyncio
 import io
 import statistics
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import asyncpg
 
-from benchmarks.harness import ratio, report
+from benchmarks.harness import embedded, ratio, report
 from benchmarks.seeding import seed
 from factory_logs.db.migrations import upgrade
-from factory_logs.embedded import running
 
 ALONE, ALL = "primary key alone", "all that are taken"
 NOT_TAKEN = {
@@ -71,13 +69,13 @@ async def prepare(connection: asyncpg.Connection, contender: Contender, logs: in
 
 
 async def rows_per_second(connection: asyncpg.Connection, contender: Contender, rows: bytes, count: int) -> float:
-    before = cpu_seconds(connection)
+    before = backend_seconds(connection)
     await connection.copy_to_table(contender.table, source=io.BytesIO(rows), columns=COLUMNS, format="binary")
     await asyncio.sleep(0.02)  # the scheduler updates its count when the backend stops running
-    return count / (cpu_seconds(connection) - before)
+    return count / (backend_seconds(connection) - before)
 
 
-def cpu_seconds(connection: asyncpg.Connection) -> float:
+def backend_seconds(connection: asyncpg.Connection) -> float:
     """Return the CPU time of the backend, which the kernel counts in nanoseconds."""
     return int(Path(f"/proc/{connection.get_server_pid()}/schedstat").read_text().split()[0]) / 1e9
 
@@ -139,12 +137,9 @@ def main() -> None:
     parser.add_argument("--copied", type=int, default=30_000, help="how many are copied in one turn")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="flbench-", dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with running(folder / "data") as url:
-            asyncio.run(upgrade(url))
-            asyncio.run(measure(url, options.logs, options.copied, options.rounds))
+    with embedded() as url:
+        asyncio.run(upgrade(url))
+        asyncio.run(measure(url, options.logs, options.copied, options.rounds))
 
 
 if __name__ == "__main__":

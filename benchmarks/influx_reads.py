@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlencode
 
-from benchmarks.harness import service
+from benchmarks.harness import BINARIES, service
 from benchmarks.influxd import influxd
-from benchmarks.writes import BATCH_WORKERS, BINARIES
+from benchmarks.writes import BATCH_WORKERS
 
 APPS = 10
 JIGS = 80

