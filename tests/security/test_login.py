@@ -1,5 +1,5 @@
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from factory_logs.db.login_attempts import LoginAttemptRepository
 from factory_logs.db.users import UserRepository
 from factory_logs.errors import DatabaseUnavailableError, TooManyTriesError, UnauthenticatedError
 from factory_logs.permissions import Level
+from factory_logs.schemas.timestamps import server_time
 from factory_logs.security.authenticator import Authenticator
 from factory_logs.security.login import LoginService
 from factory_logs.security.passwords import Passwords
@@ -53,9 +54,10 @@ async def test_a_correct_password_returns_a_token_that_every_worker_accepts(
 
 
 async def test_the_token_expires_the_idle_time_from_now(service: LoginService, settings: Settings) -> None:
+    idle = timedelta(seconds=settings.session_idle_seconds)
+    before = server_time()
     result = await service.login("ann", "sesame", "10.0.0.1")
-    expected = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=settings.session_idle_seconds)
-    assert abs(result.expires_at - expected) < timedelta(seconds=5)
+    assert before <= result.expires_at - idle <= server_time()
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Double,
     Row,
     any_,
+    cast,
     delete,
     extract,
     func,
@@ -37,15 +39,14 @@ PURGED_AT_ONCE = 1000
 class ValidToken:
     """The user and lifetime of a token.
 
-    `idle_seconds` is the time from the last use to the end, or None if the end is fixed. `expires_at` is the current
-    end, or None for never. `seconds_left` and `seconds_since_use` are relative to PostgreSQL's clock at the look-up;
-    the latter is None if no use has been written yet. An `only_write` token may only store logs.
+    `idle_seconds` is the time from the last use to the end, or None if the end is fixed. `seconds_left` is the time to
+    the current end, or None for never, and `seconds_since_use` is None if no use has been written yet; both are
+    relative to PostgreSQL's clock at the look-up. An `only_write` token may only store logs.
     """
 
     user_id: int
     username: str
     permission: str
-    expires_at: datetime | None
     idle_seconds: int | None
     seconds_left: float | None
     seconds_since_use: float | None
@@ -73,10 +74,9 @@ _LOOK_UP = (
         Token.user_id,
         User.username,
         User.permission,
-        Token.expires_at,
         Token.idle_seconds,
-        extract("epoch", Token.expires_at - _NOW).label("seconds_left"),
-        extract("epoch", _NOW - Token.last_used_at).label("seconds_since_use"),
+        cast(extract("epoch", Token.expires_at - _NOW), Double),
+        cast(extract("epoch", _NOW - Token.last_used_at), Double),
         Token.only_write,
     )
     .join(User, User.user_id == Token.user_id)
@@ -207,18 +207,7 @@ class TokenRepository:
         """Return the user and lifetime of a valid token, or None. A disabled user has no valid token."""
         async with self._database.connect(Pool.AUTHENTICATION) as connection:
             row = (await connection.execute(_LOOK_UP.where(Token.token_hash == token_hash))).one_or_none()
-        if row is None:
-            return None
-        return ValidToken(
-            user_id=row.user_id,
-            username=row.username,
-            permission=row.permission,
-            expires_at=row.expires_at,
-            idle_seconds=row.idle_seconds,
-            seconds_left=None if row.seconds_left is None else float(row.seconds_left),
-            seconds_since_use=None if row.seconds_since_use is None else float(row.seconds_since_use),
-            only_write=row.only_write,
-        )
+        return None if row is None else ValidToken(*row)
 
     async def touch(self, ages: Mapping[bytes, float]) -> None:
         """Store the last use of many tokens in one statement; `ages` contains the seconds since each use.

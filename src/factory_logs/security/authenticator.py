@@ -105,7 +105,7 @@ class Authenticator:
 
     def remember(self, token: str, user: CurrentUser, *, idle_seconds: int | None) -> None:
         """Cache a token that this worker has just issued."""
-        found = ValidToken(user.user_id, user.username, user.level, None, idle_seconds, None, 0.0)
+        found = ValidToken(user.user_id, user.username, user.level, idle_seconds, None, 0.0)
         self._cache_token(hash_token(token), found, self._clock())
 
     async def revoke(self, authorization: str) -> None:
