@@ -160,6 +160,21 @@ def run(
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
 
 
+def run_for_one_line(
+    *arguments: str | os.PathLike[str], environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run `factory-logs <arguments>`, and close the pipe of its output after the first line, as `head -n 1` does."""
+    reading, writing = os.pipe()
+    with tempfile.TemporaryFile("w+") as err:
+        with open(reading, encoding="utf-8") as lines:
+            with open(writing, "wb") as out:
+                process = start("factory_logs", arguments, environment, stdout=out, stderr=err)
+            line = lines.readline()
+        code = process.wait()
+        err.seek(0)
+        return subprocess.CompletedProcess(arguments, code, line, err.read())
+
+
 class CheapPasswordHasher(argon2.PasswordHasher):
     """Hashes passwords with argon2id at a low cost, because the usual cost takes longer than most tests."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
 from tests.client.servers import Server
 
 ROOT = Path(__file__).parents[2]
@@ -35,10 +36,8 @@ def examples(shared_server: Server, token: str, migrated_url: str) -> None:
     commands = re.findall(r"^\$ factory-logs (import .+)$", TUTORIAL, re.MULTILINE)
     assert len(commands) == 2
     for command in commands:
-        subprocess.run(
-            [sys.executable, "-m", "factory_logs", *command.split()],
-            cwd=ROOT, env=os.environ | {"FACTORY_LOGS_DATABASE_URL": migrated_url}, capture_output=True, check=True,
-        )  # fmt: skip
+        environment = os.environ | {"FACTORY_LOGS_DATABASE_URL": migrated_url}
+        forked.run(*command.split(), environment=environment, cwd=ROOT).check_returncode()
 
 
 @pytest.mark.usefixtures("examples")

@@ -21,13 +21,13 @@ JSON = st.recursive(
 )
 
 
-@pytest.mark.slow
-async def test_five_million_empty_objects_are_refused_in_bounded_memory() -> None:
-    body = b"[" + b",".join([b"{}"] * 5_000_000) + b"]"
+async def test_a_million_empty_objects_are_refused_in_bounded_memory() -> None:
+    body = b"[" + b",".join([b"{}"] * 1_000_000) + b"]"
+    reader = BatchReader(LIMITS, BatchLimits(max_records=10_000))
     tracemalloc.start()
     try:
-        with pytest.raises(TooLargeError, match="more than 200000 records"):
-            await BatchReader(LIMITS, BatchLimits()).read_array(body)
+        with pytest.raises(TooLargeError, match="more than 10000 records"):
+            await reader.read_array(body)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

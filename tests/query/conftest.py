@@ -12,6 +12,8 @@ from sqlalchemy import insert
 from factory_logs.db.engine import Database
 from factory_logs.db.models import FactoryLog, Repair
 from factory_logs.query import FACTORY_LOGS, QueryLimits, Resource, compile_count, compile_rows, parse_query
+from tests.conftest import EMPTY_ALL_TABLES
+from tests.locking import execute_again_after_deadlock
 
 REPAIR_ROWS: list[dict[str, Any]] = [
     {"repair_id": 1, "product_imei": "1" * 15, "process": "Replaced", "measured_battery_capacity": 2.5},
@@ -43,15 +45,18 @@ async def run(database: Database, q: Any, resource: Resource = FACTORY_LOGS) -> 
     return found
 
 
-@pytest_asyncio.fixture
-async def filled(database: Database) -> Database:
-    async with database.engine.begin() as connection:
+@pytest_asyncio.fixture(scope="module")
+async def filled(_shared_database: Database) -> Database:
+    """Return a database with these rows, for all tests of a module, which only read. A test with `database` empties it,
+    so put such a test last."""
+    await execute_again_after_deadlock(_shared_database, EMPTY_ALL_TABLES)
+    async with _shared_database.engine.begin() as connection:
         for repair in REPAIR_ROWS:
             await connection.execute(insert(Repair).values(**repair))
         for index, log in enumerate(LOG_ROWS):
             moment = datetime(2024, 1, 1, min(index, 4))
             await connection.execute(insert(FactoryLog).values(factory_log_id=index + 1, timestamp=moment, **log))
-    return database
+    return _shared_database
 
 
 @pytest.fixture

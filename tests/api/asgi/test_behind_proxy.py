@@ -239,6 +239,7 @@ def test_a_device_and_a_reader_trust_a_private_ca_by_its_file(
         assert len(list(reader.logs(q))) == 1
 
 
+@pytest.mark.parametrize("running", ["nginx"], indirect=True)  # one is enough: the commands see only the certificate
 def test_the_commands_of_the_page_trust_a_private_ca(
     running: tuple[str, Path, Path], token: str, migrated_url: str, tmp_path: Path
 ) -> None:

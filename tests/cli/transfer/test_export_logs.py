@@ -3,18 +3,15 @@ import gzip
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import zstandard
 
 from factory_logs.cli.transfer import export_logs
+from tests import forked
 from tests.cli.conftest import Query, Run
 from tests.cli.factories import LOG, lines
-
-COMMAND = [sys.executable, "-m", "factory_logs"]
 
 
 @pytest.fixture
@@ -78,10 +75,9 @@ def test_a_closed_pipe_is_not_an_error(run: Run, query: Query, migrated_url: str
         " select 'tiger', now(), jsonb_build_object('x', repeat('x', 1000)) from generate_series(1, 2000)"
     )
     for output in ([], ["--output", "/dev/stdout"]):
-        done = subprocess.run(
-            ["bash", "-c", 'set -o pipefail; "$@" | head -n 1', "bash", *COMMAND, "export", *output],
-            env=os.environ | {"FACTORY_LOGS_DATABASE_URL": migrated_url}, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = forked.run_for_one_line(
+            "export", *output, environment=os.environ | {"FACTORY_LOGS_DATABASE_URL": migrated_url}
+        )
         assert (done.returncode, done.stderr) == (0, "")
         assert json.loads(done.stdout)["factory_log_id"] == 1
 
