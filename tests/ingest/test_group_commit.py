@@ -218,6 +218,46 @@ async def test_a_log_whose_request_is_cancelled_before_it_is_sent_is_not_stored(
     assert await commits(database_of) == [["there"], ["last"]]
 
 
+async def test_a_log_whose_request_is_cancelled_while_the_connection_is_opened_is_not_stored(
+    group_commit: Callable[..., GroupCommit], database_of: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = group_commit()
+    gone, there = waiting.store(a_log("gone"), "ann"), waiting.store(a_log("there"), "ann")
+    connect_raw = waiting._database.connect_raw
+
+    async def connect() -> asyncpg.Connection:
+        gone.cancel()
+        return await connect_raw()
+
+    monkeypatch.setattr(waiting._database, "connect_raw", connect)
+    async with running(waiting):
+        assert isinstance(await there, Stored)
+    assert await commits(database_of) == [["there"]]
+
+
+async def test_a_log_whose_request_is_cancelled_while_refused_logs_are_sent_apart_is_not_stored(
+    group_commit: Callable[..., GroupCommit], database_of: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = group_commit()
+    refused, gone, there = (waiting.store(a_log(name), "ann") for name in ("refused", "gone", "there"))
+    send = waiting._send
+
+    async def cancel_and_send(connection: asyncpg.Connection, batch: list[Submission]) -> Sequence[Outcome]:
+        if len(batch) == 1:  # the first half
+            gone.cancel()
+        return await send(connection, batch)
+
+    monkeypatch.setattr(waiting, "_send", cancel_and_send)
+    await database_of.execute("ALTER TABLE factory_logs ADD CONSTRAINT no_refused CHECK (app_name <> 'refused')")
+    try:
+        async with running(waiting):
+            assert isinstance(await there, Stored)
+        assert isinstance(refused.exception(), BadRequestError)
+    finally:
+        await database_of.execute("ALTER TABLE factory_logs DROP CONSTRAINT no_refused")
+    assert await commits(database_of) == [["there"]]
+
+
 async def test_refused_logs_that_are_sent_apart_do_not_look_like_a_stalled_database(
     group_commit: Callable[..., GroupCommit], database_of: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

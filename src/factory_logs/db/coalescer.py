@@ -113,9 +113,8 @@ class Coalescer(ABC, Generic[Item, Results]):
                         return
                     self._arrived.clear()
                     await self._arrived.wait()
-                if batch := [item for item in self._take() if not item.receiver.done()]:
-                    connection = await self._process(number, connection, batch)
-                    del self._sent_at[number]
+                connection = await self._process(number, connection, self._take())
+                del self._sent_at[number]
         finally:
             if connection is not None:
                 connection.terminate()
@@ -131,6 +130,9 @@ class Coalescer(ABC, Generic[Item, Results]):
             async with self._database.available():
                 if connection is None or connection.is_closed():
                     connection = await self._database.connect_raw()
+                batch = [item for item in batch if not item.receiver.done()]
+                if not batch:
+                    return connection
                 async with asyncio.timeout(self._timeout_seconds):
                     results = await self._send(connection, batch)
         except BaseException as error:
