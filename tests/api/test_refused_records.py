@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from factory_logs.db.engine import Database
 from factory_logs.ingest import batch_writer
@@ -39,6 +40,9 @@ RULES = {
     "trigger at the commit": (FUNCTION.format(action=RAISES, trigger=AT_COMMIT), "not from this line"),
     "conversion": (FUNCTION.format(action="PERFORM NEW.app_name::integer;", trigger=BEFORE), "invalid input syntax"),
 }
+IDS, REPAIR_IDS = "factory_logs_factory_log_id_seq", "repairs_repair_id_seq"
+RESTARTED = f"SELECT setval('{IDS}', 1, false), setval('{REPAIR_IDS}', 1, false)"
+ADVANCED = f"SELECT setval('{IDS}', 20), setval('{REPAIR_IDS}', 3)"
 WITHOUT_RULES = """
     DROP TRIGGER IF EXISTS refuse ON factory_logs;
     DROP FUNCTION IF EXISTS refuse;
@@ -138,6 +142,51 @@ async def test_a_refused_point_gets_a_400(client: httpx.AsyncClient, operator: a
     assert response.status_code == 400, response.text
     assert "violates check constraint" in response.json()["error"]
     assert await stored_apps(operator) == []
+
+
+async def test_ids_that_records_already_have_do_not_refuse_a_record(
+    own_app: FastAPI, tokens: dict[Level, str], operator: asyncpg.Connection
+) -> None:
+    """Logical replication copies no sequences, so the ids of the promoted server begin at 1 again."""
+    repair = {"product_imei": "352099001761481"}
+    writes: list[tuple[str, dict[str, object]]] = [
+        ("/v1/factory_logs", {"json": GOOD}),
+        ("/v1/factory_logs", {"json": GOOD, "headers": {"Idempotency-Key": "one"}}),
+        ("/v1/factory_logs", {"json": [GOOD, GOOD], "headers": {"Idempotency-Key": "two"}}),
+        ("/write?db=x", {"content": "tiger f=1"}),
+        ("/write?db=x", {"content": "tiger f=1\ntiger f=2"}),
+        ("/v1/repairs", {"json": repair}),
+        ("/v1/repairs", {"json": repair, "headers": {"Idempotency-Key": "three"}}),
+    ]
+    async with client_of(own_app, tokens[Level.SYSTEM]) as client:
+        assert (await client.post("/v1/factory_logs", json=[GOOD] * 20)).status_code == 201
+        for _ in range(3):
+            assert (await client.post("/v1/repairs", json=repair)).status_code == 201
+        await operator.execute(RESTARTED)
+        for path, request in writes:
+            response = await client.post(path, **request)  # type: ignore[arg-type]
+            assert (response.status_code, "retry-after" in response.headers) == (503, True), response.text
+        await operator.execute(ADVANCED)
+        for path, request in writes:
+            response = await client.post(path, **request)  # type: ignore[arg-type]
+            assert response.status_code in (201, 204), response.text
+            assert "idempotency-replayed" not in response.headers
+    assert await operator.fetchval("SELECT count(*) FROM factory_logs") == 20 + 7
+
+
+async def test_a_sequence_without_more_ids_does_not_refuse_a_record(
+    own_app: FastAPI, tokens: dict[Level, str], operator: asyncpg.Connection
+) -> None:
+    async with client_of(own_app, tokens[Level.SYSTEM]) as client:
+        await operator.execute(f"ALTER SEQUENCE {IDS} MAXVALUE 2")
+        try:
+            for status in (201, 201, 503):
+                response = await client.post("/v1/factory_logs", json=GOOD)
+                assert response.status_code == status, response.text
+            assert (await client.post("/v1/factory_logs", json=[GOOD])).status_code == 503
+        finally:
+            await operator.execute(f"ALTER SEQUENCE {IDS} NO MAXVALUE")
+        assert (await client.post("/v1/factory_logs", json=GOOD)).status_code == 201
 
 
 async def test_a_refused_repair_gets_a_400(client: httpx.AsyncClient, operator: asyncpg.Connection) -> None:

@@ -7,16 +7,22 @@ from factory_logs.db.errors import LOST, UNAVAILABLE, translate_errors, unavaila
 from factory_logs.errors import DatabaseUnavailableError, QueryTooLongError
 
 
+def error_of(state: str, text: str) -> asyncpg.PostgresError:
+    error = asyncpg.PostgresError(text)
+    error.sqlstate = state
+    return error
+
+
 @pytest.mark.parametrize("state", [*UNAVAILABLE, "08003", "40P01", "53300", "57P01", "58030"])
 def test_an_error_caused_by_the_servers_state_is_retryable(state: str) -> None:
-    message = unavailable_message(state, "whatever PostgreSQL says")
+    message = unavailable_message(error_of(state, "whatever PostgreSQL says"))
     assert message is not None
     assert message.endswith("try again shortly.")
 
 
 @pytest.mark.parametrize("state", ["22021", "23503", "25001", "25P02", "42P01", "42501", "55000", "0A000", "P0001"])
 def test_an_error_caused_by_the_statement_is_not_retryable(state: str) -> None:
-    assert unavailable_message(state, "connection to a node lost") is None
+    assert unavailable_message(error_of(state, "connection to a node lost")) is None
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,7 @@ def test_an_error_caused_by_the_statement_is_not_retryable(state: str) -> None:
     ],
 )
 def test_an_internal_error_that_names_a_lost_node_is_retryable(text: str) -> None:
-    assert unavailable_message("XX000", text) == LOST
+    assert unavailable_message(error_of("XX000", text)) == LOST
 
 
 @pytest.mark.parametrize("text", ["cache lookup failed for relation 16385", "could not find nodeSubplan", "bug"])

@@ -122,6 +122,11 @@ class Cluster(RunningServer):
     def stop(self, mode: str = "fast") -> None:
         self._server.run("pg_ctl", "stop", "-w", "-m", mode, "-D", str(self.folder))
 
+    def reset_log(self, *arguments: str) -> None:
+        """Change counters of the stopped server with pg_resetwal."""
+        done = self._server.run("pg_resetwal", *arguments, "-D", str(self.folder))
+        assert done.returncode == 0, done.stdout
+
     def promote(self) -> None:
         done = self._server.run("pg_ctl", "promote", "-w", "-D", str(self.folder))
         assert done.returncode == 0, done.stdout

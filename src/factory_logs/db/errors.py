@@ -23,10 +23,12 @@ BROKEN_OFF = "The database has broken this off in favour of another transaction;
 LOCKED = "Another transaction holds a lock on what this needs; try again shortly."
 CHANGED = "The database's tables have changed; try again shortly."
 FAILED = "The database's server has failed; try again shortly."
+USED_IDS = "The database assigns ids that records already have; try again shortly."
 
 UNAVAILABLE = {
     "08": LOST,
     "22004": CHANGED,  # the logs have been distributed since the connection was opened
+    "2200H": FULL,  # a sequence has no more ids
     "25006": READ_ONLY,  # a standby
     "25P03": LOST,  # idle_in_transaction_session_timeout and transaction_timeout end the connection
     "25P04": LOST,
@@ -43,6 +45,12 @@ UNAVAILABLE = {
 REFUSED = ("22", "23", "44", "54", "P0")
 """The first characters of the SQLSTATEs by which PostgreSQL refuses a record. The service validates each record, so
 these come from constraints, triggers and indexes that the operator has added."""
+OUT_OF_TRANSACTIONS = ("GetNewTransactionId", "GetNewMultiXactId")
+"""PostgreSQL's functions that refuse every write until old transactions are vacuumed. Their SQLSTATE is also that of a
+record that is too large for an index, and the message depends on the language of the server."""
+ID_CONSTRAINTS = ("factory_logs_pkey", "repairs_pkey")
+"""The beginnings of the names of the constraints that a record violates only if a sequence is behind its table, for
+example after logical replication, which does not copy sequences."""
 LOST_NODE = re.compile(r"connect|\bnode\b|server closed|terminat", re.IGNORECASE)
 """Matches internal errors (XX) by which a cluster's coordinator reports a lost node. Any other XX is a bug."""
 TOO_LARGE = "the intermediate result size exceeds"
@@ -93,7 +101,7 @@ def refusal(error: BaseException, index: int | None = None) -> BadRequestError |
     in a batch."""
     cause = driver_error(error)
     state = _sqlstate(cause)
-    if state is None or not state.startswith(REFUSED) or unavailable_message(state, str(cause)) is not None:
+    if state is None or not state.startswith(REFUSED) or unavailable_message(cause) is not None:
         return None
     return BadRequestError(
         "The database refuses a record; nothing was stored",
@@ -105,7 +113,7 @@ def is_of_statement(error: BaseException) -> bool:
     """Return whether the statement has caused the error, so that PostgreSQL has stored nothing of it and the connection
     is still good."""
     state = _sqlstate(error)
-    return state is not None and not state.startswith("XX") and unavailable_message(state, str(error)) is None
+    return state is not None and not state.startswith("XX") and unavailable_message(error) is None
 
 
 def driver_error(error: BaseException) -> BaseException:
@@ -121,10 +129,17 @@ def _sqlstate(error: BaseException) -> str | None:
     return state if isinstance(state, str) else None
 
 
-def unavailable_message(state: str, text: str) -> str | None:
-    """Return the message for an error with this SQLSTATE, or None if the server's state did not cause it."""
+def unavailable_message(error: BaseException) -> str | None:
+    """Return the message for an error of PostgreSQL, or None if the server's state did not cause it."""
+    state = _sqlstate(error)
+    if state is None:
+        return None
     if state.startswith("XX"):
-        return LOST if LOST_NODE.search(text) else None
+        return LOST if LOST_NODE.search(str(error)) else None
+    if getattr(error, "server_source_function", None) in OUT_OF_TRANSACTIONS:
+        return READ_ONLY
+    if state == "23505" and (getattr(error, "constraint_name", None) or "").startswith(ID_CONSTRAINTS):
+        return USED_IDS
     return next((message for known, message in UNAVAILABLE.items() if state.startswith(known)), None)
 
 
@@ -133,9 +148,8 @@ def _message_for(error: BaseException, cause: BaseException) -> str | None:
         return UNREACHABLE
     if isinstance(cause, asyncpg.InvalidCachedStatementError | asyncpg.OutdatedSchemaCacheError):
         return CHANGED
-    state = _sqlstate(cause)
-    if state is not None:
-        return unavailable_message(state, str(cause))
+    if _sqlstate(cause) is not None:
+        return unavailable_message(cause)
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
     return LOST if lost or isinstance(error, InterfaceError) or isinstance(cause, CLIENT_ERRORS) else None
 
