@@ -39,10 +39,12 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Service(NamedTuple):
-    """A port that echoes requests, and a count of the requests that repeated a head."""
+    """A port that echoes requests, the requests that repeated a head, and for each segment that has arrived whether the
+    service has closed the connection."""
 
     port: int
     repeated: list[Repeated]
+    arrived: list[bool]
 
 
 @pytest.fixture
@@ -57,14 +59,21 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
         return found
 
     monkeypatch.setattr(ParsedHead, "match", noted)
+    arrived: list[bool] = []
+
+    class Protocol(JsonHttpProtocol):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            arrived.append(self.transport.is_closing())
+
     config = uvicorn.Config(echo, lifespan="off", ws="none", log_config=None, timeout_keep_alive=3600)
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
-        lambda: JsonHttpProtocol(config, state, {"given": True}), "127.0.0.1", 0
+        lambda: Protocol(config, state, {"given": True}), "127.0.0.1", 0
     )
     async with server:
-        yield Service(server.sockets[0].getsockname()[1], repeated)
+        yield Service(server.sockets[0].getsockname()[1], repeated, arrived)
         for connection in list(state.connections):
             connection.transport.abort()  # type: ignore[union-attr]
         while state.connections:
@@ -74,7 +83,8 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
 class Connection:
     """A connection of a client that waits for each response."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, service: Service) -> None:
+        self._service = service
         self._reader = reader
         self._writer = writer
 
@@ -83,10 +93,16 @@ class Connection:
         return self._reader.at_eof()
 
     async def send(self, *parts: bytes) -> bytes:
-        """Send the parts of a request. Return its response, without the values that differ on each connection."""
-        for part in parts:
-            self._writer.write(part)
-            await asyncio.sleep(0)
+        """Send the parts of a request, each when the service has read the one before. Return its response, without the
+        values that differ on each connection."""
+        arrived = self._service.arrived
+        arrived.clear()
+        async with asyncio.timeout(SECONDS):
+            for number, part in enumerate(parts):
+                while len(arrived) < number:
+                    await asyncio.sleep(0)
+                if not any(arrived):
+                    self._writer.write(part)
         return await self.response()
 
     async def response(self) -> bytes:
@@ -107,7 +123,7 @@ class Connection:
 async def connected(service: Service) -> AsyncIterator[Connection]:
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     try:
-        yield Connection(reader, writer)
+        yield Connection(reader, writer, service)
     finally:
         writer.close()
         with suppress(ConnectionError):
@@ -206,3 +222,11 @@ async def test_requests_after_a_repeated_head_are_parsed(service: Service) -> No
         for _ in range(2):
             assert await connection.send(head(1) + b"a") == first
     assert len(service.repeated) == 1
+
+
+async def test_the_second_part_of_a_head_is_not_repeated_by_a_request_of_the_same_bytes(service: Service) -> None:
+    request = b"PUT /b HTTP/1.1\r\nHost: logs.test\r\nContent-Length: 1\r\n\r\na"
+    async with connected(service) as connection, connected(service) as own:
+        await connection.send(b"POST /a HTTP/1.1\r\nX: ", request)
+        assert await connection.send(request) == await own.send(request)
+    assert service.repeated == []

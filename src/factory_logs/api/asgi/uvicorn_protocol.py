@@ -263,6 +263,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
             return
         # The parser keeps an incomplete line in memory, however long it is.
         self._part_bytes += len(part)
+        continues_head = self._in_head
         try:
             self.parser.feed_data(part)
         except httptools.HttpParserUpgrade as upgrade:
@@ -275,7 +276,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
                 self._start_task(self.app)
             return
         if self._is_new:
-            self._last_head = self._repeatable_head(part)
+            self._last_head = None if continues_head else self._repeatable_head(part)
             if self._last_head is not None:
                 self.cycle.head_notes = self._last_head.notes
             self._start()
