@@ -289,6 +289,15 @@ def test_an_invalid_chunk_after_a_response_gets_no_second_response(
         assert everything_received(connection) == b""
 
 
+def test_the_trailers_of_a_chunked_body_are_not_headers(target: Target, everything_received: Receive) -> None:
+    body = json.dumps(LOG).encode()
+    sent = post(target, b"%x\r\n%b\r\n0\r\n" % (len(body), body), "Transfer-Encoding: chunked", length=-1)
+    token = b"Authorization: Token token=%b\r\n" % target.token.encode()
+    with target.connect() as connection:
+        connection.sendall(sent.replace(token, b"") + token + b"\r\n" + sent + b"\r\n" + LAST)
+        assert statuses(everything_received(connection)) == [401, 201, 200]
+
+
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_a_request_to_upgrade_is_served_as_an_ordinary_request(
     target: Target, everything_received: Receive, method: str
@@ -371,6 +380,19 @@ def test_the_host_of_an_absolute_form_replaces_the_host_header(target: Target, e
     with target.connect() as connection:
         connection.sendall(sent)
         assert b"\r\nlocation: http://logs.example:81/v1/factory_logs/" in everything_received(connection)
+
+
+@pytest.mark.parametrize(("before", "expected"), [(b"", [400]), (HEALTH, [200])], ids=["first", "next"])
+def test_line_ends_before_a_request_have_the_limit_of_a_head(
+    target: Target, everything_received: Receive, before: bytes, expected: list[int]
+) -> None:
+    line_ends = b"\r\n" * (32 * 1024)
+    with target.connect() as connection:
+        connection.sendall(before + line_ends + LAST)
+        assert statuses(everything_received(connection)) == [200] * (before.count(b"GET") + 1)
+    with target.connect() as connection:
+        connection.sendall(before + line_ends + b"\r\n")
+        assert statuses(everything_received(connection)) == expected
 
 
 def test_a_bare_line_feed_ends_no_line(target: Target, everything_received: Receive) -> None:

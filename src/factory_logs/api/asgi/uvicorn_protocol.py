@@ -306,6 +306,8 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > self._max_head_bytes:
             raise self._too_large_head()
+        if not self._in_head:  # a trailer, which must not become a header (RFC 9110, 6.5.1)
+            return
         if len(self.headers) >= self._max_headers:
             raise _HeadError(f"The request has more than {self._max_headers} headers")
         name = name.lower()
@@ -501,7 +503,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
     def _refuse_request(self, message: str) -> None:
         """Respond with a 400 to the current request, unless its response has begun. Close the connection."""
         self.logger.warning("unreadable request: %s", message)
-        if self._in_head or not self.cycle.response_started:
+        if self._in_head or self.cycle is None or not self.cycle.response_started:
             self._refuse("400 Bad Request", message)
         elif self.cycle.response_complete:
             self.transport.close()
