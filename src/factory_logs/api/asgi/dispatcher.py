@@ -102,7 +102,7 @@ class Dispatcher:
         except ClientDisconnect:
             status = 499
         except asyncio.CancelledError:
-            if status == 500:  # no response has begun; uvicorn_protocol.py sends a 503
+            if status == 500:  # no response has begun; request_task.py sends a 503
                 status = 503
             raise
         finally:
