@@ -315,6 +315,16 @@ def test_a_request_to_upgrade_is_served_as_an_ordinary_request(
         assert statuses(everything_received(connection)) == [201 if method == "POST" else 200, 200, 200]
 
 
+@pytest.mark.parametrize(("version", "expected"), [(b"1.1", [100, 201]), (b"1.0", [201])])
+def test_only_a_client_of_http_1_1_gets_a_100(
+    target: Target, everything_received: Receive, version: bytes, expected: list[int]
+) -> None:
+    sent = post(target, json.dumps(LOG).encode(), "Expect: 100-continue", "Connection: close")
+    with target.connect() as connection:
+        connection.sendall(sent.replace(b"HTTP/1.1", b"HTTP/" + version))
+        assert statuses(everything_received(connection)) == expected
+
+
 def test_a_chunked_body_with_a_request_to_upgrade_gets_a_400(target: Target, everything_received: Receive) -> None:
     upgrade = ("Connection: Upgrade", "Upgrade: h2c", "Transfer-Encoding: chunked")
     with target.connect() as connection:

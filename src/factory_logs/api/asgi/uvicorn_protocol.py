@@ -299,6 +299,8 @@ class JsonHttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             self._bypass_parser()
         set_target(self.scope, self.parser.get_method(), version, self.url)
+        if version == "1.0":
+            self.expect_100_continue = False  # a client of HTTP/1.0 knows no 100 (RFC 9110, 10.1.1)
         self._start_exchange(keep_alive=version != "1.0" and self.parser.should_keep_alive())
         self._is_new = True
         self._received.body_left = self._content_length
