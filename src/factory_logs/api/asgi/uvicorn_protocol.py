@@ -370,7 +370,6 @@ class JsonHttpProtocol(HttpToolsProtocol):
         self.tasks.add(self.loop.create_task(run_application(self.cycle, app, self.tasks)))
 
     def on_response_complete(self) -> None:
-        self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
