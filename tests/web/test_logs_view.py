@@ -114,7 +114,7 @@ def test_a_typed_query_is_added_to_the_filters_and_an_error_is_shown(visit: Open
     typed.fill('{"name": "fields__battery__voltage",')
     expect(page.get_by_text("This is neither JSON nor the 15 digits of a unit")).to_be_visible()
     typed.fill('{"name": "fieldz", "op": "==", "val": 1}')
-    expect(page.get_by_text("no field 'fieldz'").first).to_be_visible()
+    expect(page.get_by_text("filters[0].name: no field 'fieldz'").first).to_be_visible()
     typed.fill('{"not": {"name": "fields__batery__voltage", "op": "is_null"}}')
     expect(page.get_by_text("did you mean fields__battery__voltage?")).to_be_visible()
     typed.fill("352099001770037")

@@ -181,6 +181,25 @@ def test_the_pareto_chart_works_by_keyboard_and_leads_to_failed_logs(visit: Open
     expect(page).to_have_url(re.compile("m=fields__output_usb__value"))
 
 
+def test_the_pareto_chart_names_its_bars_and_its_line(visit: Open) -> None:
+    page = visit(f"#/failures?{TIME}")
+    legend = page.locator(".legend li")
+    expect(legend).to_have_text(["failed attempts", "cumulative share of failures"])
+
+
+def test_failures_without_a_measurement_lead_to_the_logs_in_which_none_failed(visit: Open) -> None:
+    verdicts = [
+        [value.get("pass") for value in log["fields"].values() if isinstance(value, dict)]
+        for log in LOGS
+        if log["fields"]["passed"] is False
+    ]
+    expected = sum(False not in passes for passes in verdicts)
+    assert 0 < expected < len(verdicts)
+    page = visit(f"#/failures?{TIME}")
+    page.get_by_role("link", name="Logs that failed at no measurement named").click()
+    expect(page.locator(".tally strong")).to_have_text(str(expected))
+
+
 def test_the_logs_of_a_failure_keep_the_typed_q(visit: Open) -> None:
     koala = "koala_test_jig_production"
     failures = [

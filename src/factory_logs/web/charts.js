@@ -306,7 +306,7 @@ function legend(names) {
 }
 
 /**
- * Draw bars in descending order, with the line of their cumulative share.
+ * Draw failed attempts as bars in descending order, with the line of their cumulative share.
  *
  * @param {{ label: string, rows: { name: string, count: number, cumulative: number, text: string[], open?: () => void }[] }} data
  */
@@ -337,7 +337,9 @@ export function pareto({ label, rows }) {
     const items = rows.map((row, index) => ({ x: middle(index), text: row.text, ...(row.open ? { open: row.open } : {}) }));
     return { marks, items, plot };
   };
-  return chart(label, height, draw);
+  const names = legend(["cumulative share of failures"]);
+  names.prepend(element("li", {}, element("span", { class: "swatch failed", "aria-hidden": "true" }), "failed attempts"));
+  return element("div", {}, names, chart(label, height, draw));
 }
 
 /**

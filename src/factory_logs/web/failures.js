@@ -15,6 +15,8 @@ import * as state from "./state.js";
 
 const PASSED = "fields__passed";
 const BARS = 20;
+/** The number of filters in `q` is limited. */
+const MOST_EXCLUDED = 100;
 
 export function failuresView() {
   const unit = parameterInput("Unit", "unit", { usual: "product_imei" });
@@ -48,32 +50,37 @@ export function failuresView() {
 /** @param {number} failed @param {Failure[]} failures @param {string} passed */
 function content(failed, failures, passed) {
   if (failed === 0) return empty("No attempt in this time range failed with these filters.");
-  const href = (/** @type {Failure} */ row) => row.measurement === null ? linkWith([[passed, "==", false]]) : linkWith([], "measurement", { m: row.measurement });
+  const logs = (/** @type {Failure} */ row) => failedLogs(row, failures, passed);
+  const href = (/** @type {Failure} */ row) => row.measurement === null ? logs(row) : linkWith([], "measurement", { m: row.measurement });
   const name = (/** @type {Failure} */ row) => (row.measurement === null ? "no measurement named" : shortName(row.measurement));
   const bars = failures.slice(0, BARS).map((row) => ({
     name: name(row), count: row.attempts, cumulative: row.cumulative_share,
-    text: [name(row), `${count(row.attempts)} failed attempts of ${count(row.units)} units`, `${percent(row.share)} of failed attempts`, `${percent(row.cumulative_share)} with those before it`],
+    text: [name(row), `${count(row.attempts)} failed attempts of ${count(row.units)} units`, `${percent(row.share)} of failed attempts`, `${percent(row.cumulative_share)} of all failures, with those before it`],
     open: () => (location.hash = href(row)),
   }));
   return [
     tiles([["Failed attempts", count(failed)], ["Measurements that failed", count(failures.filter((row) => row.measurement !== null).length)], ["Most frequent", failures[0] ? name(failures[0]) : "–", failures[0] ? `${percent(failures[0].share)} of failed attempts` : ""]]),
     pareto({ label: `Pareto chart of ${bars.length} measurements by failed attempts`, rows: bars }),
-    results("Failures", ["Measurement", "Failed attempts", "Units", "Share", "Cumulative", "Logs"], failures.map((row) => [
+    results("Failures", ["Measurement", "Failed attempts", "Units", "Share of attempts", "Cumulative share of failures", "Logs"], failures.map((row) => [
       element("a", { href: href(row), title: row.measurement }, name(row)), count(row.attempts), count(row.units), percent(row.share), percent(row.cumulative_share),
-      element("a", { href: failedLogs(row, passed), "aria-label": `Logs that failed at ${name(row)}` }, "logs"),
+      element("a", { href: logs(row), "aria-label": `Logs that failed at ${name(row)}` }, "logs"),
     ])),
   ];
 }
 
 /**
- * Return a link to the failed attempts in which this measurement failed: the measurement, or its verdict, is false.
+ * Return a link to the failed attempts in which this measurement failed: the measurement, or its verdict, is false. The
+ * row without a measurement leads to the attempts in which none of the most frequent ones failed.
  *
  * @param {Failure} row
+ * @param {Failure[]} failures
  * @param {string} passed
  */
-function failedLogs(row, passed) {
-  if (row.measurement === null) return linkWith([[passed, "==", false]]);
-  const either = ["", "__pass", "__passed"].map((end) => ({ name: `${row.measurement}${end}`, op: "==", val: false }));
+function failedLogs(row, failures, passed) {
+  const isWithout = row.measurement === null;
+  const either = (isWithout ? failures.slice(0, MOST_EXCLUDED) : [row]).flatMap(({ measurement }) =>
+    measurement === null ? [] : ["", "__pass", "__passed"].map((end) => ({ name: `${measurement}${end}`, op: "==", val: false })));
   const typed = freeFilters(state.read().params.get("q") ?? "").filters;
-  return linkWith([], "logs", { q: JSON.stringify([...typed, { name: passed, op: "==", val: false }, { or: either }]) });
+  const which = isWithout ? { not: { or: either } } : { or: either };
+  return linkWith([], "logs", { q: JSON.stringify([...typed, { name: passed, op: "==", val: false }, which]) });
 }

@@ -133,16 +133,16 @@ export function freeFilters(text) {
 }
 
 /**
- * Return the `filters` of `q` for the range, the chosen filters and the typed `q` in the URL. Included values of one
- * field are alternatives. The included values of the field `without` are left out, for the facet of this field.
+ * Return the `filters` of `q` for the range, the chosen filters and the typed `q` in the URL. The typed ones come first,
+ * so that an error names their position in the typed list. Included values of one field are alternatives. The included
+ * values of the field `without` are left out, for the facet of this field.
  *
  * @param {URLSearchParams} params
  * @param {{ without?: string, now?: number, range?: import("./time.js").Range }} [options]
  */
 export function queryFilters(params, { without, now, range } = {}) {
   const { from, to } = range ?? timeRange(params, now);
-  /** @type {unknown[]} */
-  const filters = [];
+  const filters = [...freeFilters(params.get("q") ?? "").filters];
   if (from !== null) filters.push({ name: "timestamp", op: ">=", val: toApi(from) });
   if (to !== null) filters.push({ name: "timestamp", op: "<", val: toApi(to) });
   /** @type {Map<string, Filter[]>} */
@@ -155,5 +155,5 @@ export function queryFilters(params, { without, now, range } = {}) {
     if (name === without) continue;
     filters.push(each.length === 1 ? asQuery(/** @type {Filter} */ (each[0])) : { or: each.map(asQuery) });
   }
-  return [...filters, ...freeFilters(params.get("q") ?? "").filters];
+  return filters;
 }
