@@ -260,14 +260,14 @@ async def _shared_database(migrated_url: str, _no_settings_of_the_developer: Non
     await database.dispose()
 
 
-_RECORDS = ("factory_logs", "repairs")
-_OTHERS = [table for table in reversed(Base.metadata.sorted_tables) if table.name not in _RECORDS]
+_OTHERS = [table for table in reversed(Base.metadata.sorted_tables) if table.name not in ("factory_logs", "repairs")]
 _IDENTITIES = [(column.table.name, column.name) for table in _OTHERS for column in table.columns if column.identity]
 EMPTY_ALL_TABLES = f"""
 do $$ begin
-    if exists (select 1 from factory_logs) or pg_sequence_last_value('factory_logs_factory_log_id_seq') is not null
-        or exists (select 1 from repairs) or pg_sequence_last_value('repairs_repair_id_seq') is not null
-    then truncate {", ".join(_RECORDS)} restart identity;
+    if exists (select 1 from repairs) or pg_sequence_last_value('repairs_repair_id_seq') is not null
+    then truncate factory_logs, repairs restart identity;
+    elsif exists (select 1 from factory_logs) or pg_sequence_last_value('factory_logs_factory_log_id_seq') is not null
+    then truncate factory_logs restart identity;
     end if;
     {" ".join(f"delete from {table.name};" for table in _OTHERS)}
     {" ".join(f"perform setval(pg_get_serial_sequence('{t}', '{c}'), 1, false);" for t, c in _IDENTITIES)}
@@ -275,8 +275,8 @@ end $$
 """
 """Empties the tables. Truncating creates new files for each table and index, which takes longer than most tests.
 
-So only tables of records are truncated, and only if they were written to. From the new files, a running service
-detects that its cached results are no longer valid.
+So only the tables of records are truncated, each only if it was written to; the logs refer to the repairs, so they are
+truncated with them. From the new files, a running service detects that its cached results are no longer valid.
 """
 
 
