@@ -105,6 +105,8 @@ def test_a_spool_that_has_filled_its_disk_can_set_rejected_logs_aside_while_it_d
 
 
 def test_while_the_reserve_is_in_use_no_log_takes_its_space(disk: SmallDisk) -> None:
+    of_others = disk.folder / "of others"
+    of_others.write_bytes(bytes(2 * MIB))
     spool, server = Spool(filled(disk, 100)), Server()
     server.script = [httpx.ConnectError("unreachable")] * 100
     sender = sender_of(spool, server)
@@ -116,6 +118,7 @@ def test_while_the_reserve_is_in_use_no_log_takes_its_space(disk: SmallDisk) -> 
     with pytest.raises(SpoolFullError, match="is full"):
         spool.retry(None)
     disk.free()
+    of_others.unlink()
     sender.step()  # a person has freed space: the link may still be down
     spool.put([LINE])
     spool.file.close()

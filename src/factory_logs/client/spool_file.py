@@ -23,6 +23,8 @@ T = TypeVar("T")
 
 BUSY_SECONDS = 60.0
 VERSION = 1
+PAGE_BYTES = 1024
+"""A commit writes whole pages, so a small log is written with fewer bytes than with SQLite's default of 4096."""
 WAL_BYTES_KEPT = 8 * 1024 * 1024
 LEAST_ROOM = 1024 * 1024
 """The disk counts as full if less than this is free, because some errors of SQLite do not contain the cause."""
@@ -208,6 +210,7 @@ class SpoolFile:
         _make_folder(self.path.parent)
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
+            connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # only for a new file
             _switch_to_wal(connection)
             connection.execute(f"PRAGMA synchronous={self._fsync.upper()}")
             connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT}")
