@@ -19,6 +19,10 @@ TRANSFORMATIONS = [
     "non_negative_difference({})", "cumulative_sum({})", "moving_average({}, 2)", "moving_average({}, 5)",
     "elapsed({}, 1s)", "elapsed({})",
 ]  # fmt: skip
+CLOCK_CHANGES = [
+    "time >= '2024-03-30T20:00:00Z' AND time < '2024-04-01T03:00:00Z'",
+    "time > '2024-10-26T19:10:00Z' AND time <= '2024-10-28T03:00:00Z'",
+]
 TIMES = [f"'2024-{hour}Z'" for hour in (
     "01-30T12:00:00", "01-30T22:00:00", "01-30T22:37:30", "01-31T00:00:00", "01-31T03:20:00", "01-31T09:00:00",
     "01-31T16:00:00", "01-31T23:30:00", "02-01T06:00:00", "02-01T18:00:00",
@@ -71,8 +75,8 @@ class _Draw:
         self._chance = chance
 
     def statement(self) -> str:
-        kinds = [self._raw, self._aggregated, self._transformed, self._selected, self._nested, self._show]
-        text = self._chance.choices(kinds, [5, 8, 3, 2, 2, 2])[0]()
+        kinds = [self._raw, self._aggregated, self._transformed, self._selected, self._nested, self._show, self._local]
+        text = self._chance.choices(kinds, [5, 8, 3, 2, 2, 2, 1])[0]()
         if "percentile(" in text and "GROUP BY time(" not in text:
             return self.statement()  # of equal values InfluxDB returns the time of any
         # In a range of time InfluxDB counts for SLIMIT all series of its shards.
@@ -116,8 +120,9 @@ class _Draw:
         return self._chance.choices(
             [text, f"percentile(voltage, {self._one('50', '60', '75.5', '99')})",
              f"{text} AS y", f"count(distinct({self._one(*FIELDS)}))", "count(*)", "mean(*)",
-             f"mean({self._number()}) {self._one(*'+-*/')} {self._one('2', '0.5', f'max({self._number()})')}"],
-            [12, 2, 1, 1, 0.3, 0.3, 2],
+             f"mean({self._number()}) {self._one(*'+-*/')} {self._one('2', '0.5', f'max({self._number()})')}",
+             f"{self._one('round', 'ceil', 'floor')}({self._one('max', 'last')}({self._number()}) * -0.01)"],
+            [12, 2, 1, 1, 0.3, 0.3, 2, 1],
         )[0]  # fmt: skip
 
     def _aggregated(self) -> str:
@@ -144,8 +149,19 @@ class _Draw:
                 f"SELECT {transformation.format(self._number())} FROM {self._source()}{self._where()}"
                 f"{self._tags_only(0.3)}{self._order()}{self._limits()}"
             )
-        inner = f"{self._one('mean', 'max', 'count', 'sum', 'last')}({self._number()})"
+        inner = f"{self._one('mean', 'max', 'count', 'sum', 'last', 'stddev')}({self._number()})"
         return f"SELECT {transformation.format(inner)} FROM {self._source()}{self._grouped(share=1)}"
+
+    def _local(self) -> str:
+        """Return a statement about the hours around a change of the clock."""
+        # A selector in a window that begins with the repeated hour is one of the differences on purpose.
+        name, intervals = self._one("min", "max", "first", "last"), ["30m", "1h", "3h", "6h", "1d"]
+        if self._chance.random() < 0.5:
+            name, intervals = self._one("count", "mean", "sum", "median", "spread"), [*intervals, "2h"]
+        return (
+            f"SELECT {name}(v) FROM clock WHERE {self._one(*CLOCK_CHANGES)} GROUP BY time({self._one(*intervals)})"
+            f"{self._one(*FILLS)}{self._order()} tz('{self._one('Europe/Berlin', 'Europe/London')}')"
+        )
 
     def _nested(self) -> str:
         number = self._number()

@@ -309,6 +309,28 @@ SELECT mean(voltage), last(note) FROM tiger WHERE DAY GROUP BY time(6h), hostnam
 SELECT mean(voltage), last(note), first(passed) FROM tiger WHERE DAY GROUP BY time(6h), hostname, jig_id fill(2.5)
 SELECT mean(voltage), last(note), first(passed) FROM tiger WHERE DAY GROUP BY time(6h), * fill(7)
 SELECT count(voltage), first(note) FROM tiger WHERE DAY AND note != 'x' GROUP BY time(6h), * fill(0)
+SELECT count(n), last(b) FROM texts, verdicts WHERE SPAN GROUP BY time(5m) fill(2.5)
+# differences that are not numbers, and beyond 64 bits
+SELECT non_negative_difference(stddev(voltage)) FROM tiger WHERE DAY GROUP BY time(20m) fill(none)
+SELECT non_negative_derivative(stddev(voltage), 1h) FROM tiger WHERE DAY GROUP BY time(20m) fill(0)
+SELECT derivative(i) FROM integers
+SELECT non_negative_derivative(i), difference(i) FROM integers ORDER BY time DESC
+# a string field that only one of the measurements has
+SELECT s, b FROM texts, verdicts WHERE s !~ /x/
+SELECT b, v, s FROM /verdicts|texts|ancient/ WHERE s != 'plain'
+# zero keeps its sign
+SELECT round(f), ceil(f), floor(f) FROM floats
+SELECT round(temperature / 100), ceil(temperature / 100) FROM tiger
+# divisions of times before 1970
+SELECT max(v) FROM ancient WHERE time >= '1962-03-01' AND time < '1970-01-08' GROUP BY time(30d, 7d) fill(linear)
+SELECT elapsed(v, 1d) FROM ancient ORDER BY time DESC
+# hours that are repeated or skipped
+SELECT count(v) FROM clock WHERE AUTUMN GROUP BY time(2h) tz('Europe/Berlin')
+SELECT mean(v), sum(v) FROM clock WHERE AUTUMN GROUP BY time(2h) fill(none) ORDER BY time DESC tz('Europe/Berlin')
+SELECT median(v), max(v) FROM clock WHERE AUTUMN GROUP BY time(4h) fill(none) tz('Europe/Berlin')
+SELECT count(v) FROM clock WHERE time >= '2024-10-27 02:00:00' AND time < '2024-10-27 03:00:00' tz('Europe/Berlin')
+SELECT v FROM clock WHERE time >= '2024-03-31 02:30:00' AND time < '2024-03-31 05:00:00' tz('Europe/Berlin')
+SELECT v FROM clock WHERE time >= '2024-03-30 20:00:00' AND time < '2024-03-31 00:30:00' tz('Atlantic/Azores')
 # comparisons of comparisons
 SELECT voltage FROM tiger WHERE (voltage > 3.5) = true LIMIT 3
 SELECT voltage FROM tiger WHERE (passed = true) != (voltage > 3.3) LIMIT 3

@@ -65,6 +65,20 @@ def test_a_date_is_local_time_if_the_statement_has_a_zone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("zone", "local", "expected"),
+    [
+        ("Europe/Berlin", "2024-03-31 02:30:00", "2024-03-31T01:30:00Z"),
+        ("Europe/Berlin", "2024-10-27 02:30:00", "2024-10-27T01:30:00Z"),
+        ("America/New_York", "2024-03-10 02:30:00", "2024-03-10T06:30:00Z"),
+        ("America/New_York", "2024-11-03 01:30:00", "2024-11-03T05:30:00Z"),
+        ("America/Asuncion", "2024-10-06", "2024-10-06T03:00:00Z"),
+    ],
+)
+def test_a_local_time_that_is_skipped_or_repeated_is_that_of_go(zone: str, local: str, expected: str) -> None:
+    assert split(f"time >= '{local}'", Context(NOW, ZoneInfo(zone))) == split(f"time >= '{expected}'")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("time != 5", "invalid time comparison operator: !="),

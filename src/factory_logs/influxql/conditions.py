@@ -45,7 +45,6 @@ from factory_logs.influxql.errors import InfluxqlError
 from factory_logs.influxql.evaluation import COMPARISONS
 from factory_logs.influxql.regexes import postgresql_pattern
 from factory_logs.influxql.schema import (
-    COLUMN_TAGS,
     JSON_TYPES,
     LOGS,
     MeasurementSchema,
@@ -82,16 +81,14 @@ def tag_condition(condition: Expression | None, measurement: MeasurementSchema) 
         case Binary("OR", left, right):
             sides = [tag_condition(side, measurement) for side in (left, right)]
             return None if None in sides else Binary("OR", sides[0], sides[1])  # type: ignore[arg-type]
-        case Binary(_, Reference() as left, right) if is_tag(left, measurement) and not isinstance(right, Reference):
+        case Binary(_, Reference() as left, right) if is_tag(left) and not isinstance(right, Reference):
             return condition
     return None
 
 
-def is_tag(reference: Reference, measurement: MeasurementSchema) -> bool:
+def is_tag(reference: Reference) -> bool:
     """Return whether a name in WHERE is a tag. An unknown name counts as a tag that no log has."""
-    if reference.type is Type.TAG:
-        return True
-    return reference.type is None or (reference.name not in measurement.fields and reference.type is not Type.FIELD)
+    return reference.type in (Type.TAG, None)
 
 
 class _Operand(NamedTuple):
@@ -136,7 +133,7 @@ class _Compiler:
         return _compared(operator, self._operand(left), self._operand(right))
 
     def _single(self, reference: Reference, operator: str, value: Literal | Regex) -> Condition:
-        if is_tag(reference, self._measurement):
+        if is_tag(reference):
             return self._tag(reference.name, operator, value)
         return self._field(reference, operator, value)
 
@@ -216,7 +213,7 @@ class _Compiler:
         raise InfluxqlError(f"invalid expression: {format_expression(expression)}")
 
     def _reference(self, reference: Reference) -> _Operand:
-        if is_tag(reference, self._measurement):
+        if is_tag(reference):
             text = func.coalesce(tag_text(self._measurement, reference.name), "", type_=Text())
             return _Operand(Type.STRING, text)
         value = field_json(self._measurement, reference.name)
@@ -294,6 +291,3 @@ def _rounded(name: str, operand: _Operand) -> _Operand:
         return _Operand(Type.FLOAT, cast(literal(None, Text), Numeric))
     function = {"abs": func.abs, "floor": func.floor, "ceil": func.ceil, "round": func.round}[name]
     return _Operand(Type.FLOAT, function(operand.sql, type_=Numeric()))
-
-
-__all__ = ["COLUMN_TAGS", "compile_condition", "is_tag", "tag_condition"]

@@ -2,14 +2,14 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from factory_logs.influxql.ast import Binary, Call, Duration, Expression, Literal, Paren, Reference, Regex, Time
 from factory_logs.influxql.errors import InfluxqlError
-from factory_logs.influxql.evaluation import COMPARISONS, apply, wrapped
+from factory_logs.influxql.evaluation import COMPARISONS, apply, quotient, wrapped
 from factory_logs.influxql.math_functions import MATH_FUNCTIONS, call
 from factory_logs.influxql.text import format_expression
 
@@ -81,27 +81,27 @@ def parse_time(text: str, zone: ZoneInfo | None) -> int:
 
 
 def _parsed_time(text: str, zone: ZoneInfo | None) -> int:
-    here = zone or UTC
     date = _DATE.fullmatch(text)
     if date is not None:
-        return _nanoseconds(_midnight(date.groups(), here), "")
+        return _nanoseconds(_as_utc(_datetime(*date.groups()), zone), "")
     found = _DATE_TIME.fullmatch(text)
     if found is None:
         raise ValueError
     if found[12] is None:
-        return _nanoseconds(_at_clock(_midnight(found.groups(), here), found.group(4, 5, 6)), found[7])
-    moment = _at_clock(_midnight(found.groups(), UTC), found.group(8, 9, 10))
-    return _nanoseconds(moment - _offset(found[12]), found[11])
+        return _nanoseconds(_as_utc(_datetime(*found.group(1, 2, 3, 4, 5, 6)), zone), found[7])
+    return _nanoseconds(_datetime(*found.group(1, 2, 3, 8, 9, 10)) - _offset(found[12]), found[11])
 
 
-def _midnight(parts: Sequence[str | None], zone: tzinfo) -> datetime:
-    year, month, day = (int(part or "") for part in parts[:3])
-    return datetime(year, month, day, tzinfo=zone)
+def _datetime(year: str, month: str, day: str, hour: str = "0", minute: str = "0", second: str = "0") -> datetime:
+    return datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
 
 
-def _at_clock(day: datetime, parts: Sequence[str]) -> datetime:
-    hour, minute, second = map(int, parts)
-    return day.replace(hour=hour, minute=minute, second=second)
+def _as_utc(local: datetime, zone: ZoneInfo | None) -> datetime:
+    """Return a local time as UTC. Of a repeated or skipped hour, the result is that of Go's time.Date."""
+    moment = local
+    for _ in range(2 if zone else 0):
+        moment = local - (moment.astimezone(zone).utcoffset() or timedelta(0))
+    return moment
 
 
 def _offset(text: str) -> timedelta:
@@ -214,8 +214,7 @@ def _scaled(operator: str, length: int, factor: float) -> Expression | None:
         case "*":
             return Duration(wrapped(length * whole))
         case "/":
-            quotient = apply("/", length, whole, divide_exactly=False)
-            return Duration(quotient if isinstance(quotient, int) else 0)
+            return Duration(wrapped(quotient(length, whole)) if whole else 0)
     return None
 
 

@@ -20,6 +20,11 @@ def wrapped(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63
 
 
+def quotient(left: int, right: int) -> int:
+    """Return the quotient of two integers, truncated as in Go."""
+    return abs(left) // abs(right) * (1 if (left < 0) == (right < 0) else -1)
+
+
 def evaluate(
     expression: Expression,
     values: Mapping[Expression, Value],
@@ -119,8 +124,8 @@ def _integers(operator: str, left: int, right: int, *, divide_exactly: bool) -> 
         return None
     if not right:
         return 0
-    quotient = abs(left) // abs(right) * (1 if (left < 0) == (right < 0) else -1)
-    return wrapped(quotient if operator == "/" else left - quotient * right)
+    whole = quotient(left, right)
+    return wrapped(whole if operator == "/" else left - whole * right)
 
 
 def _floats(operator: str, left: float, right: float) -> Value:

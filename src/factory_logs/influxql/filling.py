@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from factory_logs.influxql.ast import Fill, Type
 from factory_logs.influxql.constants import EARLIEST
 from factory_logs.influxql.errors import InfluxqlError
-from factory_logs.influxql.evaluation import Value, wrapped
+from factory_logs.influxql.evaluation import Value, quotient, wrapped
 from factory_logs.influxql.series import PointSeries
 from factory_logs.influxql.windows import Windows
 
@@ -154,7 +154,7 @@ class _Filled:
         old, new = values[previous], values[previous + 1]
         if isinstance(old, bool | str) or isinstance(new, bool | str) or old is None or new is None:
             return None
-        before, here, after = times[previous] // interval, moment // interval, times[previous + 1] // interval
+        before, here, after = (quotient(time, interval) for time in (times[previous], moment, times[previous + 1]))
         if after == before:
             return None
         line = (new - old) / (after - before) * (here - before) + old

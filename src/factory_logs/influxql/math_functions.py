@@ -7,9 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 
 
-def _rounded(number: float) -> float:
-    whole = float(math.trunc(number)) if math.isfinite(number) else number
-    return whole + math.copysign(1, number) if abs(number - whole) >= 0.5 else whole
+def _whole(function: Callable[[float], int]) -> Callable[[float], float]:
+    """Return a function that converts a finite number to a whole one, and keeps the sign of zero."""
+    return lambda number: math.copysign(function(number), number) if math.isfinite(number) else number
+
+
+def _rounded(number: float) -> int:
+    whole = math.trunc(number)
+    return whole + int(math.copysign(1, number)) if abs(number - whole) >= 0.5 else whole
 
 
 def _guarded(function: Callable[..., float]) -> Callable[..., float]:
@@ -38,9 +43,9 @@ _OF_TWO: dict[str, Callable[..., float]] = {
 }
 _KEEPING: dict[str, Callable[[float], float]] = {
     "abs": abs,
-    "floor": lambda number: float(math.floor(number)) if math.isfinite(number) else number,
-    "ceil": lambda number: float(math.ceil(number)) if math.isfinite(number) else number,
-    "round": _rounded,
+    "floor": _whole(math.floor),
+    "ceil": _whole(math.ceil),
+    "round": _whole(_rounded),
 }
 """Functions that return integers unchanged, as in InfluxDB 1.6. Even abs() does so."""
 MATH_FUNCTIONS = frozenset({*_OF_ONE, *_OF_TWO, *_KEEPING})

@@ -11,7 +11,7 @@ from typing import Any
 
 from factory_logs.influxql.ast import NUMBERS, Call, Duration, Literal, Type
 from factory_logs.influxql.errors import InfluxqlError
-from factory_logs.influxql.evaluation import Value, wrapped
+from factory_logs.influxql.evaluation import Value, quotient, wrapped
 from factory_logs.influxql.lexer import SECOND
 from factory_logs.influxql.series import Others, PointSeries, Window
 from factory_logs.influxql.windows import Windows
@@ -172,10 +172,9 @@ def _transformation(
 ) -> Iterator[tuple[int, Value]]:
     match call.name:
         case "derivative" | "non_negative_derivative":
-            unit = _unit(call, windows.interval or SECOND)
-            return _derivative(_advancing(points), unit, call.name.startswith("non"), descending=descending)
+            return _derivative(call, points, windows.interval or SECOND, descending=descending)
         case "difference" | "non_negative_difference":
-            return _difference(_advancing(points), call.name.startswith("non"))
+            return ((time, difference) for _, time, difference in _differences(call, points))
         case "elapsed":
             return _elapsed(points, _unit(call, 1))
         case "moving_average":
@@ -203,27 +202,27 @@ def _advancing(points: Sequence[tuple[int, Any]]) -> list[tuple[int, Any]]:
     return found
 
 
+def _differences(call: Call, points: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, int, Any]]:
+    """Yield the times of two successive points and the difference of their values."""
+    is_non_negative = call.name.startswith("non_negative")
+    for (before, old), (time, new) in pairwise(_advancing(points)):
+        difference = wrapped(new - old) if isinstance(new, int) else new - old
+        if not (is_non_negative and difference < 0):  # not a number is not negative
+            yield before, time, difference
+
+
 def _derivative(
-    points: Sequence[tuple[int, Any]], unit: int, is_non_negative: bool, *, descending: bool
+    call: Call, points: Sequence[tuple[int, Any]], default: int, *, descending: bool
 ) -> Iterator[tuple[int, Value]]:
-    for (before, old), (time, new) in pairwise(points):
-        difference = new - old
+    unit = _unit(call, default)
+    for before, time, difference in _differences(call, points):
         elapsed = before - time if descending else time - before
-        if not is_non_negative or difference >= 0:
-            yield time, difference / (elapsed / unit)
-
-
-def _difference(points: Sequence[tuple[int, Any]], is_non_negative: bool) -> Iterator[tuple[int, Value]]:
-    for (_, old), (time, new) in pairwise(points):
-        difference = new - old
-        if not is_non_negative or difference >= 0:
-            yield time, wrapped(difference) if isinstance(difference, int) else difference
+        yield time, difference / (elapsed / unit)
 
 
 def _elapsed(points: Sequence[tuple[int, Any]], unit: int) -> Iterator[tuple[int, Value]]:
     for (before, _), (time, _) in pairwise(points):
-        elapsed = abs(time - before) // unit
-        yield time, elapsed if time >= before else -elapsed
+        yield time, quotient(time - before, unit)
 
 
 def _moving_average(points: Sequence[tuple[int, Any]], length: int) -> Iterator[tuple[int, Value]]:

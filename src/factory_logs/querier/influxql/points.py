@@ -182,7 +182,7 @@ class PointReader:
             table = await self._snapshot.table(window_sums(source, bins, wanted, present, series), self.limits.rows)
         except TooManyRowsError:
             raise self._too_many(self.limits.rows) from None
-        return in_windows(table, plan.windows, bins, wanted)
+        return in_windows(table, plan.windows, bins, wanted, descending=plan.descending)
 
     async def _series_to_find(self, source: Source, bins: TimeBins, wanted: Sequence[Aggregate]) -> AbstractSet[Tags]:
         """Return the series to look for in the oldest or newest logs, or an empty set if all logs must be read."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from factory_logs.influxql.ast import Call, Expression, Fill, Reference, Type
 from factory_logs.influxql.evaluation import Value, evaluate
-from factory_logs.influxql.filling import cast_value, fill_value
+from factory_logs.influxql.filling import cast_value
 from factory_logs.influxql.resolving import call_type
 from factory_logs.influxql.series import PointSeries, Stream
 from factory_logs.querier.influxql.columns import Columns, field_of
@@ -55,7 +55,7 @@ class _Merging:
             # type.
             kind = call_type(call.name, [None])
             if plan.filling.fill is Fill.NUMBER and call not in calls and kind is not None:
-                self._absent[call] = fill_value(plan.filling, kind)
+                self._absent[call] = cast_value(plan.filling.value, kind)
 
     def rows(self, streams: Sequence[PointSeries | None]) -> list[Row]:
         """Return a row for each time at which a stream has a point. A column without a point at that time is filled."""
@@ -110,9 +110,8 @@ class _Merging:
         if value is not None:
             values[name] = value
         elif self._filling.fill is Fill.NUMBER:
-            # In a series without a point, InfluxDB fills in the number of fill() itself even for strings.
-            is_filled = isinstance(name, Call) and kind is not Type.STRING
-            values[name] = fill_value(self._filling, kind) if is_filled else cast_value(self._filling.value, kind)
+            # In a series without a point, InfluxDB fills in the number of fill() itself even for strings and booleans.
+            values[name] = cast_value(self._filling.value, kind)
         elif self._filling.fill is not Fill.PREVIOUS:
             values[name] = None
 

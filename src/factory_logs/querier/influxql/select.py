@@ -133,7 +133,7 @@ class Selecting:
                 return await _computed(points, self._transformed, plan, call, stream)
             case Call() as inner:  # count(distinct(...))
                 stream = await self._call(plan, inner, ())
-                return await _computed(_points_in(stream), self._reduced, plan, call, _at_starts(plan, stream))
+                return await _computed(_points_in(stream), self._reduced, plan, call, stream)
             case Reference() as reference if call.name in TRANSFORMATIONS or call.name == "integral":
                 is_rate = call.name in TRANSFORMATIONS and call.name != "cumulative_sum"
                 source_plan = plan.earlier() if is_rate and plan.windows.interval else plan

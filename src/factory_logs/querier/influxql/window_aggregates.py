@@ -129,7 +129,9 @@ def _as_integer(value: Any) -> Any:
     return None if value is None else int(value)
 
 
-def in_windows(table: Table, windows: Windows, bins: TimeBins, wanted: Sequence[Aggregate]) -> AggregatedSeries:
+def in_windows(
+    table: Table, windows: Windows, bins: TimeBins, wanted: Sequence[Aggregate], *, descending: bool
+) -> AggregatedSeries:
     """Return the sums by series and window. Windows of local time are combined from shorter bins."""
     found: AggregatedSeries = {}
     if not bins.length:
@@ -139,15 +141,20 @@ def in_windows(table: Table, windows: Windows, bins: TimeBins, wanted: Sequence[
     if windows.zone is None:
         return found
     least, greatest = _indexes(wanted, _LEAST), _indexes(wanted, _GREATEST)
-    return {tags: _of_local_time(windows, of_bins, least, greatest) for tags, of_bins in found.items()}
+    return {
+        tags: _of_local_time(windows, of_bins, least, greatest, descending=descending)
+        for tags, of_bins in found.items()
+    }
 
 
 def _of_local_time(
-    windows: Windows, bins: dict[int, Aggregates], least: frozenset[int], greatest: frozenset[int]
+    windows: Windows, bins: dict[int, Aggregates], least: frozenset[int], greatest: frozenset[int], *, descending: bool
 ) -> dict[int, Aggregates]:
     found: dict[int, Aggregates] = {}
-    for start in sorted(bins):
-        window = windows.start(start)
+    window, end = 0, 0
+    for start in sorted(bins, reverse=descending):
+        if not window <= start < end:  # the window of the bin before may contain an hour that is repeated
+            window, end = windows.around(start)
         known = found.get(window)
         found[window] = bins[start] if known is None else merged_numbers(known, bins[start], 1, least, greatest)
     return found
