@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory_logs.influxdb.query_response import CsvWriter, JsonWriter, Piece, indented, number, pieces
+from factory_logs.influxdb.query_response import (
+    DEFAULT_CHUNK_ROWS,
+    CsvWriter,
+    JsonWriter,
+    Piece,
+    indented,
+    number,
+    pieces,
+)
 from factory_logs.influxql.series import Result, ResultSeries
 
 JSON = st.recursive(
@@ -67,6 +75,15 @@ def test_each_piece_is_marked_if_another_one_follows() -> None:
     assert [piece.is_partial for piece in found] == [True, True, False]
     assert [piece.has_more_rows for piece in found] == [True, False, False]
     assert [piece.result.statement_id for piece in pieces(Result(1, error="x"), 2)] == [1]
+
+
+def test_only_series_that_can_be_divided_are_marked_as_long() -> None:
+    long = ResultSeries("m", ["key"], [[str(index)] for index in range(DEFAULT_CHUNK_ROWS + 1)])
+    for is_divided, count in ((True, 2), (False, 1)):
+        result = Result(0, [long], is_divided=is_divided)
+        assert len(list(pieces(result, DEFAULT_CHUNK_ROWS))) == count
+        (written,) = json.loads(JsonWriter(None).document([Piece(result)]))["results"][0]["series"]
+        assert written.get("partial", False) is is_divided
 
 
 def test_text_is_escaped_as_go_does() -> None:

@@ -31,10 +31,14 @@ ON_PURPOSE = [
     "SELECT sum(ok) / sum(n) AS y FROM (SELECT count(passed) AS ok FROM tiger WHERE passed = true), "
     "(SELECT count(passed) AS n FROM tiger)",
     "SHOW TAG VALUES FROM tiger WITH KEY = jig_id WHERE time > now() - 1w",
+    "SHOW TAG VALUES FROM tiger WITH KEY = jig_id WHERE voltage > 3.5",
     "SHOW MEASUREMENTS WHERE jig_id = ''",
     "SHOW MEASUREMENTS WHERE jig_id",
     "SELECT /* a comment */ count(voltage) FROM tiger",
     "SELECT percentile(voltage, 1) FROM tiger GROUP BY time(1d) fill(none)",
+    "SELECT count(distinct(v)) FROM ancient WHERE time < 0",
+    "SELECT max(v) FROM clock WHERE time >= '2024-10-26T22:00:00Z' AND time < '2024-10-27T06:00:00Z' GROUP BY time(2h) "
+    "tz('Europe/Berlin')",
     "SELECT count(v) FROM (SELECT mean(voltage) AS v FROM tiger GROUP BY time(12h)) WHERE time > '2024-01-30T22:37:30Z' "
     "AND time < '2024-02-01'",
     "SELECT count(v) FROM (SELECT max(voltage) AS v FROM tiger WHERE passed = false GROUP BY time(12h), * fill(0)) "
@@ -86,7 +90,8 @@ REQUESTS = [
         for text in (MEAN, POINTS, f"{POINTS}; {MEAN}; SELECT x FROM nowhere", "SELECT * FROM tiger GROUP BY jig_id",
                      "SELECT v FROM ancient; SELEC",
                      "SELECT v FROM ancient; SELECT mean(note) FROM tiger",
-                     "SHOW MEASUREMENTS", "SHOW TAG VALUES WITH KEY = jig_id", "SELECT voltage FROM tiger, koala")
+                     "SHOW MEASUREMENTS", "SHOW TAG VALUES WITH KEY = jig_id", "SELECT voltage FROM tiger, koala",
+                     "SHOW SERIES", "SHOW FIELD KEYS", "SHOW SERIES EXACT CARDINALITY FROM tiger, koala", "SHOW TAG KEYS; SHOW DATABASES")
         for size in ("1", "2", "5", "100", "10000")
     ),
     Request(IN | {"q": POINTS, "chunked": "true"}), Request(IN | {"q": POINTS, "chunked": "true", "chunk_size": "x"}),
@@ -126,6 +131,7 @@ REQUESTS = [
                      "SELECT count(same) FROM /odd/ GROUP BY *", "SELECT i FROM integers", "SELECT b FROM verdicts")
         for accepted in ("application/csv", "text/csv")
     ),
+    Request(IN | {"q": "SELECT v FROM ancient", "epoch": "h"}, headers=CSV),
     Request(IN | {"q": MOST, "epoch": "s"}, headers=CSV), Request(IN | {"q": MOST, "chunked": "true"}, headers=CSV),
     *(Request(IN | {"q": MEAN}, headers={"Accept": accepted}) for accepted in ("*/*", "application/json", "text/html")),
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from factory_logs.influxql.evaluation import Value
+from factory_logs.influxql.evaluation import Value, quotient
 from factory_logs.influxql.series import Result, ResultSeries
 from factory_logs.influxql.text import format_time
 
@@ -45,14 +45,14 @@ def pieces(result: Result, rows: int) -> Iterator[Piece]:
     if not result.series:
         yield Piece(result)
     for index, series in enumerate(result.series):
-        if not series.has_time:
-            yield Piece(Result(result.statement_id, [series]))
+        if not result.is_divided:
+            yield Piece(replace(result, series=[series]))
             continue
         is_last = index == len(result.series) - 1
         for begin in range(0, max(1, len(series.rows)), rows):
             has_more = begin + rows < len(series.rows)
             part = replace(series, rows=series.rows[begin : begin + rows])
-            yield Piece(Result(result.statement_id, [part]), has_more or not is_last, has_more, rows)
+            yield Piece(replace(result, series=[part]), has_more or not is_last, has_more, rows)
 
 
 class JsonWriter:
@@ -98,7 +98,8 @@ class JsonWriter:
         found["columns"] = series.columns
         if series.rows:
             found["values"] = self._rows(series)
-        if piece.has_more_rows or len(series.rows) > max(DEFAULT_CHUNK_ROWS, piece.rows):
+        is_long = piece.result.is_divided and len(series.rows) > max(DEFAULT_CHUNK_ROWS, piece.rows)
+        if piece.has_more_rows or is_long:
             found["partial"] = True  # InfluxDB joins the pieces of such a series and keeps the mark of the first piece
         return found
 
@@ -113,7 +114,7 @@ class JsonWriter:
         moment = int(time or 0)
         if self._epoch is None:
             return format_time(moment, series.zone or UTC)
-        return moment // self._epoch if moment >= 0 else -(-moment // self._epoch)
+        return quotient(moment, self._epoch)
 
 
 def number(value: float) -> Any:
@@ -204,7 +205,7 @@ class CsvWriter:
     def _row(self, series: ResultSeries, row: list[Value]) -> list[str]:
         if not series.has_time:
             return [_cell(value) for value in row]
-        return [str(int(row[0] or 0) // self._epoch), *(_cell(value) for value in row[1:])]
+        return [str(quotient(int(row[0] or 0), self._epoch)), *(_cell(value) for value in row[1:])]
 
     def _lines(self, rows: Sequence[Sequence[str]]) -> bytes:
         target = io.StringIO()

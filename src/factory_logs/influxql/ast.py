@@ -176,6 +176,13 @@ class Shown(Enum):
     CONTINUOUS_QUERIES = "CONTINUOUS QUERIES"
 
 
+UNDIVIDED = frozenset({
+    Shown.DATABASES, Shown.RETENTION_POLICIES, Shown.MEASUREMENTS, Shown.TAG_KEYS, Shown.TAG_VALUES, Shown.USERS,
+    Shown.QUERIES, Shown.CONTINUOUS_QUERIES,
+})  # fmt: skip
+"""The lists whose series are not divided into chunks."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyCondition:
     """The clause `WITH KEY operator ...`, with the names or the regular expression after the operator."""

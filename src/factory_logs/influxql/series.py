@@ -145,8 +145,9 @@ class ResultSeries:
 
 @dataclass(slots=True)
 class Result:
-    """The result of one statement: series, or an error."""
+    """The result of one statement: series, or an error. `is_divided` means that chunks may divide a series."""
 
     statement_id: int
     series: list[ResultSeries] = field(default_factory=list)
     error: str | None = None
+    is_divided: bool = True

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.exc import DBAPIError
 
 from factory_logs.errors import QueryTooLongError
-from factory_logs.influxql.ast import Call, CreateDatabase, Explain, Refused, Select, Show, Statement, nodes
+from factory_logs.influxql.ast import UNDIVIDED, Call, CreateDatabase, Explain, Refused, Select, Show, Statement, nodes
 from factory_logs.influxql.checking import check
 from factory_logs.influxql.constants import Context
 from factory_logs.influxql.errors import InfluxqlError
@@ -44,7 +44,8 @@ class InfluxqlQueries:
         """
         for number, statement in enumerate(statements):
             try:
-                yield Result(number, await self._series(statement, database, now))
+                is_divided = not (isinstance(statement, Show) and statement.shown in UNDIVIDED)
+                yield Result(number, await self._series(statement, database, now), is_divided=is_divided)
             except InfluxqlError as error:
                 yield Result(number, error=error.message)
                 for left in range(number + 1, len(statements)):
