@@ -132,6 +132,70 @@ def test_a_measurement_in_a_teardown_that_does_not_pass_fails_the_item(
     assert (found["test_power"]["passed"], found["test_next"]["passed"]) == (False, True)
 
 
+@pytest.mark.parametrize(
+    ("test", "verdict", "is_measured"),
+    [
+        ("def test_it(supply): signal.raise_signal(signal.SIGINT)", (None, "interrupted"), True),
+        ("def test_it(supply): pytest.exit('smoke')", (None, "interrupted"), True),
+        ("def test_it(interrupted): pass", (None, "interrupted"), False),
+        ("def test_it(supply, interrupting): pass", (None, "interrupted"), True),
+        ("def test_it(supply, interrupting): assert 1 == 2", (False, "failed"), True),
+    ],
+)
+def test_an_interrupted_item_is_a_log_without_a_verdict_unless_it_has_failed(
+    pytester: pytest.Pytester, online: RunPytest, rows: Rows,
+    test: str, verdict: tuple[bool | None, str], is_measured: bool,
+) -> None:  # fmt: skip
+    pytester.makepyfile(
+        f"""
+        import signal
+        import pytest
+
+        @pytest.fixture
+        def supply(factory_logs):
+            factory_logs.measure("voltage", 3.3, lower=3.1)
+
+        @pytest.fixture
+        def interrupted():
+            signal.raise_signal(signal.SIGINT)
+
+        @pytest.fixture
+        def interrupting():
+            yield
+            signal.raise_signal(signal.SIGINT)
+
+        def test_first(): pass
+
+        {test}
+
+        def test_never(): pass
+        """
+    )
+    result = online("--factory-logs")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(["factory-logs: 2 logs stored on this device, all delivered"])
+    found = logs(rows)
+    assert set(found) == {"test_first", "test_it"}
+    assert (found["test_it"].get("passed"), found["test_it"]["outcome"]) == verdict
+    assert ("voltage" in found["test_it"]) is is_measured
+    assert "duration_seconds" not in found["test_it"]
+
+
+def test_an_interrupted_item_whose_log_cannot_be_stored_is_reported(pytester: pytest.Pytester, jig: RunPytest) -> None:
+    pytester.makepyfile(
+        """
+        def test_unstorable(factory_logs):
+            factory_logs.product_imei = "not an IMEI"
+            raise KeyboardInterrupt
+        """
+    )
+    result = jig("--factory-logs")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    result.stdout.fnmatch_lines(
+        ["factory-logs: 0 logs stored *, 1 NOT STORED*", "*the log of *test_unstorable is not stored: *product_imei*"]
+    )
+
+
 def test_a_log_is_on_the_disk_before_the_next_test_begins(pytester: pytest.Pytester, jig: RunPytest) -> None:
     pytester.makepyfile(
         """

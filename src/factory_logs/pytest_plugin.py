@@ -171,6 +171,22 @@ class LogRecorder:
     def pytest_report_header(self) -> str:
         return f"{NAME}: a log for each test, app_name {self._app}/..., spool {self._client.folder}"
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Store the log of an item that Ctrl-C or `pytest.exit` interrupts."""
+        self._reports[item.nodeid] = []
+        try:
+            return (yield)
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            reports = self._reports.pop(item.nodeid, None)
+            if reports is not None:
+                try:
+                    self._store(item, reports, is_interrupted=True)
+                except Exception as error:  # noqa: BLE001 - pytest shows the reason
+                    self._not_stored += 1
+                    pytest.exit(_not_stored(item, error))
+            raise
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
@@ -186,19 +202,23 @@ class LogRecorder:
             except Exception as error:  # noqa: BLE001 - no test may pass without its log
                 self._not_stored += 1
                 report.outcome = "failed"
-                report.longrepr = f"{NAME}: the log of {item.nodeid} is not stored: {error}"
+                report.longrepr = _not_stored(item, error)
             if _LOG in item.stash:  # a plugin may run the item again
                 del item.stash[_LOG]
         return report
 
-    def _store(self, item: pytest.Item, reports: list[pytest.TestReport]) -> None:
+    def _store(self, item: pytest.Item, reports: list[pytest.TestReport], *, is_interrupted: bool = False) -> None:
         """Put the log into the spool, flushed to the disk. Raises ClientError."""
         from factory_logs.client.measurements import path_part, storable_text, storable_value
 
         log = item.stash.get(_LOG, None) or ItemLog(product_imei=self._config.getoption("--factory-logs-imei"))
         passed, outcome = _outcome(reports)
+        if is_interrupted and passed is not False:
+            passed, outcome = None, "interrupted"
         fields = {path_part(name): storable_value(value) for name, value in log.fields.items()} | log.measurements
-        fields |= {"outcome": outcome, "duration_seconds": round(sum(report.duration for report in reports), 6)}
+        fields["outcome"] = outcome
+        if not is_interrupted:
+            fields["duration_seconds"] = round(sum(report.duration for report in reports), 6)
         if passed is not None:
             fields["passed"] = passed
         errors = {str(one.when): storable_text(_message(one)) for one in reports if one.failed or one.skipped}
@@ -242,6 +262,10 @@ class LogRecorder:
             parts.append(f"{totals.rejected} rejected by the server: see `factory-logs spool show`")
         bad = self._not_stored or totals.rejected
         terminalreporter.write_line(f"{NAME}: {', '.join(parts)}", red=bool(bad), green=not bad)
+
+
+def _not_stored(item: pytest.Item, error: Exception) -> str:
+    return f"{NAME}: the log of {item.nodeid} is not stored: {error}"
 
 
 def _tags(pairs: list[str]) -> dict[str, str]:
