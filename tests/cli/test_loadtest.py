@@ -60,11 +60,11 @@ class Forgetful(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        Forgetful.stored += 1
+        type(self).stored += 1
         self._respond(201, {})
 
     def do_GET(self) -> None:
-        self._respond(200, {"num_results": Forgetful.stored})
+        self._respond(200, {"num_results": self.stored})
 
     def _respond(self, status: int, body: object) -> None:
         text = json.dumps(body).encode()
@@ -77,9 +77,24 @@ class Forgetful(BaseHTTPRequestHandler):
         pass
 
 
+class Stopping(Forgetful):
+    """Responds to ten writes, and then to no request."""
+
+    stored = 0
+
+    def do_POST(self) -> None:
+        if self.stored < 10:
+            super().do_POST()
+        else:
+            self.close_connection = True
+
+    def do_GET(self) -> None:
+        self.close_connection = True
+
+
 @contextmanager
-def forgetful_service() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+def service(handler: type[Forgetful]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -90,11 +105,22 @@ def forgetful_service() -> Iterator[str]:
 
 
 def test_a_log_that_is_missing_in_the_end_is_exit_code_1() -> None:
-    with forgetful_service() as url:
+    with service(Forgetful) as url:
         result = loadtest(url, "t", "--devices", "1", "--duration", "1s")
     assert result.returncode == 1
     acknowledged, stored = (row(result.stdout, name) for name in ("acknowledged (201)", "stored, by the service"))
     assert int(acknowledged.replace(",", "")) == int(stored.replace(",", "")) + 1
+
+
+def test_the_table_is_shown_if_the_service_stops_during_the_test(tmp_path: Path) -> None:
+    picture = tmp_path / "table.svg"
+    with service(Stopping) as url:
+        result = loadtest(url, "t", "--devices", "1", "--duration", "1s", "--grace", "1s", "--svg", str(picture))
+    assert result.returncode == 1
+    assert (row(result.stdout, "acknowledged (201)"), row(result.stdout, "in doubt")) == ("10", "1")
+    assert row(result.stdout, "stored, by the service") == "unknown"
+    assert "acknowledged&#160;(201)" in picture.read_text()
+    assert result.stderr == ("error: the number of logs that the service has stored is unknown: RemoteProtocolError\n")
 
 
 @pytest.mark.parametrize(

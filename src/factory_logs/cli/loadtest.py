@@ -59,14 +59,14 @@ def loadtest(
     """
     with reporting_errors():
         from factory_logs.client.settings import checked_url
-        from factory_logs.load.devices import Load
+        from factory_logs.load.devices import Load, LoadError
 
         writing, retrying = (parse_duration(text).total_seconds() for text in (duration, grace))
         given = fixed_token(token, token_file)
         try:
             load = Load(checked_url(url), given, devices, batch, writing, retrying, ca_file)
             is_complete = _run(load, min(processes or usable_cores(), devices), svg)
-        except ValueError as error:
+        except (LoadError, ValueError) as error:
             raise CommandError(str(error)) from None
         if not is_complete:
             raise typer.Exit(1)
@@ -75,21 +75,23 @@ def loadtest(
 def _run(load: "Load", processes: int, svg: Path | None) -> bool:
     """Run the load and print its table. Return whether every log got a 201 and is stored once.
 
-    Raises CommandError, ValueError for a CA file that cannot be used.
+    Raises LoadError, after the table if only the number of stored logs is unknown; ValueError for a CA file that cannot
+    be used.
     """
     from factory_logs.load.devices import LoadError, count_stored
     from factory_logs.load.limit import Measured, service_times
     from factory_logs.load.processes import run_load
 
-    try:
-        with load.client() as http:
-            service_before, machine_before = service_times(http), processor_times()
-            with _Progress(load) as progress:
-                counts, elapsed = run_load(load, processes, progress.show)
-            service_after, machine_after = service_times(http), processor_times()
+    with load.client() as http:
+        service_before, machine_before = service_times(http), processor_times()
+        with _Progress(load) as progress:
+            counts, elapsed = run_load(load, processes, progress.show)
+        service_after, machine_after = service_times(http), processor_times()
+        stored, unknown = None, None
+        try:
             stored = count_stored(load, http)
-    except LoadError as error:
-        raise CommandError(str(error)) from None
+        except LoadError as error:
+            unknown = error
     measured = Measured(
         counts, elapsed, load.devices, processes, usable_cores(),
         machine_before.busy_share(machine_after) if machine_before and machine_after else None,
@@ -97,11 +99,14 @@ def _run(load: "Load", processes: int, svg: Path | None) -> bool:
     )  # fmt: skip
     is_complete = not counts.refused and not counts.in_doubt and stored == counts.stored
     table = _table(load, counts, elapsed, counts.stored / elapsed)
-    table.add_row("stored, by the service", f"{stored:,}", style="bold green" if is_complete else "bold red")
+    by_service = "unknown" if stored is None else f"{stored:,}"
+    table.add_row("stored, by the service", by_service, style="bold green" if is_complete else "bold red")
     _add_limit(table, measured)
     Console().print(table)
     if svg is not None:
         _write_picture(table, svg)
+    if unknown is not None:
+        raise unknown
     return is_complete
 
 
