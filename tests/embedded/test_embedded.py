@@ -16,9 +16,11 @@ import asyncpg
 import pytest
 
 from factory_logs.embedded import EmbeddedPostgresError, is_running, running, server
+from tests import forked
 
 pytestmark = pytest.mark.slow
 
+WAIT_SECONDS = 120
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 NOBODY = pwd.getpwnam("nobody")
 
@@ -214,19 +216,55 @@ def test_a_process_id_that_another_program_has_is_not_mistaken_for_the_server(da
         assert fetch(url, "select 1") == 1
 
 
+def recover_for_ever(data_dir: Path) -> None:
+    """Let each start of the server begin a recovery that does not end."""
+    cluster = data_dir / "pgdata"
+    with (cluster / "postgresql.conf").open("a") as file:
+        file.write("restore_command = 'touch recovering; sleep 600; false'\nhot_standby = off\n")
+    (cluster / "recovery.signal").touch()
+    shutil.chown(cluster / "recovery.signal", *cluster.stat()[4:6])
+
+
+def wait_for_recovery(data_dir: Path) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not (data_dir / "pgdata" / "recovering").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_a_service_that_ends_does_not_wait_for_a_recovery(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster, log = data_dir / "pgdata", data_dir / "postgres.log"
     monkeypatch.setattr(server, "START_SECONDS", 1)
     with running(data_dir, watch=True):
-        with (cluster / "postgresql.conf").open("a") as file:
-            file.write("restore_command = 'sleep 60; false'\nhot_standby = off\n")
-        (cluster / "recovery.signal").touch()
-        shutil.chown(cluster / "recovery.signal", *cluster.stat()[4:6])
+        recover_for_ever(data_dir)
         os.kill(server_pid(data_dir), signal.SIGKILL)
-        while "starting archive recovery" not in log.read_text():
-            time.sleep(0.1)
+        wait_for_recovery(data_dir)
     assert not is_running(data_dir)
-    assert "archive recovery complete" not in log.read_text()
+    assert "archive recovery complete" not in (data_dir / "postgres.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [
+        (["serve", "--port", "0"], signal.SIGTERM),
+        (["users", "list"], signal.SIGINT),
+        (["users", "list"], signal.SIGTERM),
+        (["migrate"], signal.SIGTERM),
+        (["doctor"], signal.SIGTERM),
+    ],
+)
+def test_a_command_that_is_stopped_during_a_recovery_stops_the_server(
+    data_dir: Path, tmp_path: Path, arguments: list[str], number: signal.Signals
+) -> None:
+    recover_for_ever(data_dir)
+    with (tmp_path / "output").open("w+") as output:
+        environment = os.environ | {"FACTORY_LOGS_DATA_DIR": str(data_dir)}
+        process = forked.start("factory_logs", arguments, environment, stdout=output, stderr=output)
+        wait_for_recovery(data_dir)
+        process.send_signal(number)
+        process.wait(WAIT_SECONDS)
+        output.seek(0)
+        assert "Traceback" not in output.read()
+    assert not is_running(data_dir)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 100, b"torn"])

@@ -11,7 +11,7 @@ from alembic.util import CommandError as AlembicError
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
 from factory_logs.cli.environment import load_settings
-from factory_logs.cli.output import CommandError, print_message
+from factory_logs.cli.output import CommandError, ending_on_sigterm, print_message
 from factory_logs.db.connecting import normalise_url
 from factory_logs.db.engine import Database
 from factory_logs.db.errors import CLIENT_ERRORS, translate_errors
@@ -117,7 +117,7 @@ def with_database(work: Callable[[Database, Settings], Awaitable[T]]) -> T:
     """Run `work` on the database that the settings name, and return its result. Raises CommandError if there are no
     tables."""
     settings = load_settings()
-    with database_url(settings) as url:
+    with ending_on_sigterm(), database_url(settings) as url:
         return asyncio.run(_with_tables(url, settings, work))
 
 

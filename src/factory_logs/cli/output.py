@@ -21,6 +21,7 @@ from factory_logs.schemas.formulas import escaped_formula
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from types import FrameType
 
     from rich.table import Table
 
@@ -128,11 +129,16 @@ def ending_with_the_reader() -> Iterator[None]:
 @contextmanager
 def ending_on_sigterm() -> Iterator[None]:
     """Handle SIGTERM like Ctrl-C: end the command and the programs that it has started."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: "FrameType | None") -> None:
+    handler = signal.getsignal(signal.SIGINT)  # asyncio's own while it runs, which cancels only the main task
+    (handler if callable(handler) else signal.default_int_handler)(number, frame)
 
 
 def is_terminal() -> bool:

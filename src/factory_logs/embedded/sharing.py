@@ -56,8 +56,12 @@ def running(
             gate = opened.enter_context(open_lock(folder, POSTGRES_LOCK))
             use = opened.enter_context(open_lock(folder, IN_USE_LOCK))
             with held(gate):
-                ensure_running(server)
                 fcntl.flock(use, fcntl.LOCK_SH)
+                try:
+                    ensure_running(server)
+                except (KeyboardInterrupt, SystemExit):  # the server may be recovering
+                    stop_if_last(server, use)
+                    raise
         try:
             with _watched(server) if watch else nullcontext():
                 yield server.url

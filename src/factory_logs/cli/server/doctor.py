@@ -21,7 +21,7 @@ from rich.table import Table
 from factory_logs import __version__, device_environment
 from factory_logs.cli.device.options import CaFile, Token, TokenFile, fixed_token
 from factory_logs.cli.environment import is_set, load_settings, variable_name
-from factory_logs.cli.output import CommandError, print_table, reporting_errors, utc
+from factory_logs.cli.output import CommandError, ending_on_sigterm, print_table, reporting_errors, utc
 
 if TYPE_CHECKING:
     import asyncpg
@@ -74,7 +74,7 @@ def doctor(
 
     The command changes nothing. A token is only checked together with --url.
     """
-    with reporting_errors():
+    with reporting_errors(), ending_on_sigterm():
         has_token = url is not None and not (token is None and token_file is None)
         given = fixed_token(token, token_file) if has_token else None
         checks = list(_checks(url, given, ca_file))

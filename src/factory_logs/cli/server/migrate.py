@@ -2,13 +2,13 @@
 
 import asyncio
 
-from factory_logs.cli.output import print_message, reporting_errors
+from factory_logs.cli.output import ending_on_sigterm, print_message, reporting_errors
 
 
 def migrate() -> None:
     """Migrate the tables of the database to this version. An embedded database is created if necessary. `serve`
     does the same when it starts."""
-    with reporting_errors():
+    with reporting_errors(), ending_on_sigterm():
         from factory_logs.cli.database import database_url, migrated
         from factory_logs.cli.environment import load_settings
         from factory_logs.db.migrations import head

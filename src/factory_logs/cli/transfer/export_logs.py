@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol, cast
 
 import typer
 
-from factory_logs.cli.output import CommandError, EscapeFormulas, ending_on_sigterm, reporting_errors
+from factory_logs.cli.output import CommandError, EscapeFormulas, reporting_errors
 from factory_logs.cli.transfer.input_files import COMPRESSIONS, suffixes
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def export_logs(
     escape_formulas: EscapeFormulas = False,
 ) -> None:
     """Write logs as NDJSON or CSV, in constant memory; `import` reads both."""
-    with reporting_errors(), ending_on_sigterm():
+    with reporting_errors():
         from factory_logs.cli.database import with_database
         from factory_logs.querier.exports import ExportFormat, exported
         from factory_logs.query import FACTORY_LOGS, QueryLimits, parse_query
