@@ -181,7 +181,7 @@ def _services(database: Database, connections: BatchConnections, settings: Setti
     group_commit = GroupCommit(database, settings, disk)
     known, aggregates = ResultCache(database, settings), Aggregates(database, settings)
     sums = Sums(known, aggregates, settings)
-    counts = LogCounts(known)
+    counts = LogCounts(known, settings)
     limits = RecordLimits(settings.max_record_bytes, settings.max_nesting, settings.max_reported_errors)
     logs_by_id = LogsById(database, settings)
     return Services(

@@ -274,8 +274,8 @@ class Settings(BaseSettings):
     )
     max_query_shapes: PositiveInt = Field(
         500,
-        description="The maximum number of prepared statements for pages in one worker; queries that differ only in "
-        "values share a statement",
+        description="The maximum number of prepared statements for pages in one worker, and the same number for "
+        "counts; queries that differ only in values share a statement",
     )
     pool_timeout_seconds: PositiveFloat = Field(
         5.0, description="How long a request waits for a database connection before it gets a 503"

@@ -25,7 +25,7 @@ PARSED = [parse_query(json.dumps(q), FACTORY_LOGS, QueryLimits()) for q in QUERI
 async def pages_of_a_worker(database: Database) -> AsyncIterator[Pages]:
     settings = Settings().model_copy(update=EAGER)
     known = ResultCache(database, settings)
-    pages = Pages(database, LogCounts(known), settings)
+    pages = Pages(database, LogCounts(known, settings), settings)
     keeping = asyncio.create_task(known.run())
     try:
         yield pages

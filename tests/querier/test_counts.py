@@ -61,8 +61,9 @@ EAGER = {"count_look_seconds": 0.001, "kept_count_seconds": 0.0, "max_known_coun
 
 @asynccontextmanager
 async def worker(database: Database, **settings: object) -> AsyncIterator[LogCounts]:
-    known = ResultCache(database, Settings().model_copy(update={**EAGER, **settings}))
-    counts = LogCounts(known)
+    eager = Settings().model_copy(update={**EAGER, **settings})
+    known = ResultCache(database, eager)
+    counts = LogCounts(known, eager)
     keeping = asyncio.create_task(known.run())
     try:
         yield counts
@@ -198,6 +199,14 @@ async def test_counts_are_exact_if_the_sequence_caches_ids(database: Database) -
         await run_sql(database, f"{change} 1")
 
 
+async def test_filters_that_differ_only_in_values_share_statements_for_their_counts(database: Database) -> None:
+    await store(database, 5)
+    async with worker(database) as counts:
+        for app, logs in (("cit", 5), ("CIT", 0)):
+            assert await found(counts, database, {"filters": [{"name": "app_name", "op": "==", "val": app}]}) == logs
+        assert len(counts._statements) == 2  # for the name of a count, and for counting
+
+
 async def test_the_number_of_known_filters_is_limited(database: Database) -> None:
     await store(database, 5)
     queries = [{"filters": [{"name": "repair_id", "op": "!=", "val": n}]} for n in range(3)] + [CIT]
@@ -233,7 +242,8 @@ async def test_the_count_of_all_logs_stays_known_when_retention_removes_some(dat
         assert (await remove_batch(connection, DAY + timedelta(minutes=7), 2, removal)).logs == 1
         await connection.close()
         await run_sql(database, "delete from factory_logs where factory_log_id = 9")
-        for worker_of_then_or_now in (counts, LogCounts(ResultCache(database, Settings().model_copy(update=EAGER)))):
+        eager = Settings().model_copy(update=EAGER)
+        for worker_of_then_or_now in (counts, LogCounts(ResultCache(database, eager), eager)):
             assert await found(worker_of_then_or_now, database, {}) == 6
             assert await found(worker_of_then_or_now, database) == 5
 
@@ -250,7 +260,8 @@ async def test_the_count_of_all_logs_stays_known_when_archived_logs_are_imported
         assert (await bring_back(connection, lines, START)).logs == 0
         await connection.close()
         await run_sql(database, "delete from factory_logs where factory_log_id = 9")
-        for worker_of_then_or_now in (counts, LogCounts(ResultCache(database, Settings().model_copy(update=EAGER)))):
+        eager = Settings().model_copy(update=EAGER)
+        for worker_of_then_or_now in (counts, LogCounts(ResultCache(database, eager), eager)):
             assert await found(worker_of_then_or_now, database, {}) == 9
             assert await found(worker_of_then_or_now, database) == 8
 

@@ -68,7 +68,7 @@ CACHE: dict[str, PreparedStatements] = {}
 
 
 async def test_queries_that_share_a_statement_read_their_own_pages(filled: Database) -> None:  # noqa: F811
-    pages = Pages(filled, LogCounts(ResultCache(filled, Settings())), Settings())
+    pages = Pages(filled, LogCounts(ResultCache(filled, Settings()), Settings()), Settings())
     try:
         for name, expected in (("cit", [1, 6]), ("CIT", [2]), ("nobody", []), ("cit", [1, 6])):
             q = {"filters": [{"name": "app_name", "op": "==", "val": name}]}
@@ -81,9 +81,9 @@ async def test_queries_that_share_a_statement_read_their_own_pages(filled: Datab
 
 
 async def test_the_number_of_prepared_statements_is_limited(database: Database) -> None:
-    pages = Pages(
-        database, LogCounts(ResultCache(database, Settings())), Settings().model_copy(update={"max_query_shapes": 2})
-    )
+    few = Settings().model_copy(update={"max_query_shapes": 2})
+    counts = LogCounts(ResultCache(database, few), few)
+    pages = Pages(database, counts, few)
     try:
         for name in ("app_name", "product_imei", "created_by"):
             q = {"filters": [{"name": name, "op": "==", "val": "x"}]}
@@ -91,6 +91,6 @@ async def test_the_number_of_prepared_statements_is_limited(database: Database) 
                 0,
                 "",
             )
-        assert len(pages._statements) == 2
+        assert len(pages._statements) == len(counts._statements) == 2
     finally:
         await pages.close()

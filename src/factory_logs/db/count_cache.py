@@ -15,9 +15,7 @@ import asyncpg
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    LargeBinary,
     Select,
-    bindparam,
     func,
     literal,
     literal_column,
@@ -31,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from factory_logs.db.citus import is_distributed, runs_on_cluster
 from factory_logs.db.engine import Database
 from factory_logs.db.models import FactoryLog, KnownCount
-from factory_logs.db.prepared_statements import Placeholder, derived
+from factory_logs.db.prepared_statements import Placeholder, PreparedStatement, compile_statement, derived
 from factory_logs.db.watermark import LAST_VALUE
 
 Conditions = Sequence[ColumnElement[bool]]
@@ -166,33 +164,34 @@ async def snapshot_state(connection: AsyncConnection) -> tuple[TableState, int |
     return TableState(*state), drawn
 
 
-async def count(
-    connection: AsyncConnection, conditions: Conditions, watermark: int, known: int | None = None
-) -> Counted:
-    """See `counting`. On a cluster the state is read after the logs."""
-    if not await runs_on_cluster(connection):
-        return Counted.of((await connection.execute(counting(conditions, watermark, known))).one())
-    counted = (await connection.execute(counting_alone(conditions, watermark, known))).one()
-    return Counted.of((*(await snapshot_state(connection))[0], *counted))
+async def count(connection: asyncpg.Connection, statement: PreparedStatement, values: Sequence[Any]) -> Counted:
+    """Run `counting`, or on a cluster `counting_alone`, where the state is read after the logs."""
+    ((*counted,),) = await connection.fetch(statement.sql, *statement.bind(values))  # fetchrow() has no parallel plans
+    state = await current_state(connection) if is_distributed(connection) else ()
+    return Counted.of((*state, *counted))
 
 
-def digest(conditions: Conditions) -> bytes:
+def matching(conditions: Conditions) -> Select[int]:
+    """Return the statement that `digest` takes for a filter."""
+    return select(func.count()).where(*conditions)
+
+
+def digest(statement: PreparedStatement, values: Sequence[Any]) -> bytes:
     """Return the name under which counts of a filter are stored. It is derived from the SQL, so after a fix in the
     compiler no old count is found."""
-    asked = select(func.count()).where(*conditions).compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
-    return hashlib.sha256(f"{asked} {sorted(asked.params.items())}".encode()).digest()
+    return hashlib.sha256(f"{statement.sql} {statement.bind(values)}".encode()).digest()
 
 
-EVERYTHING = digest(())
+EVERYTHING = digest(compile_statement(matching(()), postgresql.asyncpg.dialect()), ())  # type: ignore[no-untyped-call]
 """The filter that matches all logs."""
 
 _LOAD = {
-    is_distributed: text(f"""
+    is_distributed: f"""
         SELECT state.*, up_to, logs, lowest, content, in_parts
         FROM known_counts, ({state_sql(is_distributed)}) AS state
-        WHERE digest = :digest AND known_counts.file = {TABLE_FILE}
+        WHERE digest = $1 AND known_counts.file = {TABLE_FILE}
             AND (known_counts.removed = {REMOVED_LOGS} OR in_parts)
-    """).bindparams(bindparam("digest", type_=LargeBinary))  # noqa: S608 - our own text
+    """  # noqa: S608 - our own text
     for is_distributed in (False, True)
 }
 _FORGET = text("""
@@ -209,7 +208,8 @@ _FORGET = text("""
 
 async def load(connection: AsyncConnection, name: bytes) -> Known | None:
     """Return the count that a worker has stored under this name, or None if it is not valid now."""
-    row = (await connection.execute(_LOAD[await runs_on_cluster(connection)], {"digest": name})).one_or_none()
+    raw: Any = (await connection.get_raw_connection()).driver_connection
+    row = await raw.fetchrow(_LOAD[is_distributed(raw)], name)
     return None if row is None else Known(TableState(*row[:3]), *row[3:])
 
 

@@ -13,9 +13,19 @@ from typing import Any, NamedTuple, Protocol
 from sqlalchemy import Select
 
 from factory_logs.db import count_cache
-from factory_logs.db.count_cache import Conditions, Counted, Known, TableState
+from factory_logs.db.citus import is_distributed
+from factory_logs.db.count_cache import Counted, Known, TableState
+from factory_logs.db.prepared_statements import Placeholder, PreparedStatement, PreparedStatements
 from factory_logs.querier.result_cache import ResultCache
-from factory_logs.query import FACTORY_LOGS, Query, Resource, compile_count, compile_filters
+from factory_logs.query import (
+    FACTORY_LOGS,
+    Query,
+    Resource,
+    compile_count,
+    compile_filters,
+    with_placeholders,
+)
+from factory_logs.settings import Settings
 
 MAX_ATTEMPTS = 2
 """The maximum number of attempts, because a cached count may become invalid each time retention removes logs."""
@@ -90,8 +100,9 @@ class PlainCount:
 class LogCounts:
     """Caches the counts of filters in a worker, and adds newer logs to them."""
 
-    def __init__(self, known: ResultCache) -> None:
+    def __init__(self, known: ResultCache, settings: Settings) -> None:
         self._results = known
+        self._statements = PreparedStatements(known.database.engine.dialect, settings.max_query_shapes)
 
     async def prepare(self, query: Query, attempt: int = 0) -> Count:
         """Return the cheapest way to count the records of `query`, for a snapshot that begins after this call.
@@ -106,7 +117,7 @@ class LogCounts:
         name = _name(query)
         known = self._results.get(name)
         if known is None and query.limit is None:  # a limit bounds the cost of a plain count
-            known = await self._find(name, compile_filters(query, FACTORY_LOGS))
+            known = await self._find(name, Query(query.filters))
         if not isinstance(known, Known):
             return PlainCount(query, FACTORY_LOGS)
         on_top = OnTop(known.up_to, self._results.watermark, known.lowest, known.logs)
@@ -116,17 +127,20 @@ class LogCounts:
         """See `ResultCache.wait_for_watermark`."""
         return await self._results.wait_for_watermark()
 
-    async def _find(self, name: bytes, conditions: Conditions) -> Known | None:
-        """Return the cached count of a filter; if the count is not known, count now. Return None if there is no
-        watermark."""
+    async def _find(self, name: bytes, query: Query) -> Known | None:
+        """Return the cached count of a query that has only filters; if the count is not known, count now. Return None
+        if there is no watermark."""
         watermark, seen = self._results.watermark, self._results.seen
         started = time.monotonic()
-        digest = count_cache.digest(conditions)
+        template, values = with_placeholders(query)
+        digest = count_cache.digest(self._matching(template), values)
         async with self._results.database.connect_reader() as connection:
             known = await count_cache.load(connection, digest)
-            counted = (
-                await count_cache.count(connection, conditions, watermark, known and known.up_to) if watermark else None
-            )
+            counted = None
+            if watermark:
+                raw = (await connection.get_raw_connection()).driver_connection
+                statement = self._counting(template, len(values), known is not None, is_distributed(raw))
+                counted = await count_cache.count(raw, statement, [*values, watermark, known and known.up_to])
         if counted is not None:
             found = _advanced(known, counted, watermark, seen)
             if found is not None and time.monotonic() - started >= self._results.save_seconds:
@@ -135,6 +149,23 @@ class LogCounts:
         if known is not None:
             self._results.learn(name, known)
         return known
+
+    def _matching(self, template: Query) -> PreparedStatement:
+        def build() -> Select[int]:
+            return count_cache.matching(compile_filters(template, FACTORY_LOGS))
+
+        return self._statements.get(template, build)
+
+    def _counting(self, template: Query, values: int, is_known: bool, on_cluster: bool) -> PreparedStatement:
+        """Return the statement for `count_cache.count`, with placeholders after the values for the watermark and for
+        the id up to which the count is known."""
+
+        def build() -> Select[Any]:
+            counting = count_cache.counting_alone if on_cluster else count_cache.counting
+            known = Placeholder(values + 1) if is_known else None
+            return counting(compile_filters(template, FACTORY_LOGS), Placeholder(values), known)
+
+        return self._statements.get((template, is_known, on_cluster), build)
 
 
 @dataclass(frozen=True, slots=True)
