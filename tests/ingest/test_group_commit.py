@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import asyncpg
 import pytest
 
+from factory_logs.db import idempotency_keys
 from factory_logs.db.connecting import APPLICATION_NAME
 from factory_logs.db.engine import Database
 from factory_logs.db.idempotency_keys import FirstResponse
@@ -157,6 +158,38 @@ async def test_of_two_writes_with_one_key_in_one_commit_one_is_stored(
     assert await database_of.fetchval("SELECT count(*) FROM factory_logs") == 1
 
 
+async def test_groups_of_two_workers_with_the_same_keys_in_opposite_order_do_not_deadlock(
+    group_commit: Callable[..., GroupCommit],
+    database: Database,
+    database_of: asyncpg.Connection,
+    migrated_url: str,
+) -> None:
+    """A third transaction holds the middle key until both groups wait."""
+    user_id = (await a_key(database)).user_id
+    keys = [WriteKey(user_id, name, b"x" * 32) for name in ("a", "m", "z")]
+    groups = group_commit(), group_commit()
+    results = [
+        [group.store(a_log(), "ann", key) for key in order]
+        for group, order in zip(groups, (keys, keys[::-1]), strict=True)
+    ]
+    holder = await asyncpg.connect(migrated_url)
+    try:
+        async with asyncio.timeout(60):
+            transaction = holder.transaction()
+            await transaction.start()
+            assert await idempotency_keys.claim(holder, keys[1])
+            async with running(groups[0]), running(groups[1]):
+                while len(await database_of.fetch(WAITING)) < 2:
+                    await asyncio.sleep(0.01)
+                await transaction.rollback()
+                outcomes = [await result for group in results for result in group]
+    finally:
+        await holder.close()
+    assert [type(outcome) for outcome in outcomes].count(Stored) == 3
+    assert [type(outcome) for outcome in outcomes].count(FirstResponse) == 3
+    assert await database_of.fetchval("SELECT count(*) FROM factory_logs") == 3
+
+
 @pytest.mark.parametrize(
     ("bound", "fitting"),
     [({"max_queued_logs": 3}, 3), ({"max_queued_bytes": 3_200}, 3), ({"max_queued_bytes": 900}, 0)],
@@ -256,6 +289,34 @@ async def test_a_log_whose_request_is_cancelled_while_refused_logs_are_sent_apar
     finally:
         await database_of.execute("ALTER TABLE factory_logs DROP CONSTRAINT no_refused")
     assert await commits(database_of) == [["there"]]
+
+
+async def test_the_halves_of_a_refused_group_are_refused_when_draining_ends(
+    group_commit: Callable[..., GroupCommit], database_of: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = group_commit(drain_seconds=0.1)
+    results = [stopping.store(a_log("refused"), "ann") for _ in range(2)]
+    send, first_half_is_sent = stopping._send, asyncio.Event()
+
+    async def send_once(connection: asyncpg.Connection, batch: list[Submission]) -> Sequence[Outcome]:
+        if len(batch) == 2:
+            return await send(connection, batch)
+        first_half_is_sent.set()
+        await asyncio.Event().wait()  # as if PostgreSQL did not respond
+        raise AssertionError
+
+    monkeypatch.setattr(stopping, "_send", send_once)
+    await database_of.execute("ALTER TABLE factory_logs ADD CONSTRAINT no_refused CHECK (app_name <> 'refused')")
+    try:
+        async with asyncio.timeout(60):
+            stopping.start()
+            await first_half_is_sent.wait()
+            await stopping.drain()
+            for result in results:
+                with pytest.raises(OverloadedError, match="stopping"):
+                    await result
+    finally:
+        await database_of.execute("ALTER TABLE factory_logs DROP CONSTRAINT no_refused")
 
 
 async def test_refused_logs_that_are_sent_apart_do_not_look_like_a_stalled_database(
