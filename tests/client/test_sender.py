@@ -215,19 +215,33 @@ def test_a_413_splits_the_batch_until_it_fits_and_a_log_that_never_fits_is_set_a
 
 def test_after_a_log_that_is_too_large_the_batches_grow_again(spool: Spool, server: Server) -> None:
     spool.put([b"x" * 2000])
-    put(spool, 200)
+    put(spool, 2000)
 
     def limited(request: httpx.Request) -> httpx.Response:
         return error(413, "too large") if b"xxx" in body_of(request) else server.store(request)
 
-    server.script = [limited] * 100
+    server.script = [limited] * 1000
     sender = sender_of(spool, server)
     drain(sender)
-    assert (spool.totals().delivered, spool.totals().rejected) == (200, 1)
-    put(spool, 100, 200)
+    assert (spool.totals().delivered, spool.totals().rejected) == (2000, 1)
+    put(spool, 200, 2000)
     del server.requests[:]
     drain(sender)
     assert len(server.requests) == 1
+
+
+def test_a_limit_that_stays_refuses_few_batches(spool: Spool, server: Server) -> None:
+    lines = put(spool, 2000)
+    limit = sum(map(len, lines)) // 40
+
+    def limited(request: httpx.Request) -> httpx.Response:
+        return error(413, "too large") if len(body_of(request)) > limit else server.store(request)
+
+    server.script = [limited] * 1000
+    drain(sender_of(spool, server))
+    assert server.stored == lines
+    refused = sum(len(body_of(request)) > limit for request in server.requests)
+    assert refused * 5 < len(server.requests)
 
 
 def test_logs_that_the_server_rejects_are_set_aside_and_the_others_are_sent_under_a_new_key(

@@ -128,7 +128,8 @@ class Sender:
             case BatchStored():
                 self._outbox.mark_delivered(batch)
                 self._max_records = min(self._settings.max_batch_records, self._max_records * 2)
-                self._max_bytes = min(self._settings.max_batch_bytes, self._max_bytes * 2)
+                # A proxy's limit stays, so the bytes grow slowly: about one full batch in seven gets a 413.
+                self._max_bytes = min(self._settings.max_batch_bytes, self._max_bytes * 9 // 8 + 1)
                 return self._went_through()
             case LogsRejected() | BatchRefused() if not batch.is_new and (
                 self._quiet_rest() > 0 or not outcome.is_key_unused
