@@ -36,6 +36,16 @@ USER = textwrap.dedent(
 )
 
 
+IS_RUNNING = textwrap.dedent(
+    """
+    import sys
+    from pathlib import Path
+    from factory_logs.embedded import is_running
+    print(is_running(Path(sys.argv[1])))
+    """
+)
+
+
 class UserProcess:
     """Another process that uses the server of a data directory until a test ends it."""
 
@@ -214,6 +224,32 @@ def test_a_process_id_that_another_program_has_is_not_mistaken_for_the_server(da
     assert not is_running(data_dir)
     with running(data_dir) as url:
         assert fetch(url, "select 1") == 1
+
+
+def test_a_program_that_has_the_process_id_of_a_killed_server_is_not_stopped(data_dir: Path) -> None:
+    cluster = data_dir / "pgdata"
+    with running(data_dir):
+        first, *rest = (cluster / "postmaster.pid").read_text().splitlines(keepends=True)
+        os.kill(int(first), signal.SIGKILL)
+        # pg_ctl could signal it only as a program of the same user
+        other = subprocess.Popen(["sleep", "600"], user=cluster.stat().st_uid)
+        (cluster / "postmaster.pid").write_text("".join([f"{other.pid}\n", *rest]))
+    with other:
+        assert other.poll() is None
+        other.kill()
+
+
+@as_root
+def test_root_without_the_capability_to_trace_processes_recognises_the_server(data_dir: Path) -> None:
+    # as in a container of Docker
+    command = ["setpriv", "--bounding-set=-sys_ptrace", sys.executable, "-c", IS_RUNNING, str(data_dir)]
+    with running(data_dir):
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+    pid_file = data_dir / "pgdata" / "postmaster.pid"
+    with subprocess.Popen(["sleep", "600"], user=NOBODY.pw_uid) as other:
+        pid_file.write_text(f"{other.pid}\n{data_dir / 'pgdata'}\n")
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+        other.kill()
 
 
 def recover_for_ever(data_dir: Path) -> None:

@@ -346,6 +346,9 @@ def stop_if_last(server: Server, use: int) -> None:
         fcntl.flock(use, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
+    # pg_ctl would signal any process with the id in the pid file that a killed server has left.
+    if not is_server(postmaster_pid(server.cluster_dir), server.cluster_dir):
+        return
     # No error is raised if the server does not stop: the data is safe, and the next user shares the server.
     server.run(
         "pg_ctl", "stop", "-w", "-m", "fast", f"--timeout={STOP_SECONDS}", "-D", str(server.cluster_dir),
@@ -371,8 +374,11 @@ def is_server(pid: int | None, cluster: Path) -> bool:
         return False
     if not Path("/proc/self").exists():  # macOS
         return subprocess.run(["/bin/kill", "-0", str(pid)], capture_output=True, check=False).returncode == 0  # noqa: S603
+    process = Path(f"/proc/{pid}")
     try:
-        # A server's working directory is its cluster.
-        return Path(f"/proc/{pid}/cwd").samefile(cluster)
+        try:
+            return (process / "cwd").samefile(cluster)  # a server's working directory is its cluster
+        except PermissionError:  # root in a container may not trace processes of other users
+            return os.fsencode(cluster) in (process / "cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
