@@ -167,8 +167,8 @@ async def _running(app: FastAPI, stop: asyncio.Event) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await connections.close()
-        await services.pages.close()
+        connections.close()
+        services.pages.close()
         await database.dispose()
         if app.state.access_log is not None:
             app.state.access_log.flush()

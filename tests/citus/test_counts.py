@@ -32,7 +32,7 @@ async def pages_of_a_worker(database: Database) -> AsyncIterator[Pages]:
     finally:
         keeping.cancel()
         await asyncio.gather(keeping, return_exceptions=True)
-        await pages.close()
+        pages.close()
 
 
 async def write_for_a_while(writers: Writers, workers: list[Pages], chosen: random.Random) -> None:

@@ -1,6 +1,8 @@
 """The pools for pages and batches: a limited number of connections, and a limited time to wait for one."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
@@ -25,14 +27,14 @@ def connections_with(database: Database, **settings: object) -> PageConnections:
 async def patient(database: Database) -> AsyncIterator[PageConnections]:
     connections = connections_with(database, pool_timeout_seconds=60.0)
     yield connections
-    await connections.close()
+    connections.close()
 
 
 @pytest_asyncio.fixture
 async def impatient(database: Database) -> AsyncIterator[PageConnections]:
     connections = connections_with(database, pool_timeout_seconds=0.05)
     yield connections
-    await connections.close()
+    connections.close()
 
 
 async def pid(connection: asyncpg.Connection) -> int:
@@ -62,7 +64,7 @@ async def test_one_batch_more_than_the_limit_is_refused_after_the_timeout(databa
                 pass
     async with batches.transaction() as connection:
         assert await pid(connection)
-    await batches.close()
+    batches.close()
 
 
 async def test_a_waiting_caller_gets_the_first_released_connection(patient: PageConnections) -> None:
@@ -132,3 +134,14 @@ async def test_a_connection_lost_while_idle_is_replaced(patient: PageConnections
     for planning in (ANY, THESE):
         async with patient.connect(planning) as connection:
             assert await pid(connection) != lost
+
+
+async def test_closing_does_not_wait_for_a_server_that_does_not_respond(patient: PageConnections) -> None:
+    async with patient.connect(THESE) as connection:
+        stopped = await pid(connection)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        patient.close()
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert connection.is_closed()

@@ -30,7 +30,7 @@ async def is_kept(database: Database, settings: Settings, key: WriteKey, age_sec
             await idempotency_keys.purge(connection, settings.idempotency_seconds, RETRY_PREFIX, RETRY_SECONDS)
             return await idempotency_keys.find(connection, key) is not None
     finally:
-        await connections.close()
+        connections.close()
 
 
 @pytest.mark.parametrize("header", [b"b1c6-7", b"retry of job 17", RETRY_PREFIX.strip().encode()])

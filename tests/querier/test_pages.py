@@ -77,7 +77,7 @@ async def test_queries_that_share_a_statement_read_their_own_pages(filled: Datab
             assert [record["factory_log_id"] for record in json.loads(f"[{text}]")] == expected
         assert len(pages._statements) == (1 if CITUS_URL is None else 2)  # a cluster counts by its own statement
     finally:
-        await pages.close()
+        pages.close()
 
 
 async def test_the_number_of_prepared_statements_is_limited(database: Database) -> None:
@@ -93,4 +93,4 @@ async def test_the_number_of_prepared_statements_is_limited(database: Database) 
             )
         assert len(pages._statements) == len(counts._statements) == 2
     finally:
-        await pages.close()
+        pages.close()

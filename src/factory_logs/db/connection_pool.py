@@ -67,11 +67,11 @@ class ConnectionPool(Generic[Kind]):
                 self._idle[kind].append(connection)
             self._semaphore.release()
 
-    async def close(self) -> None:
-        """Close the idle connections."""
+    def close(self) -> None:
+        """Close the idle connections, without waiting for PostgreSQL, which may not respond."""
         for idle in self._idle.values():
             while idle:
-                await idle.pop().close()
+                idle.pop().terminate()
 
     async def _acquire(self) -> None:
         if not self._semaphore.locked():
@@ -111,9 +111,7 @@ class ConnectionPool(Generic[Kind]):
         """Close idle connections from before PostgreSQL last stopped responding: they may never respond again."""
         if self._losses != self._database.heartbeat.losses:
             self._losses = self._database.heartbeat.losses
-            for idle in self._idle.values():
-                while idle:
-                    idle.pop().terminate()
+            self.close()
 
 
 class Planning(Enum):

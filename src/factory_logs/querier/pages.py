@@ -121,8 +121,8 @@ class Pages:
         found = await connection.fetch(records.sql, *records.bind(bound))
         return counted, ",".join(text for (text,) in found)
 
-    async def close(self) -> None:
-        await self._connections.close()
+    def close(self) -> None:
+        self._connections.close()
 
 
 def page_with_placeholders(template: Query, resource: Resource, values: int, is_on_top: bool) -> Select[Any]:

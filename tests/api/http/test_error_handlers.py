@@ -116,7 +116,7 @@ async def test_an_unreachable_database_gets_a_503_with_retry_after(
 
         services: Services = own_app.state.services
         await services.database.dispose()
-        await services.pages.close()
+        services.pages.close()
         monkeypatch.setattr(services.database, "dsn", "postgresql://nobody@127.0.0.1:1/nowhere")
         for path in ("/v1/factory_logs", "/v1/factory_logs/1", "/v1/repairs", "/readyz"):
             response = await client.get(path)
