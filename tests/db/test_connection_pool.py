@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from factory_logs.db.connection_pool import BatchConnections, PageConnections, Planning
 from factory_logs.db.engine import Database
-from factory_logs.errors import DatabaseUnavailableError, OverloadedError
+from factory_logs.errors import BadRequestError, DatabaseUnavailableError, OverloadedError
 from factory_logs.settings import Settings
 
 MOST = 2
@@ -62,6 +62,25 @@ async def test_one_batch_more_than_the_limit_is_refused_after_the_timeout(databa
         with pytest.raises(OverloadedError, match="cannot take more batches"):
             async with batches.transaction():
                 pass
+    async with batches.transaction() as connection:
+        assert await pid(connection)
+    batches.close()
+
+
+async def test_a_connection_is_not_used_again_if_its_rollback_is_cancelled(database: Database) -> None:
+    batches = BatchConnections(database, Settings().model_copy(update={"batch_connections": 1}))
+    used: list[asyncpg.Connection] = []
+
+    async def refused() -> None:
+        async with batches.transaction() as connection:
+            used.append(connection)
+            asyncio.get_running_loop().call_soon(refusing.cancel)  # as soon as the ROLLBACK is sent
+            raise BadRequestError("refused")
+
+    refusing = asyncio.create_task(refused())
+    with pytest.raises(asyncio.CancelledError):
+        await refusing
+    assert used[0].is_closed()
     async with batches.transaction() as connection:
         assert await pid(connection)
     batches.close()

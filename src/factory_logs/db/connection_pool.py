@@ -9,7 +9,7 @@ connections of several kinds.
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -182,13 +182,15 @@ class BatchConnections:
 @asynccontextmanager
 async def _committing(connection: asyncpg.Connection) -> AsyncIterator[None]:
     transaction = connection.transaction()
-    try:
-        await transaction.start()
-        yield
-        await transaction.commit()
-    except FactoryLogsError:  # raised by our own code: the connection is still good
-        await transaction.rollback()
-        raise
-    except BaseException:  # PostgreSQL rolls back by itself; a ROLLBACK would wait if PostgreSQL does not respond
-        connection.terminate()
-        raise
+    with ExitStack() as unless_ended:
+        # PostgreSQL rolls back by itself; a ROLLBACK would wait if PostgreSQL does not respond.
+        unless_ended.callback(connection.terminate)
+        try:
+            await transaction.start()
+            yield
+            await transaction.commit()
+        except FactoryLogsError:  # raised by our own code: the connection is still good
+            await transaction.rollback()
+            unless_ended.pop_all()
+            raise
+        unless_ended.pop_all()
