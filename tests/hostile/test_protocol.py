@@ -17,10 +17,12 @@ Receive = Callable[[socket.socket], bytes]
 LOG = {"app_name": "tiger", "timestamp": "2024-01-31"}
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+LONG = b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: %b\r\n\r\n" % (b"y" * 200)
 LIMIT_SECONDS = 30
 PIPELINES = 10
 PIPELINED_BYTES = 45 * MIB
 PIPELINE_GROWTH_BYTES = 32 * MIB
+SMALL_LIMIT = len(LONG + HEALTH + LAST)
 
 
 def post(
@@ -190,7 +192,7 @@ def small(migrated_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """Yield the port of a worker with low limits for pipelines and unread responses."""
     settings = {
         "FACTORY_LOGS_DATABASE_URL": migrated_url,
-        "FACTORY_LOGS_MAX_PIPELINED_BYTES": str(len(HEALTH + HEALTH + LAST)),
+        "FACTORY_LOGS_MAX_PIPELINED_BYTES": str(SMALL_LIMIT),
         "FACTORY_LOGS_MAX_UNSENT_BYTES": str(8 * MIB),
     }
     port = free_port()
@@ -204,10 +206,29 @@ def test_a_pipeline_over_the_workers_limit_ends_after_the_pending_response(
 ) -> None:
     """The bytes of the first request also count, because all requests arrived together."""
     with socket.create_connection(("127.0.0.1", small), timeout=60) as connection:
-        connection.sendall(HEALTH + behind + LAST)
+        connection.sendall(LONG + behind + LAST)
         received = everything_received(connection)
     assert statuses(received) == expected
     assert received.count(b"connection: close") == 1
+
+
+def test_the_pipelined_bytes_of_a_connection_do_not_count_while_its_last_response_is_read(
+    small: int, target: Target, everything_received: Receive
+) -> None:
+    with target.client() as client:
+        log = LOG | {"fields": {"text": "x" * 200_000}}
+        assert client.post("/v1/factory_logs", json=[log] * 50).status_code == 201
+    token = f"Authorization: Token token={target.token}\r\nConnection: close\r\n"
+    ask = f"GET /v1/factory_logs?results_per_page=50 HTTP/1.1\r\nHost: x\r\n{token}\r\n".encode()
+    with socket.socket() as slow, socket.create_connection(("127.0.0.1", small), timeout=60) as other:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # so that most of the response stays unsent
+        slow.settimeout(60)
+        slow.connect(("127.0.0.1", small))
+        slow.sendall(ask + b"x" * (SMALL_LIMIT - len(ask)))
+        assert slow.recv(12) == b"HTTP/1.1 200"
+        other.sendall(HEALTH + LAST)
+        assert statuses(everything_received(other)) == [200, 200]
+        assert len(everything_received(slow)) > 50 * 200_000
 
 
 def test_over_the_workers_limit_of_unread_responses_the_slowest_client_is_disconnected(

@@ -148,7 +148,9 @@ class JsonHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
 
     def _on_close(self) -> None:
-        """Limit the time that a closing transport waits for the client to read the rest of the response."""
+        """Start no further request, and limit the time that a closing transport waits for the client to read the rest
+        of the response."""
+        self._stop_reading()
         self._timers.stop_half_closed()
         is_lost = self not in self.connections  # uvicorn has removed a lost connection already
         if not is_lost and self.transport.get_write_buffer_size():
@@ -207,6 +209,7 @@ class JsonHttpProtocol(HttpToolsProtocol):
             self._stop_reading()
 
     def _stop_reading(self) -> None:
+        """Ignore the bytes that are not parsed yet, and all that still arrive."""
         self._finished = True
         self._received.clear()
         if not self.transport.is_closing():
@@ -398,7 +401,6 @@ class JsonHttpProtocol(HttpToolsProtocol):
         head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{header}"
         self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
         self.transport.close()
-        self._stop_reading()
         if self.cycle is not None and not self.cycle.response_complete:
             # The application may still be reading the body, so it must not send a second response.
             self.cycle.disconnected = True
