@@ -1,4 +1,4 @@
-"""Storing batches whose connection breaks."""
+"""Storing batches whose connection breaks, and rows whose keys were used before."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,9 +8,13 @@ import pytest
 import uvloop
 
 from factory_logs.db.connecting import connect_once
-from factory_logs.db.log_inserts import copy_logs
+from factory_logs.db.engine import Database
+from factory_logs.db.log_inserts import FirstResponse, NewRow, Stored, copy_logs, insert_logs
+from factory_logs.db.users import UserRepository
+from factory_logs.ingest.idempotency import WriteKey
 from factory_logs.ingest.new_logs import NewLogs
 from factory_logs.ingest.validation import parse_log
+from factory_logs.permissions import Level
 from factory_logs.schemas.record_limits import RecordLimits
 
 SECONDS = 60
@@ -33,6 +37,28 @@ async def copy_and_lose_the_connection(url: str) -> None:
         with pytest.raises(asyncpg.PostgresConnectionError):
             await copying
     await other.close()
+
+
+async def test_the_first_responses_of_many_used_keys_are_found_by_one_statement(
+    database: Database, migrated_url: str
+) -> None:
+    """Otherwise a slow link to PostgreSQL could make a commit of used keys exceed its time limit."""
+    users = [await UserRepository(database).create(name, name, None, Level.TECHNICAL) for name in ("ann", "bob")]
+    log = parse_log(b'{"app_name": "tiger", "timestamp": "2024-01-31"}', RecordLimits(1024, 32))
+    keys = [WriteKey(user.user_id, f"key {number}", b"x" * 32) for number in range(50) for user in users]
+    rows = [NewRow(log, None, key) for key in keys]
+    connection = await connect_once(migrated_url, 10)
+    first = await insert_logs(connection, rows)
+    statements: list[str] = []
+    connection.add_query_logger(lambda query: statements.append(query.query))
+    again = await insert_logs(connection, [NewRow(log, None), *reversed(rows)])
+    await connection.close()
+    assert isinstance(again[0], Stored)
+    assert [each.factory_log_id for each in again[1:] if isinstance(each, FirstResponse)] == [
+        each.factory_log_id for each in reversed(first) if isinstance(each, Stored)
+    ]
+    assert len(again) == len(rows) + 1
+    assert len(statements) == 2
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -10,7 +10,6 @@ from datetime import datetime
 
 import asyncpg
 
-from factory_logs.db import idempotency_keys
 from factory_logs.db.citus import NEXT_IDS, SEQUENCE, shard_key
 from factory_logs.db.log_inserts import (
     Forgotten,
@@ -20,6 +19,7 @@ from factory_logs.db.log_inserts import (
     ending_with,
     log_values,
     unknown_repairs,
+    with_first_responses,
 )
 from factory_logs.db.models import LOG_COLUMNS
 
@@ -63,10 +63,7 @@ async def insert_logs_on_cluster(connection: asyncpg.Connection, rows: Sequence[
         if records:
             async with ending_with(connection):
                 await connection.copy_records_to_table("factory_logs", columns=_COLUMNS, records=records)
-    for index, row in enumerate(rows):
-        if row.key is not None and isinstance(outcomes[index], Forgotten):
-            outcomes[index] = await idempotency_keys.find_after_commit(connection, row.key) or outcomes[index]
-    return outcomes
+    return await with_first_responses(connection, rows, outcomes)
 
 
 async def _draw(connection: asyncpg.Connection, rows: Sequence[NewRow]) -> Sequence[tuple[int | None, datetime]]:

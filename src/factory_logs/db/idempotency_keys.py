@@ -1,5 +1,6 @@
 """The SQL for idempotency keys. It runs in the transaction of the write that has the key."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -15,6 +16,12 @@ ON CONFLICT DO NOTHING RETURNING true
 _FINISH = "UPDATE idempotency_keys SET answer = $3 WHERE user_id = $1 AND key = $2"
 _FIND = """
 SELECT fingerprint, factory_log_id, answer, created_at FROM idempotency_keys WHERE user_id = $1 AND key = $2
+"""
+_FIND_MANY = """
+SELECT fingerprint, factory_log_id, answer, created_at
+FROM unnest($1::integer[], $2::text[]) WITH ORDINALITY AS wanted (user_id, key, ordinal)
+     LEFT JOIN idempotency_keys USING (user_id, key)
+ORDER BY ordinal
 """
 _PURGE = """
 DELETE FROM idempotency_keys
@@ -60,13 +67,15 @@ async def find(connection: asyncpg.Connection, key: Key) -> FirstResponse | None
     return None if row is None else FirstResponse(*row)
 
 
-async def find_after_commit(connection: asyncpg.Connection, key: Key) -> FirstResponse | None:
-    """Return the same as `find`. Raises DatabaseUnavailableError for an error of the statement, because the logs that
-    were committed before it would be sent again if it counted as an error of theirs."""
+async def find_after_commit(connection: asyncpg.Connection, keys: Sequence[Key]) -> list[FirstResponse | None]:
+    """Return the same as `find` for each key, with one statement. Raises DatabaseUnavailableError for an error of the
+    statement, because the logs that were committed before it would be sent again if it counted as an error of theirs.
+    """
     try:
-        return await find(connection, key)
+        rows = await connection.fetch(_FIND_MANY, [key.user_id for key in keys], [key.key for key in keys])
     except asyncpg.PostgresError as error:
         raise DatabaseUnavailableError(FAILED) from error
+    return [None if row["fingerprint"] is None else FirstResponse(*row) for row in rows]
 
 
 async def purge(

@@ -126,11 +126,25 @@ async def insert_logs(connection: asyncpg.Connection, rows: Sequence[NewRow]) ->
         [key and key.key for key in keys],
         [key and key.fingerprint for key in keys],
     )
-    outcomes = _outcomes(len(rows), stored)
-    for index, key in enumerate(keys):
-        if key is not None and not isinstance(outcomes[index], Stored):
-            outcomes[index] = await idempotency_keys.find_after_commit(connection, key) or outcomes[index]
-    return outcomes
+    return await with_first_responses(connection, rows, _outcomes(len(rows), stored))
+
+
+async def with_first_responses(
+    connection: asyncpg.Connection, rows: Sequence[NewRow], outcomes: Sequence[Outcome]
+) -> list[Outcome]:
+    """Return the outcomes of rows after their commit. If a row was not stored because its key was used before, its
+    outcome becomes the first response, unless the key was purged."""
+    found = list(outcomes)
+    keyed = [
+        (index, row.key)
+        for index, (row, outcome) in enumerate(zip(rows, outcomes, strict=True))
+        if row.key is not None and not isinstance(outcome, Stored)
+    ]
+    if keyed:
+        first = await idempotency_keys.find_after_commit(connection, [key for _, key in keyed])
+        for (index, _), response in zip(keyed, first, strict=True):
+            found[index] = response or found[index]
+    return found
 
 
 def _outcomes(count: int, stored: Sequence[asyncpg.Record]) -> list[Outcome]:
