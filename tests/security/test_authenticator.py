@@ -227,6 +227,20 @@ async def test_the_oldest_good_token_is_evicted_first(
     assert [authenticator.cached(header) is not None for header in headers] == [False, True, True]
 
 
+async def test_an_evicted_token_is_not_accepted_after_its_revocation(
+    database: Database, settings: Settings, user: UserRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its header is still in the cache, because InfluxDB's clients send the other token as a password."""
+    monkeypatch.setattr(module, "MAX_ENTRIES", 1)
+    authenticator = Authenticator(database, settings)
+    token, other = [await issue_token(database, user.user_id, expires_at=None) for _ in range(2)]
+    await authenticator.authenticate(f"Token {token}")
+    await authenticator.authenticate_token(other)
+    await authenticator.revoke(f"Bearer {token}")
+    with pytest.raises(UnauthenticatedError):
+        await authenticator.authenticate(f"Token {token}")
+
+
 async def test_an_overlong_header_is_read_but_not_cached(authenticator: Authenticator, token: str) -> None:
     header = "Token " + " " * 1000 + token
     assert await authenticator.authenticate(header)

@@ -49,6 +49,16 @@ class _CachedToken:
     use: _TokenUse
 
 
+class _TokensByHash(FIFOCache[bytes, _CachedToken]):
+    """The cached tokens by their hash. A token that is evicted is no longer accepted under any header; otherwise
+    `revoke` could not end it."""
+
+    def popitem(self) -> tuple[bytes, _CachedToken]:
+        token_hash, evicted = super().popitem()
+        evicted.until = -math.inf
+        return token_hash, evicted
+
+
 class Authenticator:
     """Finds the user of a token. Each worker has one authenticator, which is used on one event loop only.
 
@@ -61,7 +71,7 @@ class Authenticator:
         self._touch_seconds = settings.token_touch_seconds
         self._clock = clock
         self._by_header: FIFOCache[str, _CachedToken] = FIFOCache(MAX_ENTRIES)
-        self._known: FIFOCache[bytes, _CachedToken] = FIFOCache(MAX_ENTRIES)
+        self._known = _TokensByHash(MAX_ENTRIES)
         self._refused_until: FIFOCache[bytes, float] = FIFOCache(MAX_ENTRIES)
         self._look_ups: dict[bytes, asyncio.Task[_CachedToken]] = {}
         self._uses: dict[bytes, _TokenUse] = {}
