@@ -122,6 +122,17 @@ async def test_a_refused_log_of_a_batch_in_parts_is_named_by_its_index(
     assert await stored_apps(operator) == []
 
 
+async def test_a_log_that_a_trigger_discards_gets_a_400_that_says_so(
+    client: httpx.AsyncClient, operator: asyncpg.Connection
+) -> None:
+    repair = (await client.post("/v1/repairs", json={"product_imei": "352099001761481"})).json()["repair_id"]
+    await operator.execute(FUNCTION.format(action="RETURN NULL;", trigger=BEFORE))
+    for log in (BAD, BAD | {"repair_id": repair}):
+        refused(await client.post("/v1/factory_logs", json=log), "a trigger of the database discards it")
+    refused(await client.post("/v1/factory_logs", json=BAD | {"repair_id": repair + 1}), "there is no repair")
+    assert (await client.post("/v1/factory_logs", json=GOOD)).status_code == 201
+
+
 async def test_a_full_disk_after_the_last_log_of_a_batch_gets_a_503(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ BROKEN_OFF = "The database has broken this off in favour of another transaction;
 LOCKED = "Another transaction holds a lock on what this needs; try again shortly."
 CHANGED = "The database's tables have changed; try again shortly."
 FAILED = "The database's server has failed; try again shortly."
+REFUSAL = "The database refuses a record; nothing was stored"
 USED_IDS = "The database assigns ids that records already have; try again shortly."
 
 UNAVAILABLE = {
@@ -103,10 +104,7 @@ def refusal(error: BaseException, index: int | None = None) -> BadRequestError |
     state = _sqlstate(cause)
     if state is None or not state.startswith(REFUSED) or unavailable_message(cause) is not None:
         return None
-    return BadRequestError(
-        "The database refuses a record; nothing was stored",
-        [FieldError("", f"the database refuses it: {cause}", index)],
-    )
+    return BadRequestError(REFUSAL, [FieldError("", f"the database refuses it: {cause}", index)])
 
 
 def is_of_statement(error: BaseException) -> bool:

@@ -52,8 +52,8 @@ class Stored(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """Nothing was stored, because the key was used before. The key was purged in the meantime, so the first response is
-    lost."""
+    """Nothing was stored. If the row has a key, the key was used before, and was purged in the meantime, so the first
+    response is lost. If not, a trigger of the operator has discarded the row."""
 
 
 Outcome = Stored | FirstResponse | Forgotten | None
@@ -76,7 +76,7 @@ _STORE = """, stored AS (
     FROM input{condition}
     RETURNING factory_log_id, created_at
 )
-SELECT input.ordinal, stored.factory_log_id, stored.created_at FROM input {join} stored USING (factory_log_id)
+SELECT input.ordinal, stored.factory_log_id, stored.created_at FROM input LEFT JOIN stored USING (factory_log_id)
 """
 # Keys are claimed in the same order everywhere, so that two batches cannot deadlock.
 _CLAIM = """, claimed AS (
@@ -86,13 +86,11 @@ _CLAIM = """, claimed AS (
     ON CONFLICT DO NOTHING
     RETURNING factory_log_id
 )"""
-_INSERT = _INPUT.format(key_arrays="", key_columns="") + _STORE.format(condition="", join="JOIN")
+_INSERT = _INPUT.format(key_arrays="", key_columns="") + _STORE.format(condition="")
 _INSERT_KEYED = (
     _INPUT.format(key_arrays=", $8::integer[], $9::text[], $10::bytea[]", key_columns=", user_id, key, fingerprint")
     + _CLAIM
-    + _STORE.format(
-        condition=" WHERE key IS NULL OR factory_log_id IN (SELECT factory_log_id FROM claimed)", join="LEFT JOIN"
-    )
+    + _STORE.format(condition=" WHERE key IS NULL OR factory_log_id IN (SELECT factory_log_id FROM claimed)")
 )
 _NEXT_IDS = """
 SELECT nextval('factory_logs_factory_log_id_seq') FROM generate_series(1, $1::bigint)
@@ -148,8 +146,8 @@ async def with_first_responses(
 
 
 def _outcomes(count: int, stored: Sequence[asyncpg.Record]) -> list[Outcome]:
-    """Return the result for each row. A row without an id had a key that was used before; the repair of a missing row
-    does not exist."""
+    """Return the result for each row. A row without an id was not stored; the repair of a missing row does not
+    exist."""
     outcomes: list[Outcome] = [None] * count
     for ordinal, factory_log_id, created_at in stored:
         outcomes[ordinal - 1] = Forgotten() if factory_log_id is None else Stored(factory_log_id, created_at)

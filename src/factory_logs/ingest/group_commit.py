@@ -16,7 +16,7 @@ from factory_logs.db.citus import is_distributed
 from factory_logs.db.citus_inserts import insert_logs_on_cluster
 from factory_logs.db.coalescer import Coalescer, Receiver, fail
 from factory_logs.db.engine import Database
-from factory_logs.db.errors import UNREACHABLE
+from factory_logs.db.errors import REFUSAL, UNREACHABLE
 from factory_logs.db.idempotency_keys import FirstResponse
 from factory_logs.db.log_inserts import Forgotten, NewRow, Outcome, Stored, insert_logs
 from factory_logs.errors import (
@@ -124,7 +124,7 @@ class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
             if result is None:
                 fail([entry], no_such_repair(entry.row.log.repair_id))
             elif isinstance(result, Forgotten):
-                fail([entry], just_forgotten())
+                fail([entry], just_forgotten() if entry.row.key else _discarded())
             elif not entry.receiver.done():
                 entry.receiver.set_result(result)
 
@@ -146,3 +146,7 @@ class GroupCommit(Coalescer[Submission, Sequence[Outcome]]):
 def no_such_repair(repair_id: int | None) -> BadRequestError:
     """Return the error of a log whose `repair_id` does not exist."""
     return BadRequestError("Validation failed", [FieldError("repair_id", f"there is no repair {repair_id}")])
+
+
+def _discarded() -> BadRequestError:
+    return BadRequestError(REFUSAL, [FieldError("", "a trigger of the database discards it")])
