@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.web.conftest import LOGS, TIME, Open, Service, filters, number, picture, shown
@@ -185,6 +186,28 @@ def test_the_pareto_chart_names_its_bars_and_its_line(visit: Open) -> None:
     page = visit(f"#/failures?{TIME}")
     legend = page.locator(".legend li")
     expect(legend).to_have_text(["failed attempts", "cumulative share of failures"])
+
+
+def test_the_text_of_a_chart_stays_within_a_narrow_window(visit: Open) -> None:
+    page = visit(f"#/failures?{TIME}", viewport={"width": 390, "height": 844})
+    page.get_by_role("group", name=re.compile("^Pareto chart")).focus()
+    for key in ("Home", "End"):
+        page.keyboard.press(key)
+        box = page.locator(".tip").bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+
+
+@pytest.mark.parametrize("view", ["yield", "failures", "measurement"])
+def test_a_view_without_results_offers_all_time(visit: Open, view: str) -> None:
+    page = visit(f"#/{view}?from=2018-01-01T00:00:00.000Z&to=2018-01-02T00:00:00.000Z")
+    page.get_by_role("button", name="All time").click()
+    expect(page.locator(".choices" if view == "measurement" else ".tile").first).to_be_visible()
+    page.goto(f"{page.url}&m=fields__nothing&passed=fields__nothing")
+    expect(page.locator(".empty").first).to_be_visible()
+    shown(page)
+    expect(page.get_by_role("button", name="All time")).to_have_count(0)
 
 
 def test_failures_without_a_measurement_lead_to_the_logs_in_which_none_failed(visit: Open) -> None:

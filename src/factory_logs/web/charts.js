@@ -53,7 +53,8 @@ export function chart(label, height, draw, drag = null) {
     if (!item || !picture) return;
     picture.append(svg("line", { class: "cursor", x1: item.x, x2: item.x, y1: plot.top, y2: plot.bottom }));
     tip.replaceChildren(...item.text.map((line) => element("div", {}, line)));
-    tip.style.left = `${Math.min(Math.max(item.x, 90), Math.max(width - 90, 90))}px`;
+    const half = tip.offsetWidth / 2;
+    tip.style.left = `${Math.max(Math.min(item.x, width - half), half)}px`;
     if (spoken) announce(item.text.join(", "));
   };
   const nearest = (/** @type {number} */ x) =>

@@ -6,7 +6,7 @@ import { behind } from "./downloads.js";
 import { freeFilters, queryFilters } from "./filters.js";
 import { exportUrl } from "./logs.js";
 import { count, percent } from "./numbers.js";
-import { Panel, empty } from "./panel.js";
+import { Panel, allTime, empty } from "./panel.js";
 import { shortName } from "./paths.js";
 import { requestKey, linkWith, parameterInput, results, tiles } from "./results.js";
 import * as state from "./state.js";
@@ -15,7 +15,7 @@ import * as state from "./state.js";
 
 const PASSED = "fields__passed";
 const BARS = 20;
-/** The number of filters in `q` is limited. */
+/** The row without a measurement excludes three filters for each of these. The number of filters in `q` is limited. */
 const MOST_EXCLUDED = 100;
 
 export function failuresView() {
@@ -49,7 +49,7 @@ export function failuresView() {
 
 /** @param {number} failed @param {Failure[]} failures @param {string} passed */
 function content(failed, failures, passed) {
-  if (failed === 0) return empty("No attempt in this time range failed with these filters.");
+  if (failed === 0) return empty("No attempt in this time range failed with these filters.", ...allTime());
   const logs = (/** @type {Failure} */ row) => failedLogs(row, failures, passed);
   const href = (/** @type {Failure} */ row) => row.measurement === null ? logs(row) : linkWith([], "measurement", { m: row.measurement });
   const name = (/** @type {Failure} */ row) => (row.measurement === null ? "no measurement named" : shortName(row.measurement));

@@ -11,7 +11,7 @@ import { fieldInput, offerNames } from "./filter_bar.js";
 import { hints } from "./hints.js";
 import { follow } from "./live.js";
 import { count, percent } from "./numbers.js";
-import { Panel, empty } from "./panel.js";
+import { Panel, allTime, empty } from "./panel.js";
 import { namesIn, shortName } from "./paths.js";
 import * as state from "./state.js";
 import { logTable } from "./table.js";
@@ -150,12 +150,12 @@ export function logsView() {
       table.show(shown, { top: true });
       if (page.logs.length > 0) return [table.root, foot];
       const isFiltered = params.has("f") || params.has("q");
-      const isLimited = range.from !== null || range.to !== null;
-      const time = isLimited ? " in this time range" : "";
+      const widen = allTime();
+      const time = widen.length > 0 ? " in this time range" : "";
       const why = await hints(get, filters);
       return empty(isFiltered ? `No logs${time} match these filters. ${why}` : `There are no logs${time}.`,
         ...(isFiltered ? [button("Clear filters", () => state.go({ f: null, q: null }))] : []),
-        ...(isLimited ? [button("All time", () => state.go({ range: "all", from: null, to: null }))] : []));
+        ...widen);
     }).then(() => first([]));
   };
 

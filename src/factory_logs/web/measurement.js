@@ -8,7 +8,7 @@ import { queryFilters, written, parseFilters } from "./filters.js";
 import { hints } from "./hints.js";
 import { exportUrl, timeLimits } from "./logs.js";
 import { count, index, measured, percent } from "./numbers.js";
-import { Panel, empty } from "./panel.js";
+import { Panel, allTime, empty } from "./panel.js";
 import { inText, namesIn, shortName } from "./paths.js";
 import { requestKey, linkWith, parameterInput, results, sample, tiles } from "./results.js";
 import * as state from "./state.js";
@@ -92,7 +92,7 @@ function limitOf(text) {
 /** @param {import("./api.js").Log[]} logs */
 function choices(logs) {
   const names = namesIn(logs, isNumber);
-  if (names.length === 0) return empty("Type the path of a number above. None of the newest logs in this time has one.");
+  if (names.length === 0) return empty("Type the path of a number above. None of the newest logs in this time has one.", ...allTime());
   return [
     element("p", {}, "Choose a measurement of the newest logs, or type the path of a number above:"),
     element("ul", { class: "row choices" }, names.slice(0, 60).map((name) => element("li", {}, element("a", { href: linkWith([], "measurement", { m: name }), title: name }, shortName(name))))),
@@ -115,7 +115,7 @@ async function numbersUnder(get, filters, name) {
     return empty(`${name} contains the number ${first}.`);
   }
   const why = await hints(get, filters, [name]);
-  return empty(`No log in this time has a number at ${name}. ${why}`, element("a", { href: linkWith([[name, "is_not_null", null]]) }, "Logs with any value at this path"));
+  return empty(`No log in this time has a number at ${name}. ${why}`, element("a", { href: linkWith([[name, "is_not_null", null]]) }, "Logs with any value at this path"), ...allTime());
 }
 
 /**

@@ -2,6 +2,8 @@
 
 import * as api from "./api.js";
 import { announce, button, element } from "./dom.js";
+import * as state from "./state.js";
+import { timeRange } from "./time.js";
 
 const SHOW_AFTER = 250;
 
@@ -144,4 +146,10 @@ export class Get {
 /** @param {string} text @param {...Node} actions */
 export function empty(text, ...actions) {
   return element("p", { class: "empty" }, text, " ", actions);
+}
+
+/** Return a button that removes the limits of the time range, if it has any. */
+export function allTime() {
+  const { from, to } = timeRange(state.read().params);
+  return from === null && to === null ? [] : [button("All time", () => state.go({ range: "all", from: null, to: null }))];
 }

@@ -7,7 +7,7 @@ import { byValue, queryFilters } from "./filters.js";
 import { hints } from "./hints.js";
 import { exportUrl, timeLimits } from "./logs.js";
 import { count, percent } from "./numbers.js";
-import { Panel, empty } from "./panel.js";
+import { Panel, allTime, empty } from "./panel.js";
 import { inText, shortName } from "./paths.js";
 import { requestKey, linkWith, parameterInput, results, sample, tiles } from "./results.js";
 import * as state from "./state.js";
@@ -52,7 +52,7 @@ export function yieldView() {
         const { total } = /** @type {{ total: Yield }} */ (await get.json("total yield", "v1/factory_logs/yield", parameters(params)));
         if (total.attempts === 0) {
           const why = await hints(get, queryFilters(params), [params.get("passed"), params.get("unit")]);
-          return empty(`No log in this time has a boolean at ${params.get("passed") ?? PASSED}, so there is no yield to show. ${why}`);
+          return empty(`No log in this time has a boolean at ${params.get("passed") ?? PASSED}, so there is no yield to show. ${why}`, ...allTime());
         }
         return tiles([
           ["First-pass yield", percent(total.first_pass_yield), `${count(total.first_passed)} of ${count(total.units)} units and steps`],
