@@ -688,6 +688,10 @@ SELECT voltage FROM "autogen".
 SELECT voltage FROM autogen.
 SELECT top(cycles, jig_id, .2) FROM tiger
 SELECT bottom(cycles, 2.00049) FROM tiger
+SELECT jig_id::tag * 0.5 FROM tiger
+SELECT jig_id::tag * 0.0015, jig_id::tag * 123456789012345678901234.5 FROM tiger
+SELECT top(1.25, 2) FROM tiger
+SELECT voltage FROM tiger WHERE pow(voltage, 2.5)
 SELECT voltage FROM tiger /a/
 SELECT voltage FROM tiger  /a/ LIMIT 1
 SELECT voltage FROM tiger /* c */ LIMIT 1

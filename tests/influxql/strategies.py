@@ -31,7 +31,7 @@ REFERENCES = st.builds(
     NAMES,
     st.none() | st.sampled_from(list(Type)),
 )
-NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(-1e12, 1e12).map(lambda number: round(number, 6))
+NUMBERS = st.integers(-(2**63), 2**64 - 1) | st.floats(-1e12, 1e12).map(lambda number: round(number, 3))
 LITERALS = st.builds(Literal, TEXTS | st.booleans() | NUMBERS)
 DURATIONS = st.builds(Duration, st.integers(0, 2**62))
 LEAVES = REFERENCES | LITERALS | DURATIONS
@@ -71,7 +71,7 @@ DIMENSIONS = st.one_of(
 
 def _select(sources: st.SearchStrategy[Measurement | Select]) -> st.SearchStrategy[Select]:
     fills = st.sampled_from([Fill.NULL, Fill.NONE, Fill.PREVIOUS, Fill.LINEAR]).map(lambda fill: (fill, None))
-    numbers = (st.integers(-5, 5) | st.floats(-5, 5)).map(lambda number: (Fill.NUMBER, number))
+    numbers = (st.integers(-5, 5) | st.floats(-5, 5)).map(lambda number: (Fill.NUMBER, round(number, 3)))
     sorting = st.sampled_from([(False, False), (True, False), (True, True)])
     return st.builds(
         lambda fields, of, condition, dimensions, fill, order, limits, zone: Select(

@@ -32,6 +32,7 @@ ON_PURPOSE = [
     "(SELECT count(passed) AS n FROM tiger)",
     "SHOW TAG VALUES FROM tiger WITH KEY = jig_id WHERE time > now() - 1w",
     "SHOW TAG VALUES FROM tiger WITH KEY = jig_id WHERE voltage > 3.5",
+    "SHOW TAG VALUES EXACT CARDINALITY FROM tiger WITH KEY = jig_id WHERE hostname != 'CN-REG0'",
     "SHOW MEASUREMENTS WHERE jig_id = ''",
     "SHOW MEASUREMENTS WHERE jig_id",
     "SELECT /* a comment */ count(voltage) FROM tiger",

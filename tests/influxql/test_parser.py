@@ -186,7 +186,7 @@ def test_bound_parameters_are_single_tokens() -> None:
     )
     assert isinstance(statement, Select)
     assert format_select(statement) == (
-        "SELECT \"a b\" FROM m WHERE s = 'x\\' OR 1=1' AND f > 1.5 AND b = false AND r =~ /^x/ GROUP BY time(5m) LIMIT 3"
+        "SELECT \"a b\" FROM m WHERE s = 'x\\' OR 1=1' AND f > 1.500 AND b = false AND r =~ /^x/ GROUP BY time(5m) LIMIT 3"
     )
 
 

@@ -298,9 +298,7 @@ class _Check:
             raise InfluxqlError(f"invalid number of arguments for {name}, expected at least 2, got {len(arguments)}")
         limit = arguments[-1]
         if not _is_integer(limit):
-            is_float = isinstance(limit, Literal) and isinstance(limit.value, float)
-            shown = f"{limit.value:.3f}" if is_float else format_expression(limit)  # type: ignore[union-attr]
-            raise InfluxqlError(f"expected integer as last argument in {name}(), found {shown}")
+            raise InfluxqlError(f"expected integer as last argument in {name}(), found {format_expression(limit)}")
         self._check_top_limit(name, int(limit.value))  # type: ignore[union-attr, arg-type]
         if not isinstance(arguments[0], Reference):
             raise InfluxqlError(

@@ -1,8 +1,7 @@
-"""Format expressions, names and times as text. Parsing the text of an expression returns an equal tree."""
+"""Format expressions, names and times as text. Parsing it returns an equal expression, apart from digits of floats."""
 
 import re
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 
 from factory_logs.influxql.ast import (
     Binary,
@@ -91,6 +90,5 @@ def _literal(value: object) -> str:
         case str():
             return quote_string(value)
         case float():
-            text = format(Decimal(repr(value)), "f")
-            return text if "." in text else f"{text}.0"
+            return f"{value:.3f}"  # as in InfluxDB's errors
     return "nil" if value is None else str(value)
