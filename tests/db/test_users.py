@@ -1,11 +1,12 @@
 import asyncio
 
 import pytest
+from sqlalchemy import text
 
 from factory_logs.db.engine import Database
 from factory_logs.db.tokens import TokenRepository
 from factory_logs.db.users import UserRepository
-from factory_logs.errors import BadRequestError, ConflictError
+from factory_logs.errors import BadRequestError, ConflictError, DatabaseUnavailableError
 
 
 @pytest.fixture
@@ -41,6 +42,18 @@ async def test_one_of_several_concurrent_creations_succeeds(users: UserRepositor
     tries = (users.create("ann", "Ann", None, "SYSTEM") for _ in range(5))
     results = await asyncio.gather(*tries, return_exceptions=True)
     assert sum(isinstance(result, ConflictError) for result in results) == 4
+
+
+async def test_an_id_that_a_user_already_has_is_no_error_of_the_new_user(
+    users: UserRepository, database: Database
+) -> None:
+    """Logical replication copies no sequences, so the ids of the promoted server begin at 1 again."""
+    first = await users.create("ann", "Ann", None, "SYSTEM")
+    async with database.begin() as connection:
+        await connection.execute(text(f"SELECT setval('users_user_id_seq', {first.user_id}, false)"))
+    with pytest.raises(DatabaseUnavailableError, match="assigns ids"):
+        await users.create("bob", "Bob", None, "SYSTEM")
+    assert (await users.create("bob", "Bob", None, "SYSTEM")).user_id == first.user_id + 1
 
 
 async def test_users_are_listed_by_name(users: UserRepository) -> None:

@@ -49,7 +49,7 @@ these come from constraints, triggers and indexes that the operator has added.""
 OUT_OF_TRANSACTIONS = ("GetNewTransactionId", "GetNewMultiXactId")
 """PostgreSQL's functions that refuse every write until old transactions are vacuumed. Their SQLSTATE is also that of a
 record that is too large for an index, and the message depends on the language of the server."""
-ID_CONSTRAINTS = ("factory_logs_pkey", "repairs_pkey")
+ID_CONSTRAINTS = ("factory_logs_pkey", "repairs_pkey", "users_pkey", "retention_runs_pkey")
 """The beginnings of the names of the constraints that a record violates only if a sequence is behind its table, for
 example after logical replication, which does not copy sequences."""
 LOST_NODE = re.compile(r"connect|\bnode\b|server closed|terminat", re.IGNORECASE)
