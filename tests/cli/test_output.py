@@ -1,7 +1,11 @@
+import asyncio
+import signal
 import subprocess
 import sys
 
 import pytest
+
+from factory_logs.cli.output import ending_on_sigterm
 
 
 @pytest.mark.slow
@@ -19,3 +23,20 @@ def test_without_the_server_extra_the_error_names_it() -> None:
         result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
         assert result.returncode == 1, result.stderr
         assert result.stderr == "error: this command needs the server: pip install 'factory-logs[server]'\n"
+
+
+def test_sigterm_cancels_only_the_main_task_of_asyncio() -> None:
+    ended: list[str] = []
+
+    async def main() -> None:
+        commit = asyncio.create_task(asyncio.sleep(0.01, "committed"))
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            ended.append(await commit)
+            raise
+
+    with pytest.raises(KeyboardInterrupt), ending_on_sigterm():
+        asyncio.run(main())
+    assert ended == ["committed"]

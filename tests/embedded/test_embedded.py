@@ -297,7 +297,7 @@ def test_a_command_that_is_stopped_during_a_recovery_stops_the_server(
         process = forked.start("factory_logs", arguments, environment, stdout=output, stderr=output)
         wait_for_recovery(data_dir)
         process.send_signal(number)
-        process.wait(WAIT_SECONDS)
+        assert process.wait(WAIT_SECONDS) == (0 if arguments[0] == "serve" else 130)
         output.seek(0)
         assert "Traceback" not in output.read()
     assert not is_running(data_dir)

@@ -141,6 +141,21 @@ def _interrupt(number: int, frame: "FrameType | None") -> None:
     (handler if callable(handler) else signal.default_int_handler)(number, frame)
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C end a read or write that waits for another program. asyncio's own handler only cancels the main task,
+    which runs again when the call ends."""
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before):  # ignored, as in a background job
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def is_terminal() -> bool:
     """Return whether stderr is a terminal."""
     return sys.stderr.isatty()

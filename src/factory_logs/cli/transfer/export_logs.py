@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol, cast
 
 import typer
 
-from factory_logs.cli.output import CommandError, EscapeFormulas, reporting_errors
+from factory_logs.cli.output import CommandError, EscapeFormulas, interruptible, reporting_errors
 from factory_logs.cli.transfer.input_files import COMPRESSIONS, suffixes
 
 if TYPE_CHECKING:
@@ -150,7 +150,8 @@ class _EnoughError(Exception):
 @contextmanager
 def _explained(file: BinaryIO, name: str) -> Iterator[None]:
     try:
-        yield
+        with interruptible():
+            yield
     except BrokenPipeError:
         with suppress(OSError):  # discard what is still buffered
             os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())

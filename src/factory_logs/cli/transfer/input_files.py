@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from factory_logs.cli.output import CommandError
+from factory_logs.cli.output import CommandError, interruptible
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -148,7 +148,7 @@ def opened(name: str, file_format: Format | None) -> Iterator[InputFile]:
             yield InputFile(shown, Path(name), found, compression, size)
             return
         with tempfile.NamedTemporaryFile(prefix="factory-logs-import-") as spool:
-            with nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as pipe:
+            with interruptible(), nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as pipe:
                 shutil.copyfileobj(pipe, spool)
             spool.flush()
             yield InputFile(shown, Path(spool.name), found, compression, spool.tell())
