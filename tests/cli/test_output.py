@@ -37,6 +37,10 @@ def test_sigterm_cancels_only_the_main_task_of_asyncio() -> None:
             ended.append(await commit)
             raise
 
-    with pytest.raises(KeyboardInterrupt), ending_on_sigterm():
-        asyncio.run(main())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), ending_on_sigterm():
+            asyncio.run(main())
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended == ["committed"]

@@ -3,7 +3,8 @@
 import asyncio
 import gzip
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import asyncpg
 import httpx
@@ -176,13 +177,12 @@ async def test_fifty_concurrent_tries_on_several_workers_store_once(
 async def test_a_key_that_is_forgotten_just_as_it_is_used_again_gets_a_503(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, path: str, body: object
 ) -> None:
-    find = idempotency_keys.find
+    def too_late(find: Callable[[asyncpg.Connection, Any], Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def find_too_late(connection: asyncpg.Connection, wanted: Any) -> Any:
+            await idempotency_keys.purge(connection, -60, RETRY_PREFIX, RETRY_SECONDS)
+            return await find(connection, wanted)
 
-    async def find_too_late(
-        connection: asyncpg.Connection, key: idempotency_keys.Key
-    ) -> idempotency_keys.FirstResponse | None:
-        await idempotency_keys.purge(connection, -60, RETRY_PREFIX, RETRY_SECONDS)
-        return await find(connection, key)
+        return find_too_late
 
     async def write() -> httpx.Response:
         content = body if isinstance(body, str) else json.dumps(body)
@@ -193,7 +193,8 @@ async def test_a_key_that_is_forgotten_just_as_it_is_used_again_gets_a_503(
     assert first.is_success
     stored = await count(client), await count(client, "/v1/repairs")
     with monkeypatch.context() as patched:
-        patched.setattr(idempotency_keys, "find", find_too_late)
+        patched.setattr(idempotency_keys, "find", too_late(idempotency_keys.find))
+        patched.setattr(idempotency_keys, "find_after_commit", too_late(idempotency_keys.find_after_commit))
         refused = await write()
     assert refused.status_code == 503
     assert "This Idempotency-Key has just expired; try again" in refused.text
