@@ -212,14 +212,19 @@ def test_a_pipeline_over_the_workers_limit_ends_after_the_pending_response(
     assert received.count(b"connection: close") == 1
 
 
-def test_the_pipelined_bytes_of_a_connection_do_not_count_while_its_last_response_is_read(
-    small: int, target: Target, everything_received: Receive
-) -> None:
+def request_for_a_long_response(target: Target) -> bytes:
+    """Store 50 logs of 200 kB, and return a request for all of them."""
     with target.client() as client:
         log = LOG | {"fields": {"text": "x" * 200_000}}
         assert client.post("/v1/factory_logs", json=[log] * 50).status_code == 201
     token = f"Authorization: Token token={target.token}\r\nConnection: close\r\n"
-    ask = f"GET /v1/factory_logs?results_per_page=50 HTTP/1.1\r\nHost: x\r\n{token}\r\n".encode()
+    return f"GET /v1/factory_logs?results_per_page=50 HTTP/1.1\r\nHost: x\r\n{token}\r\n".encode()
+
+
+def test_the_pipelined_bytes_of_a_connection_do_not_count_while_its_last_response_is_read(
+    small: int, target: Target, everything_received: Receive
+) -> None:
+    ask = request_for_a_long_response(target)
     with socket.socket() as slow, socket.create_connection(("127.0.0.1", small), timeout=60) as other:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)  # so that most of the response stays unsent
         slow.settimeout(60)
@@ -234,11 +239,7 @@ def test_the_pipelined_bytes_of_a_connection_do_not_count_while_its_last_respons
 def test_over_the_workers_limit_of_unread_responses_the_slowest_client_is_disconnected(
     small: int, target: Target, everything_received: Receive
 ) -> None:
-    with target.client() as client:
-        log = LOG | {"fields": {"text": "x" * 200_000}}
-        assert client.post("/v1/factory_logs", json=[log] * 50).status_code == 201
-    token = f"Authorization: Token token={target.token}\r\nConnection: close\r\n"
-    ask = f"GET /v1/factory_logs?results_per_page=50 HTTP/1.1\r\nHost: x\r\n{token}\r\n".encode()
+    ask = request_for_a_long_response(target)
     with (
         socket.create_connection(("127.0.0.1", small), timeout=60) as slow,
         socket.create_connection(("127.0.0.1", small), timeout=60) as slower,
