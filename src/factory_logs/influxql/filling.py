@@ -30,7 +30,7 @@ def cast_value(value: Value, kind: Type | None) -> Value:
     return value
 
 
-def fill_value(filling: Filling, kind: Type | None) -> Value:
+def _number_for(filling: Filling, kind: Type | None) -> Value:
     """Return the value of fill(number) in this type. It is empty text for a string, and false for a boolean."""
     if kind is Type.STRING:
         return ""
@@ -142,7 +142,7 @@ class _Filled:
     def _fill(self, moment: int, previous: int | None) -> Value:
         match self._filling.fill:
             case Fill.NUMBER:
-                return fill_value(self._filling, self._kind)
+                return _number_for(self._filling, self._kind)
             case Fill.PREVIOUS if previous is not None:
                 return self._series.values[previous]
             case Fill.LINEAR if previous is not None and previous + 1 < len(self._series.times):
